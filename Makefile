@@ -1,0 +1,47 @@
+# Everything a newcomer needs: `make run` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint types contracts check bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv from the lock file (hashes checked)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+run: install ## start ringwheel on embedded Postgres, with a demo
+	@exec $(BIN)/ringwheel dev
+
+test: install ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: install ## ruff: style, bugs, async bans
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## mypy, strict
+	$(BIN)/mypy
+
+contracts: install ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+check: lint types contracts test ## all that a commit must pass
+
+bench: install ## every benchmark, each beside its floor
+	$(BIN)/python -m bench all
+
+lock: install ## renew requirements.lock from pyproject.toml
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --group dev --output-file requirements.lock pyproject.toml
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage*

@@ -1,0 +1,290 @@
+"""What can happen to a shard, and what a shard may ask for. Both come in batches.
+
+A shard is one pure function, `ShardState.apply(event, now_ms) -> list[Effect]` (`shard.py`). I/O that an effect asked
+for comes back as an event, never as a continuation that touches state.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from actors.core.queue import Queue
+from actors.core.task import Move, State, Task
+
+# --- nouns that travel in events and effects ---------------------------------------------------------------------
+
+
+class Verdict(enum.IntEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    """Try again as the retry policy says."""
+    NEVER = 2
+    """Failed, and the target says that trying again is of no use."""
+    LATER = 3
+    """The target took the work and completes it by itself (202 + `ringwheel-complete: later`)."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The end of one attempt, as its dispatcher saw it. (epoch, attempt) is the fence it ran under."""
+
+    task: Task
+    epoch: int
+    attempt: int
+    verdict: Verdict
+    started_ms: int
+    ended_ms: int
+    status: int | None = None
+    """HTTP status, when there was an answer."""
+    error: str | None = None
+    """One short line: what went wrong."""
+    result: bytes | None = None
+    """The answer's body of a success, capped; JSON or raw bytes."""
+    retry_after_ms: int | None = None
+    """The target's own wish (Retry-After), from `ended_ms` on."""
+    jitter: float = 0.5
+    """Random number in [0, 1) for the back-off: the edge rolls the dice, not the core."""
+
+
+class Op(enum.IntEnum):
+    """What a record does to the tables."""
+
+    FINISH = 0
+    """Row goes from `tasks` to `finished`."""
+    MOVE = 1
+    """Row stays live: retry, run, reschedule, claim."""
+    REDRIVE = 2
+    """Row comes back from `finished` to `tasks`."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One durable change of one task, guarded by (shard, epoch) and by the task's `rev`; it makes `rev` one more.
+
+    `attempt`, `budget`, `due_ms`, `claim_ms`, `lateness_ms` are the values after the change.
+    """
+
+    op: Op
+    task: Task
+    epoch: int
+    rev: int
+    """The revision that it expects to find."""
+    state: State
+    """The public state after it."""
+    at_ms: int
+    due_ms: int
+    attempt: int
+    budget: int
+    lateness_ms: int | None = None
+    claim_ms: int | None = None
+    outcome: Outcome | None = None
+    """The attempt that it closes; failures and slow attempts leave a row in `attempts`."""
+    token: object = None
+    """Whoever waits for it (see Command.token)."""
+
+
+class Change(NamedTuple):
+    """A task's new public state, for those who watch. Published after the commit (running: after the start).
+
+    `version` grows with every change of a task: 2 * rev, plus 1 while running.
+    """
+
+    id: str
+    queue: Queue
+    state: State
+    attempt: int
+    version: int
+    at_ms: int
+    schedule_ms: int
+    due_ms: int
+    labels: str | None
+    status: int | None
+    error: str | None
+    lateness_ms: int | None
+
+
+@dataclass(slots=True)
+class Page:
+    """A key-set page of live rows to load: keys (due_ms, id) greater than `after`, due up to `until_ms`.
+
+    `queue_id` None asks for every queue of the shard, at most `limit` rows of each.
+    """
+
+    shard: int
+    epoch: int
+    queue_id: int | None
+    after_due_ms: int
+    after_id: str
+    until_ms: int
+    limit: int
+
+
+NO_ID = "00000000-0000-0000-0000-000000000000"
+LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+@dataclass(slots=True)
+class Command:
+    """A client's command on one task; answered exactly once, after the commit, with `Answer(token, ...)`."""
+
+    move: Move
+    id: str
+    token: object
+    due_ms: int | None = None
+    """New time, for RESCHEDULE."""
+    outcome: Outcome | None = None
+    """For SUCCEED, RETRY, DIE (a completion from outside): the result, its (epoch, attempt) being the fence shown."""
+    tenant: str = "default"
+
+
+@dataclass(slots=True)
+class Found:
+    """What the tables say of one id: a live task, or a finished one with its state, or neither.
+
+    For a finished one `task` carries its data (payload included where kept) and `state` is terminal.
+    """
+
+    id: str
+    task: Task | None
+    state: State | None
+    epoch: int = 0
+    """Epoch of the last durable write."""
+
+
+# --- events ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Submitted:
+    """Tasks of this shard were committed a moment ago (a hint: losing it costs lateness, never a task)."""
+
+    tasks: list[Task]
+
+
+@dataclass(slots=True)
+class Ticked:
+    """The clock hand is here: `now_ms` may have passed the next expiry."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The answer to a `Load`'s page. `full` names the queues that hit the page's limit."""
+
+    page: Page
+    tasks: list[Task]
+    full: set[int]
+
+
+@dataclass(slots=True)
+class LoadFailed:
+    """The page could not be read; the shard asks again at its next tick."""
+
+    page: Page
+
+
+@dataclass(slots=True)
+class Started:
+    """These offered tasks were taken from the desk by a dispatcher that holds a valid lease."""
+
+    tasks: list[Task]
+
+
+@dataclass(slots=True)
+class Ended:
+    """Attempts ended."""
+
+    outcomes: list[Outcome]
+
+
+@dataclass(slots=True)
+class Recorded:
+    """The ledger committed these records."""
+
+    records: list[Record]
+
+
+@dataclass(slots=True)
+class Refused:
+    """The ledger refused these records (other rev, or row gone); `found[i]` is what the tables say of records[i]."""
+
+    records: list[Record]
+    found: list[Found]
+
+
+@dataclass(slots=True)
+class Asked:
+    """Commands of clients."""
+
+    commands: list[Command]
+
+
+@dataclass(slots=True)
+class Looked:
+    """The answer to a `Find`."""
+
+    commands: list[Command]
+    found: list[Found]
+
+
+@dataclass(slots=True)
+class Probed:
+    """Rows that are overdue in the tables. Those that memory does not know are armed, and counted."""
+
+    tasks: list[Task]
+
+
+Event = (
+    Submitted | Ticked | Loaded | LoadFailed | Started | Ended | Recorded | Refused | Asked | Looked | Probed
+)  # fmt: skip
+
+# --- effects -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Offer:
+    """These tasks are due: put them on the desk of their queue."""
+
+    tasks: list[Task]
+
+
+@dataclass(slots=True)
+class Write:
+    """Hand these records to the ledger."""
+
+    records: list[Record]
+
+
+@dataclass(slots=True)
+class Load:
+    """Read this page; answer with Loaded or LoadFailed."""
+
+    page: Page
+
+
+@dataclass(slots=True)
+class Find:
+    """Look these commands' tasks up in the tables; answer with Looked."""
+
+    commands: list[Command]
+
+
+@dataclass(slots=True)
+class Publish:
+    """Tell those who watch."""
+
+    changes: list[Change]
+
+
+@dataclass(slots=True)
+class Answer:
+    """The result of a command: the Change it made (`changed` False: it was so already), or an error to raise."""
+
+    token: object
+    change: Change | None = None
+    error: Exception | None = None
+    changed: bool = field(default=True)
+
+
+Effect = Offer | Write | Load | Find | Publish | Answer

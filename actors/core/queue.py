@@ -1,0 +1,76 @@
+"""A queue: a name under which tasks share settings. Made on first use with the defaults below."""
+
+from actors.core.retry import DEFAULT, RetryPolicy
+from actors.core.task import State
+
+DAY_MS = 86_400_000
+
+RETENTION_MS: dict[State, int] = {
+    State.SUCCEEDED: DAY_MS,
+    State.CANCELLED: DAY_MS,
+    State.EXPIRED: 7 * DAY_MS,
+    State.DEAD: 7 * DAY_MS,
+}
+"""How long a finished task can still be read and its idempotency key is remembered."""
+
+MAX_RETENTION_MS = 7 * DAY_MS
+
+
+class Queue:
+    """Settings of one queue of one tenant, as of `version`. Shared by all tasks of the queue; replaced in place."""
+
+    __slots__ = ("dispatch_deadline_ms", "id", "name", "paused", "retry", "tenant", "version")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the column's name
+        tenant: str,
+        name: str,
+        *,
+        paused: bool = False,
+        retry: RetryPolicy = DEFAULT,
+        dispatch_deadline_ms: int = 30_000,
+        version: int = 0,
+    ) -> None:
+        self.id = id
+        self.tenant = tenant
+        self.name = name
+        self.paused = paused
+        self.retry = retry
+        self.dispatch_deadline_ms = dispatch_deadline_ms
+        self.version = version
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.tenant}/{self.name} #{self.id}>"
+
+
+class QueueBook:
+    """All queues that this process knows, by number and by name. One book a process; storage fills it."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, Queue] = {}
+        self._by_name: dict[tuple[str, str], Queue] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def by_id(self, queue_id: int) -> Queue | None:
+        """The queue with this number, if known."""
+        return self._by_id.get(queue_id)
+
+    def by_name(self, tenant: str, name: str) -> Queue | None:
+        """The tenant's queue of this name, if known."""
+        return self._by_name.get((tenant, name))
+
+    def put(self, queue: Queue) -> Queue:
+        """Takes the settings of `queue` over; answers the one object that stands for it in this process."""
+        known = self._by_id.get(queue.id)
+        if known is None:
+            self._by_id[queue.id] = self._by_name[queue.tenant, queue.name] = queue
+            return queue
+        if queue.version >= known.version:
+            known.paused = queue.paused
+            known.retry = queue.retry
+            known.dispatch_deadline_ms = queue.dispatch_deadline_ms
+            known.version = queue.version
+        return known

@@ -1,0 +1,178 @@
+"""A task: its public states, THE table of legal moves, and its in-memory form.
+
+`MOVES` is the only place that knows which state may follow which; the API's 409s, the shard and the diagram in the
+docs are all read from it. `Task` is what an owner keeps of a live row: slim, slotted, mutable, and changed by its
+shard alone (see `shard.py`).
+
+Promises: a terminal state is left by `redrive` only. Refuses: every pair that is not in the table.
+"""
+
+import enum
+from typing import TYPE_CHECKING
+
+from actors.core.errors import Conflict
+
+if TYPE_CHECKING:
+    from actors.core.queue import Queue
+    from actors.core.spec import Spec
+
+
+class State(enum.StrEnum):
+    """What a client sees. `SCHEDULED` also between two attempts (then `attempt > 0`)."""
+
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.EXPIRED, State.CANCELLED})
+
+
+class Move(enum.StrEnum):
+    """What can happen to a task: its own life first, then the commands of clients."""
+
+    START = "start"
+    SUCCEED = "succeed"
+    RETRY = "retry"
+    DIE = "die"
+    EXPIRE = "expire"
+    CANCEL = "cancel"
+    RUN = "run"
+    RESCHEDULE = "reschedule"
+    REDRIVE = "redrive"
+
+
+MOVES: dict[tuple[State, Move], State] = {
+    (State.SCHEDULED, Move.START): State.RUNNING,
+    (State.SCHEDULED, Move.EXPIRE): State.EXPIRED,
+    (State.SCHEDULED, Move.CANCEL): State.CANCELLED,
+    (State.SCHEDULED, Move.RUN): State.SCHEDULED,
+    (State.SCHEDULED, Move.RESCHEDULE): State.SCHEDULED,
+    (State.RUNNING, Move.SUCCEED): State.SUCCEEDED,
+    (State.RUNNING, Move.RETRY): State.SCHEDULED,
+    (State.RUNNING, Move.DIE): State.DEAD,
+    (State.CANCELLED, Move.CANCEL): State.CANCELLED,
+    (State.DEAD, Move.REDRIVE): State.SCHEDULED,
+    (State.EXPIRED, Move.REDRIVE): State.SCHEDULED,
+    (State.CANCELLED, Move.REDRIVE): State.SCHEDULED,
+}
+
+
+def after(state: State, move: Move) -> State:
+    """The state that `move` leads to; raises Conflict when the table does not have it."""
+    to = MOVES.get((state, move))
+    if to is None:
+        raise Conflict(f"a task that is {state.value} can't {move.value}", state.value)
+    return to
+
+
+class Phase(enum.IntEnum):
+    """Where the owner has a live task. Finer than `State`, never stored, never shown."""
+
+    WAITING = 0
+    """In the wheel, until `due_ms`."""
+    OFFERED = 1
+    """Due, at the desk of its queue, until somebody takes it."""
+    RUNNING = 2
+    """An attempt is under way."""
+    WRITING = 3
+    """A record of it is on its way to the ledger; nothing else may touch it."""
+    GONE = 4
+    """No longer held by this owner; whoever still has a reference drops it."""
+
+
+class Task:
+    """A live task in its owner's memory; mirrors the row of `tasks` with the same `rev`.
+
+    All times are integer milliseconds since 1970 on the primary's clock. `schedule_ms` is as asked and never moves;
+    `due_ms` is the next action. `rev` grows by one with each durable change. `payload` is None while it rests in
+    Postgres; `payload_bytes` says how large it is there (0 = the task has none).
+    """
+
+    __slots__ = (
+        "accept_us",
+        "attempt",
+        "budget",
+        "claim_ms",
+        "due_ms",
+        "epoch",
+        "id",
+        "key_hash",
+        "labels",
+        "lateness_ms",
+        "payload",
+        "payload_bytes",
+        "phase",
+        "queue",
+        "rev",
+        "schedule_ms",
+        "shard",
+        "slot",
+        "spec",
+        "started_ms",
+        "wake_ms",
+    )
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the field's name in the contract
+        shard: int,
+        queue: "Queue",
+        schedule_ms: int,
+        due_ms: int,
+        accept_us: int,
+        spec: "Spec",
+        *,
+        payload: bytes | None = None,
+        payload_bytes: int = 0,
+        labels: str | None = None,
+        key_hash: bytes | None = None,
+        budget: int = 5,
+        rev: int = 0,
+        attempt: int = 0,
+        lateness_ms: int | None = None,
+        claim_ms: int | None = None,
+        started_ms: int = 0,
+    ) -> None:
+        self.id = id
+        self.shard = shard
+        self.queue = queue
+        self.schedule_ms = schedule_ms
+        self.due_ms = due_ms
+        self.accept_us = accept_us
+        """Microseconds, node-monotonic: when it was accepted, and its place among equals."""
+        self.spec = spec
+        self.payload = payload
+        self.payload_bytes = payload_bytes
+        self.labels = labels
+        """JSON object as text, or None."""
+        self.key_hash = key_hash
+        """Hash of the request, when it came with an idempotency key."""
+        self.budget = budget
+        """The number of the last attempt that this task may have."""
+        self.rev = rev
+        self.attempt = attempt
+        self.lateness_ms = lateness_ms
+        """How late the first attempt started; None before it."""
+        self.claim_ms = claim_ms
+        """A durable claim's deadline; None when no claim is stored."""
+        self.started_ms = started_ms
+        """When the current attempt started; 0 when none runs."""
+        self.epoch = 0
+        """The shard's epoch under which the current attempt started."""
+        self.phase = Phase.WAITING
+        self.wake_ms = due_ms
+        """When the wheel brings it back: `due_ms` while waiting, a deadline or an expiry later on."""
+        self.slot: object = None
+        """Belongs to the wheel."""
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {Phase(self.phase).name} due={self.due_ms} rev={self.rev} attempt={self.attempt}>"
+
+
+def fence(timeline: int, epoch: int, attempt: int) -> str:
+    """The fence of an attempt: fixed width, so that comparing the text compares (timeline, epoch, attempt)."""
+    return f"{timeline:08x}.{epoch:010d}.{attempt:06d}"

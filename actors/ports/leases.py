@@ -1,0 +1,65 @@
+"""Port: who is alive, and who owns which shard. docs/ownership.md is the protocol; this is its alphabet.
+
+Guarantees: a `boot` that is dead stays dead; an epoch only grows; ownership changes hands only from a boot that is not
+alive, and only after every write that was open under it has ended.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class Peer:
+    """A node as the database has it. `beats` is its heartbeat counter; only its changes mean anything."""
+
+    boot: str
+    name: str
+    address: str
+    state: str
+    """`up` or `dead`."""
+    beats: int
+
+
+@dataclass(slots=True)
+class Beat:
+    """The answer to a heartbeat."""
+
+    owned: dict[int, int]
+    """Shard -> epoch, of all that this boot owns."""
+    orphans: dict[int, int]
+    """Shard -> epoch, of all whose owner is nobody or not alive."""
+    peers: list[Peer]
+    """Every node that is not dead, this one included."""
+    settings_version: int
+    clock_ms: float
+    """The primary's clock while it answered."""
+    timeline: int
+
+
+class LeaseStore(Protocol):
+    """Membership and shard ownership."""
+
+    async def join(self, boot: str, name: str, address: str) -> int:
+        """Enter this boot as `up`; answers the cluster's number of shards."""
+        ...
+
+    async def beat(self, boot: str) -> Beat | None:
+        """Raise my counter and read the world; None = this boot is dead."""
+        ...
+
+    async def condemn(self, boot: str, beats: int) -> bool:
+        """Declare `boot` dead unless its counter moved from `beats`. True: it is dead now (or was already)."""
+        ...
+
+    async def sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
+        """Take those of `orphans` (shard -> epoch as seen) that still have no living owner; answers shard -> new epoch."""
+        ...
+
+    async def end_sessions(self, boots: Sequence[str]) -> int:
+        """End database sessions of dead boots (one may hold locks while it is stopped); answers how many."""
+        ...
+
+    async def leave(self, boot: str) -> None:
+        """Give up all that this boot owns and mark it dead: nobody has to wait for a verdict."""
+        ...
