@@ -53,7 +53,7 @@ class LeaseStore(Protocol):
         ...
 
     async def sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
-        """Take those of `orphans` (shard -> epoch as seen) that still have no living owner; answers shard -> new epoch."""
+        """Take those of `orphans` (shard -> epoch seen) that still have no living owner; answers shard -> new epoch."""
         ...
 
     async def end_sessions(self, boots: Sequence[str]) -> int:
