@@ -17,6 +17,7 @@ INTERNED = 4096
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Spec)
 _PREFIX = b'{"v":1'
+_STARTS = (_PREFIX + b",", _PREFIX + b"}")
 EMPTY = _PREFIX + b"}"
 
 
@@ -52,10 +53,10 @@ class SpecCodec:
             self._specs.clear()
 
     def _read(self, data: bytes) -> Spec:
-        if not data.startswith(_PREFIX):
+        if not data.startswith(_STARTS):
             raise Invalid(f"stored spec has a version that this program does not know: {data[:16]!r}")
         self._room()
         try:
             return _decoder.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Invalid(f"stored spec is not readable: {error}") from error

@@ -51,3 +51,7 @@ class Receipt:
     shard: int
     state: State
     new: bool
+    schedule_ms: int = 0
+    """When it is due, now that a `delay_ms` has its start. Only with `new`."""
+    accept_us: int = 0
+    """`Task.accept_us`. Only with `new`."""

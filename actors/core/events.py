@@ -24,6 +24,10 @@ class Verdict(enum.IntEnum):
     """Failed, and the target says that trying again is of no use."""
     LATER = 3
     """The target took the work and completes it by itself (202 + `ringwheel-complete: later`)."""
+    UNSENT = 4
+    """Nothing was sent (the lease ended first): back to the desk, no attempt used."""
+    LOST = 5
+    """Its owner died during the attempt: nobody knows how it ended; tried again at once."""
 
 
 @dataclass(slots=True)
@@ -63,7 +67,7 @@ class Op(enum.IntEnum):
 class Record:
     """One durable change of one task, guarded by (shard, epoch) and by the task's `rev`; it makes `rev` one more.
 
-    `attempt`, `budget`, `due_ms`, `claim_ms`, `lateness_ms` are the values after the change.
+    `schedule_ms`, `due_ms`, `attempt`, `budget`, `claim_ms`, `lateness_ms` are the values after the change.
     """
 
     op: Op
@@ -74,6 +78,7 @@ class Record:
     state: State
     """The public state after it."""
     at_ms: int
+    schedule_ms: int
     due_ms: int
     attempt: int
     budget: int
@@ -119,6 +124,8 @@ class Page:
     after_id: str
     until_ms: int
     limit: int
+    asked_ms: int = 0
+    """When the shard asked for it: an answer that is too old may show what memory has finished since."""
 
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -158,9 +165,10 @@ class Found:
 
 @dataclass(slots=True)
 class Submitted:
-    """Tasks of this shard were committed a moment ago (a hint: losing it costs lateness, never a task)."""
+    """Tasks of this shard were committed at `at_ms` (a hint: losing it costs lateness, never a task)."""
 
     tasks: list[Task]
+    at_ms: int
 
 
 @dataclass(slots=True)
@@ -233,10 +241,18 @@ class Probed:
     """Rows that are overdue in the tables. Those that memory does not know are armed, and counted."""
 
     tasks: list[Task]
+    asked_ms: int
+
+
+@dataclass(slots=True)
+class Vanished:
+    """The rows of these tasks were not there when their payloads were asked for."""
+
+    tasks: list[Task]
 
 
 Event = (
-    Submitted | Ticked | Loaded | LoadFailed | Started | Ended | Recorded | Refused | Asked | Looked | Probed
+    Submitted | Ticked | Loaded | LoadFailed | Started | Ended | Recorded | Refused | Asked | Looked | Probed | Vanished
 )  # fmt: skip
 
 # --- effects -----------------------------------------------------------------------------------------------------

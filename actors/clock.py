@@ -1,0 +1,56 @@
+"""The primary's clock, as this node knows it, and the boot clock that leases are measured with.
+
+Time between two beats comes from CLOCK_BOOTTIME (it counts suspended time, and no wall clock moves it). The offset to
+the primary is the largest of the last 16 samples of "server time in the answer minus my time on receipt": each sample
+errs only downwards, by the answer's way, so the estimate is never ahead of the primary and no task fires early.
+
+Promises: never goes back, never ahead of the primary's clock beyond its own steps; corrections are slewed, at most
+SLEW_MS a sample. Refuses: an answer before the first sample.
+"""
+
+import time
+from collections import deque
+
+from actors.core.errors import Unavailable
+
+SAMPLES = 16
+SLEW_MS = 50.0
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC))
+
+
+def boot_ms() -> float:
+    """Milliseconds since some fixed moment, suspended time included; for intervals only."""
+    return time.clock_gettime_ns(_CLOCK) / 1_000_000
+
+
+class Clock:
+    """Milliseconds since 1970 on the primary's clock."""
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=SAMPLES)
+        self._offset_ms: float | None = None
+        self._last_ms = 0
+
+    def observe(self, primary_ms: float, received_ms: float) -> None:
+        """One sample: the primary's clock in an answer, and `boot_ms()` when it came."""
+        self._samples.append(primary_ms - received_ms)
+        best = max(self._samples)
+        if self._offset_ms is None:
+            self._offset_ms = best
+        else:
+            self._offset_ms += max(-SLEW_MS, min(best - self._offset_ms, SLEW_MS))
+
+    def now_ms(self) -> int:
+        """The primary's time, rounded down. Raises Unavailable before the first sample."""
+        if self._offset_ms is None:
+            raise Unavailable("the database's clock is not known yet")
+        now_ms = int(boot_ms() + self._offset_ms)
+        if now_ms > self._last_ms:
+            self._last_ms = now_ms
+        return self._last_ms
+
+    @property
+    def known(self) -> bool:
+        """Whether there was a first sample."""
+        return self._offset_ms is not None

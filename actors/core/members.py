@@ -1,0 +1,101 @@
+"""Which nodes have died, judged by heartbeat counters and my own monotonic clock.
+
+A node raises its counter with each heartbeat; only changes of the counter mean anything, never a time that another
+machine wrote down. A boot is suspected when its counter stood still for `T_DEAD_MS`, counted only while my own
+heartbeats succeed: after a gap in mine every clock starts anew, so that an outage of the database is nobody's death.
+A suspicion is no verdict: the database declares a boot dead only if its counter still is where it was seen.
+
+A name belongs to one boot. Boots that bore mine when I joined are older twins: one that moves keeps the name; one that
+stands still for `TWIN_MS` is suspected that early, since whoever restarts a node does it when the old one has ended.
+
+Refuses: a clock of its own; `now_ms` is when the heartbeat's answer came.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.core.errors import Misconfigured
+
+T_DEAD_MS = 6_000
+"""A counter that stood still this long is suspect. Longer than a lease lasts without a heartbeat, by a safe margin."""
+
+GAP_MS = 2_000
+"""A longer gap between two of my own heartbeats restarts every clock."""
+
+TWIN_MS = 1_500
+"""T_DEAD_MS for an older boot of my own name."""
+
+
+class Peer(Protocol):
+    """What a heartbeat's answer tells of one node."""
+
+    @property
+    def boot(self) -> str:
+        """The process start that it stands for; a new one has a new boot."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The node's lasting name."""
+        ...
+
+    @property
+    def beats(self) -> int:
+        """Its heartbeat counter."""
+        ...
+
+
+@dataclass(slots=True)
+class _Pulse:
+    beats: int
+    since_ms: int
+    twin: bool
+
+
+class Members:
+    """The failure detector of one boot; a boot that joins anew takes a new one."""
+
+    def __init__(self, boot: str, name: str) -> None:
+        self._boot = boot
+        self._name = name
+        self._pulses: dict[str, _Pulse] | None = None
+        self._last_ms = 0
+
+    def observe(self, peers: Iterable[Peer], now_ms: int) -> list[tuple[str, int]]:
+        """Takes one successful heartbeat's view (every node that is not dead); answers the suspects' (boot, beats).
+
+        A suspect is named each time until it moves or leaves the view. Raises Misconfigured when an older twin moves:
+        the name is taken.
+        """
+        first = self._pulses is None
+        old = self._pulses or {}
+        if now_ms - self._last_ms > GAP_MS:
+            for pulse in old.values():
+                pulse.since_ms = now_ms
+        self._last_ms = now_ms
+        self._pulses = {
+            peer.boot: self._feel(old.get(peer.boot), peer, now_ms, first=first)
+            for peer in peers
+            if peer.boot != self._boot
+        }
+        return [
+            (boot, pulse.beats)
+            for boot, pulse in self._pulses.items()
+            if now_ms - pulse.since_ms >= (TWIN_MS if pulse.twin else T_DEAD_MS)
+        ]
+
+    @property
+    def named(self) -> bool:
+        """Whether my name is mine: a view was seen, and no older twin is left in it. Take no shard before."""
+        return self._pulses is not None and not any(p.twin for p in self._pulses.values())
+
+    def _feel(self, pulse: _Pulse | None, peer: Peer, now_ms: int, *, first: bool) -> _Pulse:
+        if pulse is None:
+            return _Pulse(peer.beats, now_ms, twin=first and peer.name == self._name)
+        if pulse.beats != peer.beats:
+            if pulse.twin:
+                raise Misconfigured(f"node name {self._name!r} is taken by a living node: give this one another name")
+            pulse.beats = peer.beats
+            pulse.since_ms = now_ms
+        return pulse

@@ -1,0 +1,420 @@
+"""A shard: the whole life of its tasks, as one pure function.
+
+    Submitted / Loaded / Probed ->  waiting  --(wheel)-->  offered  --Started-->  running  --Ended-->  writing
+    writing  --Recorded-->  gone (finished)  or  waiting again (retry, reschedule)
+
+`apply(event, now_ms)` is all there is: events in, effects out, in batches. I/O that an effect asks for comes back as an
+event, so restart, hand-over, replay and simulation are the same call, and there is one writer and no lock.
+
+Promises: no attempt before `due_ms`; at most one record of a task under way; every command is answered once; a change
+is published after its commit. Refuses: outcomes under another fence than the current one (counted).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from actors.core.commands import Commands
+from actors.core.events import (
+    Answer,
+    Asked,
+    Change,
+    Effect,
+    Ended,
+    Event,
+    Find,
+    Found,
+    Load,
+    Loaded,
+    LoadFailed,
+    Looked,
+    Offer,
+    Op,
+    Outcome,
+    Probed,
+    Publish,
+    Record,
+    Recorded,
+    Refused,
+    Started,
+    Submitted,
+    Ticked,
+    Vanished,
+    Verdict,
+    Write,
+)
+from actors.core.holding import GENERATION_MS, Holding
+from actors.core.settle import CLAIM_AFTER_MS, claim, deadline_ms_of, expiry_ms_of, finish, settle
+from actors.core.task import TERMINAL, Move, Phase, State, Task
+
+HINT_MS = 2_000
+"""A hint older than this is left to the probe."""
+OVERRUN_MS = 5_000
+"""A dispatcher that has not reported an attempt's end this long after its deadline never will."""
+
+
+def change_of(record: Record) -> Change:
+    """What watchers are told of a committed record."""
+    task, outcome = record.task, record.outcome
+    running = record.state is State.RUNNING
+    return Change(
+        task.id,
+        task.queue,
+        record.state,
+        record.attempt,
+        2 * (record.rev + 1) + running,
+        record.at_ms,
+        record.schedule_ms,
+        record.due_ms,
+        task.labels,
+        outcome.status if outcome else None,
+        outcome.error if outcome else None,
+        record.lateness_ms,
+    )
+
+
+class Tally:
+    """What shards count; shards of one node share it."""
+
+    __slots__ = ("found", "stale")
+
+    def __init__(self) -> None:
+        self.found = 0
+        """Overdue rows that the probe had to bring: 0 in a healthy cluster."""
+        self.stale = 0
+        """Outcomes refused because their fence was not the current one."""
+
+
+class ShardState:
+    """One shard under one epoch. Made anew with each take-over; time is the primary's clock, in ms."""
+
+    def __init__(
+        self, shard: int, epoch: int, now_ms: int, *, limit: int, horizon_ms: int, tally: Tally | None = None
+    ) -> None:
+        self.shard = shard
+        self.epoch = epoch
+        self.holding = Holding(shard, epoch, now_ms, limit=limit, horizon_ms=horizon_ms)
+        self.commands = Commands(self.holding)
+        self.tally = tally or Tally()
+        self.lost = False
+        """A write was refused although nothing else changed the row: the shard belongs to somebody else."""
+        self._started: deque[tuple[int, Task, int]] = deque()
+        self._claims: dict[str, Outcome | None] = {}
+        """Running tasks whose claim is being written; the outcome, should it come first, waits here."""
+        self._handlers: dict[type, Callable[[Any, int], list[Effect]]] = {
+            Submitted: self._submitted,
+            Ticked: self._ticked,
+            Loaded: self._loaded,
+            LoadFailed: self._load_failed,
+            Started: self._start,
+            Ended: self._ended,
+            Recorded: self._recorded,
+            Refused: self._refused,
+            Asked: self._asked,
+            Looked: self._looked,
+            Probed: self._probed,
+            Vanished: self._vanished,
+        }
+
+    def apply(self, event: Event, now_ms: int) -> list[Effect]:
+        """What `event` leads to. The only way to change this state."""
+        effects = self._handlers[type(event)](event, now_ms)
+        if self.holding.spilled or self.holding.next_page_ms() <= now_ms:
+            effects.extend(Load(page) for page in self.holding.pages(now_ms))
+        return effects
+
+    def next_ms(self, now_ms: int) -> int:
+        """When `Ticked` has something to do, at the latest."""
+        holding = self.holding
+        times = [holding.next_page_ms()]
+        if (expiry_ms := holding.wheel.next_expiration()) is not None:
+            times.append(expiry_ms)
+        if self._started:
+            times.append(self._started[0][0] + CLAIM_AFTER_MS)
+        if holding.spilled and (refill_ms := holding.next_refill_ms(now_ms)) is not None:
+            times.append(refill_ms)
+        return min(times)
+
+    # --- a task comes in
+
+    def _submitted(self, event: Submitted, now_ms: int) -> list[Effect]:
+        if now_ms - event.at_ms > HINT_MS:
+            return []
+        return self._offer(self.holding.admit(event.tasks, now_ms), now_ms)
+
+    def _loaded(self, event: Loaded, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        self._admit_rows(self.holding.loaded(event, now_ms), now_ms, effects)
+        return effects
+
+    def _load_failed(self, event: LoadFailed, now_ms: int) -> list[Effect]:
+        self.holding.failed(event.page)
+        return []
+
+    def _probed(self, event: Probed, now_ms: int) -> list[Effect]:
+        if now_ms - event.asked_ms > GENERATION_MS:
+            return []
+        unknown = [task for task in event.tasks if not self.holding.knows(task.id)]
+        due = self.holding.admit(unknown, now_ms)
+        self.tally.found += sum(task.phase is not Phase.GONE for task in unknown)
+        effects: list[Effect] = []
+        self._admit_rows(due, now_ms, effects)
+        return effects
+
+    def _admit_rows(self, due: list[Task], now_ms: int, effects: list[Effect]) -> None:
+        """Rows from the tables: those with a claim were running when their owner was lost."""
+        claimed = [task for task in due if task.claim_ms is not None]
+        if claimed:
+            due = [task for task in due if task.claim_ms is None]
+            effects.append(Write([self._overtaken(task, now_ms) for task in claimed]))
+        effects.extend(self._offer(due, now_ms))
+
+    def _overtaken(self, task: Task, now_ms: int) -> Record:
+        """A claimed attempt of an earlier owner: completed by nobody in time, or lost with that owner."""
+        if task.due_ms == task.claim_ms:
+            return self._unheard(task, Verdict.FAILED, "not completed in time", now_ms)
+        return self._unheard(task, Verdict.LOST, "its owner was lost during the attempt", now_ms)
+
+    def _unheard(self, task: Task, verdict: Verdict, error: str, now_ms: int) -> Record:
+        started_ms = task.started_ms or now_ms
+        outcome = Outcome(task, task.epoch, task.attempt, verdict, started_ms, now_ms, error=error)
+        return self._settle(task, outcome, now_ms)
+
+    # --- it is due, and starts
+
+    def _ticked(self, event: Ticked, now_ms: int) -> list[Effect]:
+        holding = self.holding
+        holding.turn_generation(now_ms)
+        due: list[Task] = []
+        records: list[Record] = []
+        for task in holding.wheel.advance(now_ms):
+            if task.phase is Phase.WAITING and task.claim_ms is None:
+                due.append(task)
+            elif task.phase is Phase.WAITING:
+                records.append(self._overtaken(task, now_ms))
+            elif task.phase is Phase.OFFERED:
+                records.append(self._expire(task, now_ms))
+            elif task.phase is Phase.RUNNING:
+                records.append(self._unheard(task, Verdict.FAILED, "not completed in time", now_ms))
+        self._claim_slow(now_ms, records)
+        effects = self._offer(due, now_ms)
+        if records:
+            effects.append(Write(records))
+        return effects
+
+    def _offer(self, due: list[Task], now_ms: int) -> list[Effect]:
+        if not due:
+            return []
+        dead: list[Record] = []
+        watched: list[Task] = []
+        for task in due:
+            if task.spec.ttl_ms is not None and (expiry_ms := expiry_ms_of(task)) is not None:
+                if expiry_ms <= now_ms:
+                    dead.append(self._expire(task, now_ms))
+                else:
+                    task.wake_ms = expiry_ms
+                    watched.append(task)
+        offered = [task for task in due if task.phase is Phase.WAITING] if dead else due
+        self.holding.offer(offered)
+        if watched:
+            self.holding.wheel.insert_many(watched)
+        effects: list[Effect] = [Offer(offered)] if offered else []
+        if dead:
+            effects.append(Write(dead))
+        return effects
+
+    def _expire(self, task: Task, now_ms: int) -> Record:
+        self.holding.withdraw(task, Phase.WRITING)
+        return finish(task, self.epoch, Move.EXPIRE, now_ms, State.SCHEDULED)
+
+    def _start(self, event: Started, now_ms: int) -> list[Effect]:
+        changes: list[Change] = []
+        for task in event.tasks:
+            if task.phase is not Phase.OFFERED:
+                continue
+            self.holding.withdraw(task, Phase.RUNNING)
+            task.attempt += 1
+            task.epoch = self.epoch
+            task.started_ms = now_ms
+            if task.lateness_ms is None:
+                task.lateness_ms = max(now_ms - task.schedule_ms, 0)
+            self._started.append((now_ms, task, task.attempt))
+            changes.append(_running(task, now_ms))
+        return [Publish(changes)]
+
+    # --- its attempt ends, or outlives half a second
+
+    def _ended(self, event: Ended, now_ms: int) -> list[Effect]:
+        records: list[Record] = []
+        unsent: list[Task] = []
+        for outcome in event.outcomes:
+            task = outcome.task
+            if task.phase is not Phase.RUNNING or (task.attempt, task.epoch) != (outcome.attempt, outcome.epoch):
+                self.tally.stale += 1
+            elif task.id in self._claims:
+                self._claims[task.id] = outcome
+            elif outcome.verdict is Verdict.UNSENT and task.claim_ms is None:
+                task.attempt -= 1
+                self.holding.give_back(task)
+                unsent.append(task)
+            else:
+                records.append(self._settle(task, outcome, now_ms))
+        effects = self._offer(unsent, now_ms)
+        if records:
+            effects.append(Write(records))
+        return effects
+
+    def _settle(self, task: Task, outcome: Outcome, now_ms: int) -> Record:
+        self.holding.withdraw(task, Phase.WRITING)
+        return settle(task, outcome, self.epoch, now_ms)
+
+    def _claim_slow(self, now_ms: int, records: list[Record]) -> None:
+        started = self._started
+        while started and started[0][0] + CLAIM_AFTER_MS <= now_ms:
+            _, task, attempt = started.popleft()
+            if task.phase is Phase.RUNNING and task.attempt == attempt and task.claim_ms is None:
+                self._claims[task.id] = None
+                records.append(claim(task, self.epoch, now_ms))
+
+    # --- the ledger answers
+
+    def _recorded(self, event: Recorded, now_ms: int) -> list[Effect]:
+        changes: list[Change] = []
+        effects: list[Effect] = [Publish(changes)]
+        again: list[Task] = []
+        for record in event.records:
+            task = record.task
+            change = change_of(record)
+            task.rev = record.rev + 1
+            if record.op is Op.FINISH:
+                self.holding.finish(task)
+            elif record.state is State.RUNNING:
+                self._claimed(record, now_ms, effects)
+            else:
+                self._moved(record)
+                again.append(task)
+            changes.append(change)
+            if record.token is not None:
+                effects.append(Answer(record.token, change))
+        effects.extend(self._offer(self.holding.admit(again, now_ms), now_ms))
+        self._ask_waiting(event.records, now_ms, effects)
+        return effects
+
+    def _moved(self, record: Record) -> None:
+        """The task waits again; whether memory keeps it is decided as for any other."""
+        task = record.task
+        task.schedule_ms, task.due_ms = record.schedule_ms, record.due_ms
+        task.attempt, task.budget, task.lateness_ms = record.attempt, record.budget, record.lateness_ms
+        task.claim_ms, task.started_ms = None, 0
+        self.holding.drop(task)
+        if record.op is Op.REDRIVE:
+            self.holding.revive(task)
+
+    def _claimed(self, record: Record, now_ms: int, effects: list[Effect]) -> None:
+        task = record.task
+        task.claim_ms = record.claim_ms
+        outcome = self._claims.pop(task.id, None)
+        if outcome is not None:
+            effects.append(Write([self._settle(task, outcome, now_ms)]))
+            return
+        later = record.due_ms == record.claim_ms
+        task.phase = Phase.RUNNING
+        task.due_ms = record.due_ms
+        task.wake_ms = record.due_ms if later else task.started_ms + deadline_ms_of(task.spec, task.queue) + OVERRUN_MS
+        self.holding.wheel.insert(task)
+
+    def _refused(self, event: Refused, now_ms: int) -> list[Effect]:
+        mine: list[Record] = []
+        effects: list[Effect] = []
+        for record, found in zip(event.records, event.found, strict=True):
+            if _is_mine(record, found):
+                mine.append(record)
+            else:
+                effects.extend(self._overruled(record, found, now_ms))
+        if mine:
+            effects.extend(self._recorded(Recorded(mine), now_ms))
+        return effects
+
+    def _overruled(self, record: Record, found: Found, now_ms: int) -> list[Effect]:
+        """Somebody else wrote this task: memory takes what the tables say."""
+        task = record.task
+        self._claims.pop(task.id, None)
+        effects: list[Effect] = self.commands.overruled(record)
+        if found.task is None or found.state in TERMINAL:
+            self.holding.finish(task)
+        else:
+            self.lost = self.lost or found.task.rev == record.rev
+            self.holding.drop(task)
+            self._admit_rows(self.holding.admit([found.task], now_ms), now_ms, effects)
+        self._ask_waiting([record], now_ms, effects)
+        return effects
+
+    # --- commands
+
+    def _asked(self, event: Asked, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        unknown = []
+        records: list[Record] = []
+        for command in event.commands:
+            task = self.holding.known.get(command.id)
+            if task is None:
+                unknown.append(command)
+            elif task.phase is Phase.WRITING or task.id in self._claims:
+                self.commands.wait(command, effects)
+            else:
+                self.commands.decide(task, command, self.epoch, now_ms, records, effects)
+        if unknown:
+            effects.append(Find(unknown))
+        if records:
+            effects.append(Write(records))
+        return effects
+
+    def _looked(self, event: Looked, now_ms: int) -> list[Effect]:
+        effects: list[Effect] = []
+        records: list[Record] = []
+        known = []
+        for command, found in zip(event.commands, event.found, strict=True):
+            if command.id in self.holding.known:
+                known.append(command)
+            else:
+                self.commands.decide_found(found, command, self.epoch, now_ms, records, effects)
+        if records:
+            effects.append(Write(records))
+        if known:
+            effects.extend(self._asked(Asked(known), now_ms))
+        return effects
+
+    def _ask_waiting(self, records: list[Record], now_ms: int, effects: list[Effect]) -> None:
+        """Commands that waited for a record of their task go on."""
+        if self.commands.waiting:
+            free = [record for record in records if record.task.phase is not Phase.WRITING]
+            waiting = [command for record in free for command in self.commands.waiting.pop(record.task.id, ())]
+            if waiting:
+                effects.extend(self._asked(Asked(waiting), now_ms))
+
+    def _vanished(self, event: Vanished, now_ms: int) -> list[Effect]:
+        for task in event.tasks:
+            self.holding.drop(task)
+        return []
+
+
+def _running(task: Task, now_ms: int) -> Change:
+    return Change(
+        task.id,
+        task.queue,
+        State.RUNNING,
+        task.attempt,
+        2 * task.rev + 1,
+        now_ms,
+        task.schedule_ms,
+        task.due_ms,
+        task.labels,
+        None,
+        None,
+        task.lateness_ms,
+    )
+
+
+def _is_mine(record: Record, found: Found) -> bool:
+    """The refused record was committed before, its answer was lost: the tables show its own mark."""
+    return found.task is not None and found.task.rev == record.rev + 1 and found.epoch == record.epoch

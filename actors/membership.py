@@ -1,0 +1,151 @@
+"""Staying alive, and taking over from those who are not: the heartbeat, from the loop that fires.
+
+Every BEAT_S this node raises its counter and reads the world in one round trip: what it owns, what nobody owns, who is
+there. A beat that succeeded allows firing until T_STOP_MS after it was *sent*; nothing else does. A peer whose counter
+stands still is condemned, its shards are swept, and whoever finds itself dead starts again under a new boot.
+docs/ownership.md is the whole protocol.
+
+Promises: no firing beyond the lease. Refuses: a name that a living node bears (Misconfigured).
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from actors.clock import Clock, boot_ms
+from actors.core.errors import Unavailable
+from actors.core.members import Members
+from actors.core.ring import Ring
+from actors.ports.leases import Beat, LeaseStore
+
+BEAT_S = 0.5
+BEAT_LIMIT_S = 2.0
+"""A beat that takes longer is given up and sent anew."""
+T_STOP_MS = 4_000
+ORPHAN_MS = 2_000
+"""An orphan that its node on the ring has not taken for this long is anybody's."""
+log = structlog.get_logger("membership")
+
+
+class Membership:
+    """The node's place in the cluster. `owned` and `lost` are told of shards that come and go."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        clock: Clock,
+        name: str,
+        address: str,
+        *,
+        owned: Callable[[dict[int, int]], None],
+        settings: Callable[[int], None],
+        reborn: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._name = name
+        self._address = address
+        self._owned = owned
+        self._settings = settings
+        self._reborn = reborn
+        self.boot = secrets.token_hex(8)
+        self.shards = 0
+        self.timeline = 0
+        self._members = Members(self.boot, name)
+        self._fire_until_ms = 0.0
+        self._joined = False
+        self.orphans = True
+        """Some shard has no living owner, as far as the last beat tells."""
+        self._orphaned_ms: dict[int, tuple[int, float]] = {}
+        """Shard -> (epoch, since when) of orphans."""
+        self.beaten = asyncio.Event()
+        """Set by each successful beat."""
+
+    def may_fire(self) -> bool:
+        """The last beat that succeeded was sent less than T_STOP_MS ago."""
+        return boot_ms() < self._fire_until_ms
+
+    def rejoin(self) -> None:
+        """Give this boot up: nothing it does counts any more; the next beat starts under a new one."""
+        self._fire_until_ms = 0.0
+        self._joined = False
+        self.boot = secrets.token_hex(8)
+        self._members = Members(self.boot, self._name)
+        self._reborn()
+
+    async def join(self) -> None:
+        """Enter the cluster and learn its number of shards. Raises Unavailable."""
+        self.shards = await self._store.join(self.boot, self._name, self._address)
+        self._joined = True
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            started_ms = boot_ms()
+            try:
+                async with asyncio.timeout(BEAT_LIMIT_S):
+                    await self._beat(started_ms)
+            except (Unavailable, TimeoutError) as error:
+                log.warning("heartbeat failed", detail=str(error) or "no answer in time")
+            await asyncio.sleep(max(BEAT_S - (boot_ms() - started_ms) / 1_000, 0.05))
+
+    async def leave(self) -> None:
+        """Give everything up in good order."""
+        self._fire_until_ms = 0.0
+        await self._store.leave(self.boot)
+
+    async def _beat(self, sent_ms: float) -> None:
+        if not self._joined:
+            await self.join()
+        beat = await self._store.beat(self.boot)
+        if beat is None:
+            log.warning("this boot was declared dead; joining again", boot=self.boot)
+            self.rejoin()
+            return
+        received_ms = boot_ms()
+        self._clock.observe(beat.clock_ms, received_ms)
+        self.timeline = beat.timeline
+        self._fire_until_ms = sent_ms + T_STOP_MS
+        suspects = self._members.observe(beat.peers, int(received_ms))
+        self._owned(beat.owned)
+        self._settings(beat.settings_version)
+        self.beaten.set()
+        await self._bury(suspects)
+        if beat.orphans and self._members.named:
+            await self._sweep(beat)
+        self.orphans = bool(beat.orphans)
+        if not self.orphans:
+            self._orphaned_ms.clear()
+
+    async def _bury(self, suspects: Iterable[tuple[str, int]]) -> None:
+        dead = [boot for boot, beats in suspects if await self._store.condemn(boot, beats)]
+        if dead:
+            log.warning("declared dead", boots=dead)
+            await self._store.end_sessions(dead)
+
+    async def _sweep(self, beat: Beat) -> None:
+        mine = self._mine(beat)
+        if not mine:
+            return
+        taken = await self._store.sweep(self.boot, mine)
+        if taken:
+            log.info("took shards over", count=len(taken))
+            self._owned(beat.owned | taken)
+            beat.orphans = {shard: epoch for shard, epoch in beat.orphans.items() if shard not in taken}
+
+    def _mine(self, beat: Beat) -> dict[int, int]:
+        """Orphans that the ring gives to me, and those that nobody took in time."""
+        now_ms = boot_ms()
+        known = self._orphaned_ms
+        self._orphaned_ms = {
+            shard: known[shard] if known.get(shard, (None,))[0] == epoch else (epoch, now_ms)
+            for shard, epoch in beat.orphans.items()
+        }
+        ring = Ring((peer.name for peer in beat.peers), self.shards)
+        return {
+            shard: epoch
+            for shard, (epoch, since_ms) in self._orphaned_ms.items()
+            if ring.owner(shard) == self._name or now_ms - since_ms >= ORPHAN_MS
+        }

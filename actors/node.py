@@ -1,0 +1,346 @@
+"""A node: shards, their clock hand, and the two writers, held together by the lease.
+
+    submit -> Intake -> hint -> hand -> shard -> Offer -> desk -> take (lease checked) -> [dispatcher]
+    ended -> hand -> shard -> Write -> Ledger -> Recorded -> hand -> shard -> Publish
+
+All of it runs in one event loop. Children run under `run`, which ends when one of them fails: a node that is broken
+stops beating, and another takes its shards over.
+
+Promises: nothing is handed out without a valid lease; a command is answered or refused within ASK_LIMIT_S.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from actors.clock import Clock
+from actors.core.desk import Desk
+from actors.core.errors import RingwheelError, Unavailable
+from actors.core.events import (
+    Answer,
+    Asked,
+    Change,
+    Command,
+    Effect,
+    Ended,
+    Find,
+    Load,
+    Offer,
+    Outcome,
+    Publish,
+    Started,
+    Submitted,
+    Write,
+)
+from actors.core.ids import shard_of
+from actors.core.shard import ShardState
+from actors.core.task import Phase, Task, fence
+from actors.hand import Hand, ShardActor
+from actors.intake import Intake
+from actors.ledger import Ledger
+from actors.membership import Membership
+from actors.ports.leases import LeaseStore
+from actors.ports.ledger import LedgerStore
+from actors.ports.queues import QueueStore
+from actors.ports.tasks import TaskStore
+from actors.reading import Reading
+from actors.stats import Stats
+
+HORIZON_MS = 60_000
+"""Tasks due within it are in memory; the rest are rows."""
+HELD = 131_072
+"""Tasks that the wheels and desks of a node may hold, shared among its shards and the queues in use."""
+ASK_LIMIT_S = 10.0
+OWNER_WAIT_S = 2.0
+log = structlog.get_logger("node")
+
+
+class Node:
+    """One process of the cluster."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        address: str,
+        tasks: TaskStore,
+        ledger: LedgerStore,
+        leases: LeaseStore,
+        queues: QueueStore,
+        publish: Callable[[list[Change]], None],
+    ) -> None:
+        self.name = name
+        self.clock = Clock()
+        self.stats = Stats()
+        self._publish = publish
+        self._queues = queues
+        self._settings_version = -1
+        self._settings_stale = asyncio.Event()
+        self._waiting: dict[int, tuple[int, asyncio.Future[Answer]]] = {}
+        """Token -> (shard, whoever waits)."""
+        self._token = 0
+        self._draining = False
+        self._work = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._owning = asyncio.Event()
+        self.desk = Desk()
+        self.hand = Hand(self.clock, self._carry_out, self._crashed)
+        self.membership = Membership(
+            leases, self.clock, name, address, owned=self._own, settings=self._see_settings, reborn=self._reborn
+        )
+        self.ledger = Ledger(
+            ledger,
+            tasks,
+            boot=lambda: self.membership.boot,
+            owns=self._owns,
+            post=self.hand.post,
+            refused=self.stats.refuse,
+        )
+        self.reading = Reading(
+            tasks,
+            self.clock,
+            self.desk,
+            shards=lambda: self.membership.shards,
+            post=self.hand.post,
+            answer=self._answer,
+            ready=self._work.set,
+        )
+        self.intake = Intake(tasks, self.clock, lambda: self.membership.shards, self._hint, self.stats)
+
+    # --- life
+
+    async def run(self) -> None:
+        """Run until cancelled; an ExceptionGroup names the child that failed.
+
+        A database that is away at the start is waited for: until the first beat, everything answers Unavailable.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.membership.run(), name="heartbeat")
+            group.create_task(self.intake.run(), name="intake")
+            await self.membership.beaten.wait()
+            group.create_task(self.ledger.run(), name="ledger")
+            group.create_task(self.reading.run(), name="reading")
+            group.create_task(self.reading.probe(self._spilled), name="probe")
+            group.create_task(self._refresh_settings(), name="settings")
+            group.create_task(self.hand.run(), name="hand")
+
+    async def drain(self, grace_s: float) -> bool:
+        """Stop handing out, let running attempts end, write everything; True: nothing was left behind."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._running():
+                    self._progress.clear()
+                    await self._progress.wait()
+                await self.intake.idle()
+                await self.ledger.idle()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def ready(self) -> bool:
+        """The lease is valid, and every shard has a living owner."""
+        return self.may_fire() and not self._draining and not self.membership.orphans
+
+    # --- for dispatchers
+
+    async def work(self) -> None:
+        """Return when `take` may give something."""
+        await self._work.wait()
+        self._work.clear()
+
+    def take(self, limit: int) -> list[Task]:
+        """At most `limit` due webhook tasks, started: attempt counted, payload present. [] = none now."""
+        if self._draining or not self.may_fire():
+            return []
+        tasks = list(dict.fromkeys(self.desk.take(limit)))
+        if unread := self.desk.unread():
+            self.reading.payloads(unread)
+        now_ms = self.clock.now_ms()
+        for shard, some in _by_shard(tasks).items():
+            self.hand.apply(self.hand.actors[shard], Started(some), now_ms)
+        for task in tasks:
+            if task.attempt == 1:
+                self.stats.late(now_ms - task.schedule_ms)
+        return tasks
+
+    def may_fire(self) -> bool:
+        """The lease is valid at this moment."""
+        return self.membership.may_fire()
+
+    def ended(self, outcomes: list[Outcome]) -> None:
+        """These attempts ended."""
+        groups: dict[int, list[Outcome]] = defaultdict(list)
+        for outcome in outcomes:
+            groups[outcome.task.shard].append(outcome)
+            self.stats.attempts[outcome.verdict] += 1
+        for shard, some in groups.items():
+            if not self.hand.post(shard, Ended(some)):
+                self.stats.tally.stale += len(some)
+
+    def fence_of(self, task: Task) -> str:
+        """The fence of the task's current attempt."""
+        return fence(self.membership.timeline, task.epoch, task.attempt)
+
+    # --- for the API
+
+    def live(self, task_id: str) -> Task | None:
+        """The owner's in-memory task, when this node holds it."""
+        actor = self.hand.actors.get(shard_of(task_id, self.membership.shards))
+        return None if actor is None else actor.state.holding.known.get(task_id)
+
+    async def ask(self, command: Command) -> Change | None:
+        """Carry a command out; None: it was so already. Raises Unknown, Conflict, Overloaded or Unavailable."""
+        shard = shard_of(command.id, self.membership.shards)
+        await self._owner_of(shard)
+        self._token += 1
+        command.token = token = self._token
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = (shard, future)
+        try:
+            self.hand.post(shard, Asked([command]))
+            async with asyncio.timeout(ASK_LIMIT_S):
+                answer = await future
+        except TimeoutError:
+            raise Unavailable("the command's outcome is not known in time") from None
+        finally:
+            self._waiting.pop(token, None)
+        if answer.error is not None:
+            raise answer.error
+        return answer.change
+
+    async def _owner_of(self, shard: int) -> None:
+        """Wait until this node owns the shard, at most OWNER_WAIT_S."""
+        try:
+            async with asyncio.timeout(OWNER_WAIT_S):
+                while shard not in self.hand.actors:
+                    self._owning.clear()
+                    await self._owning.wait()
+        except TimeoutError:
+            raise Unavailable("the owner of this task can't be reached from here", 2_000) from None
+
+    # --- what shards ask for
+
+    def _carry_out(self, actor: ShardActor, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Publish(changes):
+                    self._publish(changes)
+                    self._count(changes)
+                case Write(records):
+                    self.ledger.put(records)
+                case Offer(tasks):
+                    self.desk.put(tasks)
+                    self._work.set()
+                case Load(page):
+                    self.reading.load(page)
+                case Answer():
+                    self._answer(effect)
+                case Find(commands):
+                    self.reading.find(commands)
+        self._progress.set()
+        if actor.state.lost and self.hand.actors.get(actor.state.shard) is actor:
+            self._retire(actor.state.shard)
+
+    def _answer(self, answer: Answer) -> None:
+        assert isinstance(answer.token, int)
+        waiting = self._waiting.get(answer.token)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_result(answer)
+
+    def _hint(self, tasks: list[Task]) -> None:
+        now_ms = self.clock.now_ms()
+        for shard, some in _by_shard(tasks).items():
+            self.hand.post(shard, Submitted(some, now_ms))
+
+    def _count(self, changes: list[Change]) -> None:
+        finished = self.stats.finished
+        for change in changes:
+            if change.state in finished:
+                finished[change.state] += 1
+
+    # --- shards come and go
+
+    def _owns(self, shard: int, epoch: int) -> bool:
+        actor = self.hand.actors.get(shard)
+        return actor is not None and actor.state.epoch == epoch
+
+    def _own(self, owned: dict[int, int]) -> None:
+        """The truth of the last beat: shards that came, and shards that went."""
+        actors = self.hand.actors
+        for shard in [shard for shard, actor in actors.items() if owned.get(shard) != actor.state.epoch]:
+            self._retire(shard)
+        limit = self._limit(len(owned))
+        for actor in actors.values():
+            actor.state.holding.limit = limit
+        new = {shard: epoch for shard, epoch in owned.items() if shard not in actors}
+        if new:
+            now_ms = self.clock.now_ms()
+            for shard, epoch in new.items():
+                state = ShardState(shard, epoch, now_ms, limit=limit, horizon_ms=HORIZON_MS, tally=self.stats.tally)
+                self.hand.add(shard, state)
+            self.stats.epoch_changes += len(new)
+            self._owning.set()
+        self._work.set()
+
+    def _retire(self, shard: int) -> None:
+        """The shard belongs to somebody else: nothing of it may start, and whoever waits is told."""
+        state = self.hand.remove(shard).state
+        self.stats.shard_losses += 1
+        for task in state.holding.known.values():
+            task.phase = Phase.GONE
+        for token, (owner, _) in self._waiting.items():
+            if owner == shard:
+                self._answer(Answer(token, error=Unavailable("the shard changed its owner; try again")))
+
+    def _reborn(self) -> None:
+        self.stats.rejoins += 1
+        for shard in list(self.hand.actors):
+            self._retire(shard)
+
+    def _crashed(self, shard: int, error: Exception) -> None:
+        """A shard's own code failed. Nothing it holds can be trusted: start again from the tables, as a new boot."""
+        log.error("a shard failed; starting again under a new boot", shard=shard, exc_info=error)
+        self.membership.rejoin()
+
+    def _limit(self, shards: int) -> int:
+        queues = max(len({q for a in self.hand.actors.values() for q in a.state.holding.shares}), 1)
+        return max(16, min(4_096, HELD // max(shards * queues, 1)))
+
+    def _spilled(self) -> Iterable[tuple[int, list[int]]]:
+        return [(shard, list(actor.state.holding.spilled)) for shard, actor in self.hand.actors.items()]
+
+    def _running(self) -> bool:
+        return any(
+            task.phase in (Phase.RUNNING, Phase.WRITING)
+            for actor in self.hand.actors.values()
+            for task in actor.state.holding.known.values()
+        )
+
+    # --- settings
+
+    def _see_settings(self, version: int) -> None:
+        if version != self._settings_version:
+            self._settings_version = version
+            self._settings_stale.set()
+
+    async def _refresh_settings(self) -> None:
+        while True:
+            await self._settings_stale.wait()
+            self._settings_stale.clear()
+            try:
+                await self._queues.refresh()
+            except RingwheelError as error:
+                log.warning("reading settings failed", detail=str(error))
+                self._settings_version = -1
+            self._work.set()
+
+
+def _by_shard(tasks: list[Task]) -> dict[int, list[Task]]:
+    groups: dict[int, list[Task]] = defaultdict(list)
+    for task in tasks:
+        groups[task.shard].append(task)
+    return groups
