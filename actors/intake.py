@@ -160,7 +160,7 @@ class Intake:
             _fail(batch, error)
             return
         answers: list[Receipt | Exception]
-        answers = [Receipt(task.id, task.shard, State.SCHEDULED, new=True) for task in tasks]
+        answers = [_receipt(task, State.SCHEDULED, new=True) for task in tasks]
         for place, refusal in errors.items():
             answers[place] = refusal
         fresh = [task for place, task in enumerate(tasks) if place not in errors] if errors else tasks
@@ -196,7 +196,11 @@ def _keyed_answer(task: Task, answer: Accepted | Exception) -> Receipt | Excepti
         return answer
     if not answer.same_request:
         return KeyReused("the idempotency key was used before with another request")
-    return Receipt(task.id, task.shard, answer.state, answer.new)
+    return _receipt(task, answer.state, new=answer.new)
+
+
+def _receipt(task: Task, state: State, *, new: bool) -> Receipt:
+    return Receipt(task.id, task.shard, state, new, task.schedule_ms, task.accept_us)
 
 
 def _fail(batch: list[_Submission], error: Exception) -> None:

@@ -29,6 +29,11 @@ ORPHAN_MS = 2_000
 log = structlog.get_logger("membership")
 
 
+def new_boot() -> str:
+    """A name for one process start: random, never used again."""
+    return secrets.token_hex(8)
+
+
 class Membership:
     """The node's place in the cluster. `owned` and `lost` are told of shards that come and go."""
 
@@ -36,6 +41,7 @@ class Membership:
         self,
         store: LeaseStore,
         clock: Clock,
+        boot: str,
         name: str,
         address: str,
         *,
@@ -50,10 +56,10 @@ class Membership:
         self._owned = owned
         self._settings = settings
         self._reborn = reborn
-        self.boot = secrets.token_hex(8)
+        self.boot = boot
         self.shards = 0
         self.timeline = 0
-        self._members = Members(self.boot, name)
+        self._members = Members(boot, name)
         self._fire_until_ms = 0.0
         self._joined = False
         self.orphans = True
@@ -71,7 +77,7 @@ class Membership:
         """Give this boot up: nothing it does counts any more; the next beat starts under a new one."""
         self._fire_until_ms = 0.0
         self._joined = False
-        self.boot = secrets.token_hex(8)
+        self.boot = new_boot()
         self._members = Members(self.boot, self._name)
         self._reborn()
 

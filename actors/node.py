@@ -38,9 +38,11 @@ from actors.core.ids import shard_of
 from actors.core.shard import ShardState
 from actors.core.task import Phase, Task, fence
 from actors.hand import Hand, ShardActor
+from actors.housekeeper import Housekeeper
 from actors.intake import Intake
 from actors.ledger import Ledger
 from actors.membership import Membership
+from actors.ports.housekeeping import Housekeeping
 from actors.ports.leases import LeaseStore
 from actors.ports.ledger import LedgerStore
 from actors.ports.queues import QueueStore
@@ -63,12 +65,14 @@ class Node:
     def __init__(
         self,
         *,
+        boot: str,
         name: str,
         address: str,
         tasks: TaskStore,
         ledger: LedgerStore,
         leases: LeaseStore,
         queues: QueueStore,
+        housekeeping: Housekeeping,
         publish: Callable[[list[Change]], None],
     ) -> None:
         self.name = name
@@ -85,10 +89,11 @@ class Node:
         self._work = asyncio.Event()
         self._progress = asyncio.Event()
         self._owning = asyncio.Event()
+        self.housekeeper = Housekeeper(housekeeping, self.clock)
         self.desk = Desk()
         self.hand = Hand(self.clock, self._carry_out, self._crashed)
         self.membership = Membership(
-            leases, self.clock, name, address, owned=self._own, settings=self._see_settings, reborn=self._reborn
+            leases, self.clock, boot, name, address, owned=self._own, settings=self._see_settings, reborn=self._reborn
         )
         self.ledger = Ledger(
             ledger,
@@ -120,6 +125,8 @@ class Node:
             group.create_task(self.membership.run(), name="heartbeat")
             group.create_task(self.intake.run(), name="intake")
             await self.membership.beaten.wait()
+            await self.housekeeper.prepare()
+            group.create_task(self.housekeeper.run(), name="housekeeper")
             group.create_task(self.ledger.run(), name="ledger")
             group.create_task(self.reading.run(), name="reading")
             group.create_task(self.reading.probe(self._spilled), name="probe")

@@ -254,15 +254,26 @@ class ShardState:
             elif task.id in self._claims:
                 self._claims[task.id] = outcome
             elif outcome.verdict is Verdict.UNSENT and task.claim_ms is None:
-                task.attempt -= 1
-                self.holding.give_back(task)
-                unsent.append(task)
+                self._take_back(outcome, now_ms, unsent)
             else:
                 records.append(self._settle(task, outcome, now_ms))
         effects = self._offer(unsent, now_ms)
         if records:
             effects.append(Write(records))
         return effects
+
+    def _take_back(self, outcome: Outcome, now_ms: int, due: list[Task]) -> None:
+        """Nothing was sent: the attempt does not count, and the task is due again at once or when it was asked for."""
+        task = outcome.task
+        task.attempt -= 1
+        if task.attempt == 0:
+            task.lateness_ms = None
+        self.holding.give_back(task)
+        if outcome.retry_after_ms:
+            task.wake_ms = now_ms + outcome.retry_after_ms
+            self.holding.wheel.insert(task)
+        else:
+            due.append(task)
 
     def _settle(self, task: Task, outcome: Outcome, now_ms: int) -> Record:
         self.holding.withdraw(task, Phase.WRITING)

@@ -29,8 +29,8 @@ from typing import Generic, Protocol, TypeVar
 LEVELS = 7
 CHUNK = 512
 """Entries in one piece of work."""
-MOVES = 4 * CHUNK
-"""Entries that one call to `advance` may move down before they are due, and again as many that are overdue."""
+MOVES = 2 * CHUNK
+"""About how many entries one call to `advance` moves down."""
 TOUCH = 16
 """What a chunk costs besides its entries, in moves: keeps many tiny slots within the bound."""
 
@@ -140,8 +140,8 @@ class Wheel(Generic[EntryT]):
     def next_expiration(self) -> int | None:
         """When `advance` next has work; None = the wheel is empty.
 
-        Not later than the first `wake_ms`, except that what is overdue says a time that `advance` has seen. Earlier
-        when entries have to move down first. At or before the last `advance`: call again, that call left work.
+        Never after the first `wake_ms`, unless that was past at its insertion: then the time of the last `advance`.
+        Before it when entries have to move down first. Not after the last `advance`: call again, that one left work.
         """
         when = self._split_ms
         if when <= self._hand:
@@ -157,32 +157,26 @@ class Wheel(Generic[EntryT]):
 
         Does a bounded amount of work; if that was not all, `next_expiration` is not after `now_ms`.
         """
-        now = max(now_ms, self._hand)
-        ahead = min(MOVES, CHUNK * (now - self._hand))
+        before = self._hand
+        now = now_ms if now_ms > before else before
         fired: list[EntryT] = []
+        moves = MOVES
         split = self._next_split(now) if now >= self._split_ms else None
-        if split is not None and split[0] <= now:
-            if not self._cascade(split, now, fired, limit):
+        while split is not None and split[0] <= now:
+            # This slot has started: what comes before it fires, then it is split there and then.
+            if moves <= 0 or not self._fire(split[0] - 1, fired, limit):
                 return fired
+            self._turn(split[0])
+            moves -= self._split(split[1], split[2])
             split = self._next_split(now)
         if self._fire(now, fired, limit):
             self._turn(now)
-            while split is not None and ahead > 0:
-                ahead -= self._split(split[1], split[2])
+            # The next spans' slots are split ahead: the more time has passed, the more of them.
+            moves = min(moves, CHUNK * (now - before))
+            while split is not None and moves > 0:
+                moves -= self._split(split[1], split[2])
                 split = self._next_split(now)
         return fired
-
-    def _cascade(self, split: tuple[int, int, int] | None, now: int, fired: list[EntryT], limit: int) -> bool:
-        """Split what starts by `now`, firing what comes before each slot; False when a bound ended it first."""
-        moves = MOVES
-        while split is not None and split[0] <= now:
-            start, level, number = split
-            if moves <= 0 or not self._fire(start - 1, fired, limit):
-                return False
-            self._turn(start)
-            moves -= self._split(level, number)
-            split = self._next_split(now)
-        return True
 
     def _next_split(self, now: int) -> tuple[int, int, int] | None:
         """(start, level, number) of the first slot among those that may be split by `now`; renews `_split_ms`."""

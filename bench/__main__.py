@@ -1,0 +1,48 @@
+"""`python -m bench <name>|all`: measure ringwheel beside its floors, and say whether it keeps what it promises.
+
+Exit code 1 when a goal is missed, so that CI can hold it; not with --smoke, whose sizes say nothing about speed.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+
+import click
+from rich.console import Console
+
+from bench.report import Options, Row, as_json, progress, show
+
+NAMES = ("wheel", "ingest", "single", "webhook", "lateness", "pending")
+
+
+def runner(name: str) -> Callable[[Options], list[Row]]:
+    """The `run` of a benchmark, imported when it is needed."""
+    run: Callable[[Options], list[Row]] = import_module(f"bench.{name}").run
+    return run
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("name", type=click.Choice([*NAMES, "all"]))
+@click.option("--iterations", default=5, show_default=True, type=click.IntRange(1), help="Rounds; medians are shown.")
+@click.option("--smoke", is_flag=True, help="One small round: shows that the benchmark works, not how fast.")
+@click.option("--json", "machine", is_flag=True, help="Print JSON on standard output.")
+def main(name: str, iterations: int, *, smoke: bool, machine: bool) -> None:
+    """Measure NAME, each figure beside its floor."""
+    console = Console(stderr=True)
+    rows: list[Row] = []
+    with progress(console) as bars:
+        options = Options(iterations, smoke=smoke, progress=bars)
+        for each in NAMES if name == "all" else (name,):
+            rows += runner(each)(options)
+    if smoke:
+        rows = [replace(row, ok=None) for row in rows]
+    if machine:
+        print(as_json(rows))
+    else:
+        show(rows, Console())
+    sys.exit(any(row.ok is False for row in rows))
+
+
+if __name__ == "__main__":
+    main()

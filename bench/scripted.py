@@ -1,0 +1,86 @@
+"""A webhook target that behaves as each task's URL says, and remembers every call.
+
+Scripts, by path: `ok`; `e500` fails twice, then answers 200; `busy` answers 429 with `Retry-After: 1` once; `hang`
+never answers the first call; `close` closes the connection on the first call; `dead` always answers 500.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import time
+
+from bench.sink import LENGTH, value
+
+SCRIPTS = {"ok": 80, "e500": 6, "busy": 4, "hang": 2, "close": 4, "dead": 4}
+"""Script -> share of the tasks, in percent."""
+FAILURES = {"ok": 0, "e500": 2, "busy": 1, "hang": 1, "close": 1, "dead": 1 << 30}
+"""How many calls of a task fail before one succeeds."""
+ANSWERS = {
+    "ok": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "e500": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+    "busy": b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
+    "dead": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@dataclass(slots=True)
+class Call:
+    """One attempt as its target saw it."""
+
+    arrived_ms: float
+    fence: str
+    attempt: int
+    succeeded: bool
+
+
+class Target:
+    """All calls so far, by task id."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, list[Call]] = defaultdict(list)
+        self.heard: Callable[[], None] = lambda: None
+
+    def answer(self, head: bytes) -> bytes | None:
+        """Note the call; answers what to send: None = hang, b"" = close."""
+        script = head.split(b" ", 2)[1].rpartition(b"/")[2].decode()
+        task_id = (value(head, b"webhook-id: ") or b"").decode()
+        calls = self.calls[task_id]
+        failed = len(calls) < FAILURES[script]
+        fence = (value(head, b"ringwheel-fence: ") or b"").decode()
+        attempt = int(value(head, b"ringwheel-attempt: ") or b"0")
+        calls.append(Call(time() * 1e3, fence, attempt, not failed))
+        self.heard()
+        if not failed:
+            return ANSWERS["ok"]
+        return {"hang": None, "close": b""}.get(script, ANSWERS.get(script))
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[: end + 2].lower()
+            length = int(value(head, LENGTH) or b"0")
+            if len(self._buffer) < end + 4 + length:
+                return
+            self._buffer = self._buffer[end + 4 + length :]
+            answer = self._target.answer(head)
+            if answer == b"":
+                self._transport.close()
+                return
+            if answer is not None:
+                self._transport.write(answer)
+
+
+async def listen(target: Target) -> asyncio.Server:
+    """Serve `target` on a free port of the loopback."""
+    return await asyncio.get_running_loop().create_server(lambda: _Connection(target), "127.0.0.1", 0)

@@ -1,0 +1,109 @@
+"""What a benchmark plays on: a PostgreSQL in a folder of its own, a sink, services on databases of their own."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import asyncpg
+
+from bench.load import ask, get
+from bench.processes import READY_S, Child, process
+from storage.embedded import EmbeddedPostgres
+from storage.migrations import migrate
+
+SERVE = ("-c", "from gateway.cli import main; main()", "serve", "--port", "0", "--allow-target", "127.0.0.0/8")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the sink saw since its last reset."""
+
+    count: int
+    distinct: int
+    first_ms: float
+    last_ms: float
+    lateness_ms: list[float]
+
+
+class Sink:
+    """The target of webhooks (`bench/sink.py`)."""
+
+    def __init__(self, child: Child) -> None:
+        self._port = child.port
+        self.url = f"http://127.0.0.1:{child.port}/hook"
+
+    async def reset(self) -> None:
+        """Forget all."""
+        await ask(self._port, get("/reset"))
+
+    async def wait(self, count: int) -> Seen:
+        """What it saw, once `count` tasks came. Raises TimeoutError."""
+        return Seen(**json.loads(await ask(self._port, get(f"/wait?count={count}"))))
+
+
+class Stage:
+    """Databases, services and the sink of one benchmark; all end with it."""
+
+    def __init__(self, postgres: EmbeddedPostgres, sink: Sink, stack: AsyncExitStack) -> None:
+        self._postgres = postgres
+        self._stack = stack
+        self.sink = sink
+
+    async def database(self, name: str) -> str:
+        """A new database with the service's schema; answers its DSN."""
+        connection = await asyncpg.connect(self._postgres.dsn)
+        try:
+            await connection.execute(f'CREATE DATABASE "{name}"')
+        finally:
+            await connection.close()
+        dsn = self._postgres.folder.dsn(name)
+        await migrate(dsn)
+        return dsn
+
+    async def service(self, name: str) -> Child:
+        """A running service on a new database, ready for requests."""
+        dsn = await self.database(name)
+        child = await self._stack.enter_async_context(
+            process(*SERVE, "--database-url", dsn, ready=r"listening.*?127\.0\.0\.1:(\d+)")
+        )
+        await _ready(child)
+        return child
+
+    async def bare_handler(self) -> Child:
+        """The floor of single POSTs."""
+        return await self._stack.enter_async_context(process("-m", "bench.floors"))
+
+    async def checkpoint(self) -> None:
+        """Write everything out, so that no measurement pays for what came before it."""
+        connection = await asyncpg.connect(self._postgres.dsn)
+        try:
+            await connection.execute("CHECKPOINT")
+        finally:
+            await connection.close()
+
+
+async def _ready(child: Child) -> None:
+    """Waits until it owns its shards; it listens before that."""
+    async with asyncio.timeout(READY_S):
+        while True:
+            child.check()
+            try:
+                await ask(child.port, get("/readyz"))
+            except RuntimeError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+@asynccontextmanager
+async def stage() -> AsyncIterator[Stage]:
+    """Sets the stage, and clears it whatever happens."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="ringwheel-bench-"))
+        postgres = await stack.enter_async_context(EmbeddedPostgres(Path(folder) / "data"))
+        sink = Sink(await stack.enter_async_context(process("-m", "bench.sink")))
+        yield Stage(postgres, sink, stack)

@@ -1,0 +1,178 @@
+"""The composition root: what a ringwheel process is made of, as a literal list.
+
+`serve` runs a node on a database that somebody else runs; `dev` runs one on an embedded PostgreSQL, with a demo. This
+is the only module of the gateway that imports storage.
+"""
+
+import asyncio
+import gc
+import resource
+import signal
+import socket
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from actors.core.codec import SpecCodec
+from actors.core.errors import Unavailable
+from actors.core.queue import QueueBook
+from actors.membership import new_boot
+from actors.node import Node
+from gateway.app import make_app
+from gateway.context import Gateway
+from gateway.deliver import Courier
+from gateway.hub import Hub
+from gateway.metrics import LoopLag
+from gateway.settings import DevSettings, ServeSettings
+from gateway.targets import TargetPolicy
+from storage.embedded import EmbeddedPostgres
+from storage.housekeeping import PgHousekeeping
+from storage.leases import PgLeaseStore
+from storage.ledger import PgLedgerStore
+from storage.migrations import migrate
+from storage.pool import Database
+from storage.queues import PgQueueStore
+from storage.reader import PgReader
+from storage.tasks import PgTaskStore
+
+RETRY_S = 0.5
+SHUTDOWN_S = 2.0
+"""How long open requests may take to end after the last task was settled."""
+log = structlog.get_logger("ringwheel")
+
+
+class Service:
+    """One node with its gateway: everything that a process runs."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        boot = new_boot()
+        book, codec = QueueBook(), SpecCodec()
+        self.database = database = Database(settings.database_url, boot)
+        tasks = PgTaskStore(database, book, codec)
+        queues = PgQueueStore(database, book)
+        self.hub = Hub(boot)
+        self.node = node = Node(
+            boot=boot,
+            name=settings.name or f"{socket.gethostname()}:{settings.port}",
+            address=settings.advertise or f"{settings.bind}:{settings.port}",
+            tasks=tasks,
+            ledger=PgLedgerStore(database, lambda: node.membership.timeline),
+            leases=PgLeaseStore(database),
+            queues=queues,
+            housekeeping=PgHousekeeping(database),
+            publish=self.hub.publish,
+        )
+        self.gateway = Gateway(
+            node=node,
+            intake=node.intake,
+            reader=PgReader(database, book, codec),
+            queues=book,
+            queue_store=queues,
+            codec=codec,
+            hub=self.hub,
+            clock=node.clock,
+        )
+        self.courier = Courier(node, node.clock, TargetPolicy(settings.allow_targets))
+        self.lag = LoopLag()
+        self.runner = web.AppRunner(make_app(self.gateway, self.lag), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        self.port = 0
+        self.listening = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    @property
+    def children(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs side by side, once the database is there."""
+        return [
+            self.node.run(),
+            self.courier.run(),
+            self.lag.run(),
+        ]
+
+    def stop(self) -> None:
+        """Take no more, let what runs end, write everything, and go."""
+        self.gateway.draining = True
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Listen at once (503 until the database is there), then run the children until `stop`."""
+        async with AsyncExitStack() as stack:
+            await self.runner.setup()
+            stack.push_async_callback(self.runner.cleanup)
+            site = web.TCPSite(self.runner, self.settings.bind, self.settings.port, reuse_address=True, backlog=1024)
+            await site.start()
+            self.port = self.runner.addresses[0][1]
+            self.listening.set()
+            if not await self._enter_database(stack):
+                return
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(child) for child in self.children]
+                await self._stop.wait()
+                if not await self.node.drain(self.settings.grace_s):
+                    log.warning("attempts were still under way at the end of the grace time; others will repeat them")
+                await self._leave()
+                for task in running:
+                    task.cancel()
+
+    async def _enter_database(self, stack: AsyncExitStack) -> bool:
+        """Wait for the database; False: told to stop first. Raises Misconfigured."""
+        while not self._stop.is_set():
+            try:
+                await stack.enter_async_context(self.database)
+            except Unavailable as error:
+                log.warning("the database can't be reached; trying again", detail=error.detail)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return True
+        return False
+
+    async def _leave(self) -> None:
+        try:
+            await self.node.membership.leave()
+        except Unavailable as error:
+            log.warning("could not leave in good order; others take over after the time-out", detail=error.detail)
+
+
+def _tune_collector() -> None:
+    """Everything made so far lives as long as the process; young garbage is mostly tasks that end by themselves."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _raise_descriptor_limit() -> None:
+    """As many sockets as the system allows: connections to many targets are kept open for a while."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _run(service: Service) -> None:
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, service.stop)
+    _raise_descriptor_limit()
+    _tune_collector()
+    await service.run()
+
+
+async def serve(settings: ServeSettings) -> None:
+    """Run a node until SIGTERM or SIGINT. Raises Misconfigured when it can't run like this."""
+    service = Service(settings)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_say_listening(service))
+        await _run(service)
+
+
+async def _say_listening(service: Service) -> None:
+    await service.listening.wait()
+    log.info("listening", url=f"http://{service.settings.bind}:{service.port}", node=service.node.name)
+
+
+async def dev(settings: DevSettings) -> None:
+    """Run a node on an embedded PostgreSQL in `settings.data`, with a demo."""
+    async with EmbeddedPostgres(settings.data) as server:
+        await migrate(server.dsn)
+        await serve(settings.serve(server.dsn))

@@ -1,0 +1,120 @@
+"""The HTTP client that webhooks go through: aiohttp's, with what a webhook must not do switched off.
+
+No redirects, cookies, proxies, netrc, decompression or silent second sends. The target policy is asked for every new
+connection; the lease once a connection is up, new or pooled, before a byte of the request is written.
+
+`Request` steps in where aiohttp builds and writes a request: the head is made already, so aiohttp need not copy it
+twice and complete it, and a small body is written with the head at once instead of by a task of its own.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from aiohttp import ClientRequest, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp.connector import Connection
+from aiohttp.http import StreamWriter
+from aiohttp.typedefs import LooseHeaders
+from multidict import CIMultiDict, istr
+
+from gateway.targets import TargetPolicy
+
+KEEP_ALIVE_S = 4.0
+"""Below the 5 s after which common servers close an idle connection: else we would write into closing ones."""
+READ_BYTES = 16 * 1024
+"""Reading from a connection pauses at twice this."""
+DNS_S = 10
+"""How long a resolved name is kept."""
+CONNECT_S = 10.0
+"""Limit of connecting to one address, when the attempt's deadline is not nearer."""
+SMALL_BYTES = 32 * 1024
+"""A body up to this is written in one go with its head."""
+
+_CONTENT_LENGTH = istr("content-length")
+
+
+class LeaseEnded(Exception):
+    """The node may not fire any more: nothing was written."""
+
+
+class Letter:
+    """What a request carries: its whole head, `host` included but without framing, and its body, if any."""
+
+    __slots__ = ("body", "head")
+
+    def __init__(self, head: CIMultiDict[str], body: bytes | None) -> None:
+        self.head = head
+        self.body = body
+
+
+class Request(ClientRequest):
+    """A request whose `data` is a Letter."""
+
+    may_fire: Callable[[], bool]
+    _small: bytes = b""
+
+    def update_headers(self, headers: LooseHeaders | None) -> None:
+        """The head comes with the letter."""
+        self.headers = CIMultiDict()
+
+    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+        """There is nothing to add."""
+
+    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
+        """Open the letter."""
+        assert isinstance(body, Letter)
+        self.headers = body.head
+        payload = body.body
+        if payload is not None and len(payload) > SMALL_BYTES:
+            super().update_body_from_data(payload)
+        elif payload is not None:
+            self._small = payload
+            self.headers[_CONTENT_LENGTH] = str(len(payload))
+        elif self.method not in self.GET_METHODS:
+            self.headers[_CONTENT_LENGTH] = "0"
+
+    async def send(self, conn: Connection) -> ClientResponse:
+        """Write the request, unless the lease has ended meanwhile. Raises LeaseEnded."""
+        if not self.may_fire():
+            raise LeaseEnded
+        if self._body is not None:
+            return await super().send(conn)
+        protocol = conn.protocol
+        assert protocol is not None
+        writer = StreamWriter(protocol, self.loop)
+        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
+        await writer.write_eof(self._small)
+        protocol.start_timeout()
+        return self.response_class(
+            self.method,
+            self.original_url,
+            writer=None,
+            continue100=None,
+            timer=self._timer,
+            request_info=self.request_info,
+            traces=self._traces,
+            loop=self.loop,
+            session=self.session,
+            stream_writer=writer,
+        )
+
+
+def open_session(policy: TargetPolicy, may_fire: Callable[[], bool], connections: int) -> ClientSession:
+    """A session for webhooks; to be closed (`async with`). `may_fire` False makes a request raise LeaseEnded."""
+    connector = TCPConnector(
+        limit=connections,
+        keepalive_timeout=KEEP_ALIVE_S,
+        ttl_dns_cache=DNS_S,
+        socket_factory=policy.socket,
+    )
+    session = ClientSession(
+        connector=connector,
+        cookie_jar=DummyCookieJar(),
+        request_class=type("LeasedRequest", (Request,), {"may_fire": staticmethod(may_fire)}),
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=READ_BYTES,
+        timeout=ClientTimeout(total=None, sock_connect=CONNECT_S),
+    )
+    # aiohttp sends GET, PUT and DELETE again when a pooled connection breaks: a second run that nothing would explain
+    session._retry_connection = False
+    return session

@@ -1,0 +1,134 @@
+"""Commands of clients on one task: decided by its owner, answered after COMMIT with the task as it is then."""
+
+import random
+import re
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from actors.core.errors import Conflict, Invalid, Unknown
+from actors.core.events import Command, Outcome, Verdict
+from actors.core.task import Move, Task
+from actors.ports.reader import TaskRow
+from gateway.bodies import JSON, media_type, read_body
+from gateway.context import GATEWAY, tenant_of
+from gateway.decode import when
+from gateway.problems import Handler
+from gateway.schema import Complete, Empty, Reschedule, given
+from gateway.tasks_api import read_task, task_id_of
+from gateway.times import MAX_DURATION_MS, duration_ms
+
+MAX_RESULT_BYTES = 64 * 1024
+MAX_ERROR_CHARS = 1_000
+
+_empty = msgspec.json.Decoder(Empty)
+_reschedule = msgspec.json.Decoder(Reschedule)
+_complete = msgspec.json.Decoder(Complete)
+_FENCE = re.compile(r"[0-9a-f]{8}\.(\d{10})\.(\d{6})(?![\s\S])", re.ASCII)
+_COMPLETIONS = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.FAILED: Move.RETRY, Verdict.NEVER: Move.DIE}
+
+
+def plain(move: Move) -> Handler:
+    """`:cancel`, `:run`, `:redrive`: commands whose body is empty."""
+
+    async def command(request: web.Request) -> web.StreamResponse:
+        _empty.decode(await _body(request) or b"{}")
+        return await _ask(request, Command(move, task_id_of(request), None, tenant=tenant_of(request)))
+
+    return command
+
+
+async def reschedule(request: web.Request) -> web.StreamResponse:
+    """`:reschedule`."""
+    body = _reschedule.decode(await _body(request))
+    now_ms = request.app[GATEWAY].clock.now_ms()
+    at_ms, delay_ms = when(body.schedule_time, body.delay, now_ms)
+    if delay_ms is not None:
+        at_ms = now_ms + delay_ms
+    if at_ms is None:
+        raise Invalid("schedule_time or delay is required", "")
+    command = Command(Move.RESCHEDULE, task_id_of(request), None, at_ms, tenant=tenant_of(request))
+    return await _ask(request, command)
+
+
+async def complete(request: web.Request) -> web.StreamResponse:
+    """`:complete`: the result of an attempt whose target took the work and answered later."""
+    gateway = request.app[GATEWAY]
+    body = _complete.decode(await _body(request))
+    _check_complete(body)
+    epoch, attempt = _fence(body.fence)
+    task_id = task_id_of(request)
+    row = await gateway.reader.get(tenant_of(request), task_id)
+    if row is None:
+        raise Unknown(task_id)
+    task = _attempt_of(row, epoch, attempt)
+    if gateway.node.fence_of(task) != body.fence:
+        raise Conflict("the fence is not that of the current attempt", row.state.value)
+    outcome = _outcome(body, task, gateway.clock.now_ms())
+    move = _COMPLETIONS[outcome.verdict]
+    return await _ask(request, Command(move, task_id, None, outcome=outcome, tenant=tenant_of(request)))
+
+
+async def _body(request: web.Request) -> bytes:
+    media_type(request, (JSON,))
+    return await read_body(request, request.app[GATEWAY].settings.body_bytes)
+
+
+async def _ask(request: web.Request, command: Command) -> web.Response:
+    await request.app[GATEWAY].node.ask(command)
+    return web.Response(body=await read_task(request, command.id), content_type=JSON)
+
+
+def _fence(text: str) -> tuple[int, int]:
+    match = _FENCE.match(text)
+    if match is None:
+        raise Invalid("not a fence", "/fence")
+    return int(match[1]), int(match[2])
+
+
+def _check_complete(body: Complete) -> None:
+    if body.ok:
+        if body.error is not None or body.retry is not None:
+            raise Invalid("error and retry go with ok: false", "/error" if body.error is not None else "/retry")
+    elif given(body.result):
+        raise Invalid("goes with ok: true", "/result")
+    if len(bytes(body.result)) > MAX_RESULT_BYTES:
+        raise Invalid(f"is larger than {MAX_RESULT_BYTES} bytes", "/result")
+    try:
+        orjson.loads(bytes(body.result) or b"null")
+    except orjson.JSONDecodeError as error:
+        raise Invalid("is not JSON that can be kept", "/result") from error
+
+
+def _attempt_of(row: TaskRow, epoch: int, attempt: int) -> Task:
+    task = Task(
+        row.id, row.shard, row.queue, row.schedule_ms, row.due_ms, row.accept_us, row.spec, rev=row.rev, attempt=attempt
+    )
+    task.epoch = epoch
+    return task
+
+
+def _outcome(body: Complete, task: Task, now_ms: int) -> Outcome:
+    verdict, retry_after_ms = Verdict.SUCCEEDED, None
+    if not body.ok:
+        verdict = Verdict.NEVER if body.retry == "never" else Verdict.FAILED
+        if isinstance(body.retry, int | float):
+            retry_after_ms = duration_ms(body.retry, "/retry", 0, MAX_DURATION_MS)
+    return Outcome(
+        task,
+        task.epoch,
+        task.attempt,
+        verdict,
+        started_ms=now_ms,
+        ended_ms=now_ms,
+        error=None if body.error is None else _line(body.error),
+        result=bytes(body.result) or None,
+        retry_after_ms=retry_after_ms,
+        jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+    )
+
+
+def _line(text: str) -> str:
+    """One short line: control characters (NUL among them) become spaces."""
+    return "".join(char if char.isprintable() else " " for char in text[:MAX_ERROR_CHARS])

@@ -1,0 +1,203 @@
+"""What the gateway stands on: one `Gateway` an application, reached by `request.app[GATEWAY]`.
+
+The runtime is seen through the small protocols below, so that handlers are tested with hand-written doubles and no
+handler can reach further into the node than it says here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from actors.core.codec import SpecCodec
+from actors.core.draft import Draft, Receipt
+from actors.core.events import Change, Command, Outcome, Verdict
+from actors.core.queue import QueueBook
+from actors.core.task import State, Task
+from actors.ports.queues import QueueStore
+from actors.ports.reader import Reader
+
+if TYPE_CHECKING:
+    from gateway.hub import Hub
+
+DEFAULT_TENANT = "default"
+
+
+class ClockPort(Protocol):
+    """The primary's clock."""
+
+    def now_ms(self) -> int:
+        """Integer milliseconds since 1970; never goes back, never ahead of the primary."""
+        ...
+
+
+class IntakePort(Protocol):
+    """Group commit of accepted tasks."""
+
+    async def submit(self, drafts: Sequence[Draft]) -> list[Receipt | Exception]:
+        """One answer a draft, in order, after COMMIT. Raises Overloaded or Unavailable for all of them."""
+        ...
+
+
+class StatsPort(Protocol):
+    """Plain counters of a node since its start; read by the metrics, raised by `+= n` on the hot path."""
+
+    @property
+    def accepted(self) -> int:
+        """Tasks committed as new."""
+        ...
+
+    @property
+    def replayed(self) -> int:
+        """Requests answered with the task that their idempotency key already had."""
+        ...
+
+    @property
+    def attempts(self) -> Mapping[Verdict, int]:
+        """Ended attempts, by verdict."""
+        ...
+
+    @property
+    def finished(self) -> Mapping[State, int]:
+        """Tasks that reached a terminal state, by that state."""
+        ...
+
+    @property
+    def probe_finds(self) -> int:
+        """Overdue rows that memory did not know: 0 in a healthy cluster."""
+        ...
+
+    @property
+    def stale_writes(self) -> int:
+        """Records that the ledger refused: old fence or other revision."""
+        ...
+
+    @property
+    def stale_outcomes(self) -> int:
+        """Attempts whose end came under an old fence."""
+        ...
+
+    @property
+    def rejoins(self) -> int:
+        """How often this process was declared dead and came back under a new boot."""
+        ...
+
+    @property
+    def epoch_changes(self) -> int:
+        """Shards taken over by this node."""
+        ...
+
+    @property
+    def lateness_bounds_ms(self) -> Sequence[int]:
+        """Upper bounds of the lateness buckets, rising; the last bucket has none."""
+        ...
+
+    @property
+    def lateness_counts(self) -> Sequence[int]:
+        """First attempts per bucket (not cumulative), one more than there are bounds."""
+        ...
+
+    @property
+    def lateness_sum_ms(self) -> int:
+        """Sum of all lateness."""
+        ...
+
+
+class NodePort(Protocol):
+    """The node, as the API sees it."""
+
+    @property
+    def name(self) -> str:
+        """The node's name in the ring."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """It owns what it should own and reaches the database."""
+        ...
+
+    @property
+    def stats(self) -> StatsPort:
+        """Its counters."""
+        ...
+
+    async def ask(self, command: Command) -> Change | None:
+        """Carry a command out, wherever its shard lives; None: it was so already.
+
+        Raises Unknown, Conflict, or Unavailable (no owner within 2 s).
+        """
+        ...
+
+    def live(self, task_id: str) -> Task | None:
+        """The owner's in-memory task, when this node holds it."""
+        ...
+
+    def fence_of(self, task: Task) -> str:
+        """The fence of the task's current attempt."""
+        ...
+
+
+class DispatchPort(Protocol):
+    """The node, as those see it who carry due tasks out."""
+
+    async def work(self) -> None:
+        """Return when `take` may give something."""
+        ...
+
+    def take(self, limit: int) -> list[Task]:
+        """At most `limit` due webhook tasks, marked RUNNING, attempt counted, payload present; [] = none now."""
+        ...
+
+    def may_fire(self) -> bool:
+        """The lease is valid at this moment."""
+        ...
+
+    def ended(self, outcomes: list[Outcome]) -> None:
+        """These attempts ended."""
+        ...
+
+    def fence_of(self, task: Task) -> str:
+        """The fence of the task's current attempt."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Limits of the API."""
+
+    payload_bytes: int = 256 * 1024
+    body_bytes: int = 1024 * 1024
+    """One task a request, and every command."""
+    batch_bytes: int = 16 * 1024 * 1024
+    batch_items: int = 10_000
+    page_items: int = 1_000
+    """Most tasks a list call answers."""
+
+
+@dataclass(slots=True)
+class Gateway:
+    """Everything a handler may use."""
+
+    node: NodePort
+    intake: IntakePort
+    reader: Reader
+    queues: QueueBook
+    queue_store: QueueStore
+    codec: SpecCodec
+    hub: "Hub"
+    clock: ClockPort
+    settings: Settings = Settings()
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """What `/metrics` shows."""
+    draining: bool = False
+    """Going away: readiness says so, and no new task is taken."""
+
+
+GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
+
+
+def tenant_of(request: web.BaseRequest) -> str:
+    """Whose request this is. There is one tenant."""
+    return DEFAULT_TENANT

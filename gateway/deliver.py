@@ -1,0 +1,160 @@
+"""Carries due webhooks out: takes them from the node, has their targets called, reports how it went.
+
+One `Courier` a node. A bounded set of long-lived callers, grown on demand, makes the calls; nothing is created per
+webhook, and outcomes go back in batches, one a turn of the loop. `hosts.py` keeps one host from taking all callers,
+`targets.py` says who may be called, `webhook.py` what is said and what the answer means.
+
+Promises: nothing is sent after the lease ended (it is asked for again once a connection is up); at most `callers`
+calls are under way. What was not sent is reported UNSENT: with `retry_after_ms` when its host was too busy, without
+when the lease ended.
+On cancellation, what waits is reported UNSENT and calls under way are dropped: nobody knows how they ended.
+"""
+
+import asyncio
+from asyncio import Future, Handle, TaskGroup
+
+from actors.core.errors import Invalid
+from actors.core.events import Outcome, Verdict
+from actors.core.task import Task
+from gateway.attempt import Attempts
+from gateway.client import open_session
+from gateway.context import ClockPort, DispatchPort
+from gateway.hosts import WINDOW_MS, Hosts
+from gateway.targets import TargetPolicy
+from gateway.webhook import Plan, Plans
+
+CALLERS = 512
+"""Most calls under way at once; one host alone may have half of them (see hosts.py)."""
+
+Call = tuple[Task, Plan]
+
+
+class Courier:
+    """Delivers the webhooks of one node. `turned_away` counts those that went back because their host was too busy."""
+
+    def __init__(self, node: DispatchPort, clock: ClockPort, policy: TargetPolicy, *, callers: int = CALLERS) -> None:
+        self._node = node
+        self._clock = clock
+        self._policy = policy
+        self._callers = callers
+        self._plans = Plans()
+        self._hosts: Hosts[Call] = Hosts(callers, callers // 2)
+        self._spawned = 0
+        self._idle: list[Future[Call]] = []
+        self._ended: list[Outcome] = []
+        self._vacancy: Future[None] | None = None
+        self._next_review: Handle | None = None
+        self.turned_away = 0
+
+    @property
+    def under_way(self) -> int:
+        """Tasks taken from the node and not yet reported, apart from outcomes of this turn of the loop."""
+        return self._callers - self._hosts.free + self._hosts.waiting
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        try:
+            async with open_session(self._policy, self._node.may_fire, self._callers) as session:
+                attempts = Attempts(session, self._node, self._clock)
+                async with TaskGroup() as group:
+                    await self._pull(attempts, group)
+        finally:
+            self._leave()
+
+    async def _pull(self, attempts: Attempts, group: TaskGroup) -> None:
+        while True:
+            await self._node.work()
+            limit = self._hosts.limit
+            if limit:
+                for task in self._node.take(limit):
+                    self._admit(task, attempts, group)
+                await asyncio.sleep(0)  # the node may always have work, and its tasks may all be turned away
+            else:
+                self._vacancy = asyncio.get_running_loop().create_future()
+                await self._vacancy
+
+    def _admit(self, task: Task, attempts: Attempts, group: TaskGroup) -> None:
+        plan = self._plans.of(task.spec)
+        if isinstance(plan, Invalid):
+            self._unsent(task, Verdict.NEVER, f"bad target: {plan.detail}")
+            return
+        call = (task, plan)
+        starts, away_ms = self._hosts.admit(plan.host, call)
+        if starts:
+            self._start(call, attempts, group)
+        elif away_ms:
+            self._turn_away(task, away_ms)
+        if self._next_review is None:
+            self._await_review()
+
+    def _start(self, call: Call, attempts: Attempts, group: TaskGroup) -> None:
+        if self._idle:
+            self._idle.pop().set_result(call)
+        else:
+            self._spawned += 1
+            group.create_task(self._caller(call, attempts, group), name=f"caller-{self._spawned}")
+
+    async def _caller(self, call: Call, attempts: Attempts, group: TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._report(await attempts.make(*call))
+            started = self._hosts.done(call[1].host)
+            if self._vacancy is not None and self._hosts.limit:
+                self._wake()
+            if started:
+                call, *more = started
+                for other in more:
+                    self._start(other, attempts, group)
+            else:
+                idle: Future[Call] = loop.create_future()
+                self._idle.append(idle)
+                call = await idle
+
+    def _wake(self) -> None:
+        if self._vacancy is not None:
+            vacancy, self._vacancy = self._vacancy, None
+            if not vacancy.done():
+                vacancy.set_result(None)
+
+    # --- reports ---
+
+    def _report(self, outcome: Outcome) -> None:
+        if not self._ended:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._ended.append(outcome)
+
+    def _flush(self) -> None:
+        ended, self._ended = self._ended, []
+        if ended:
+            self._node.ended(ended)
+
+    def _unsent(self, task: Task, verdict: Verdict, error: str, retry_after_ms: int | None = None) -> None:
+        now_ms = self._clock.now_ms()
+        outcome = Outcome(task, task.epoch, task.attempt, verdict, now_ms, now_ms, error=error)
+        outcome.retry_after_ms = retry_after_ms
+        self._report(outcome)
+
+    def _turn_away(self, task: Task, away_ms: int) -> None:
+        self.turned_away += 1
+        self._unsent(task, Verdict.UNSENT, "too many calls under way to this host", away_ms)
+
+    # --- windows ---
+
+    def _await_review(self) -> None:
+        self._next_review = asyncio.get_running_loop().call_later(WINDOW_MS / 1000, self._review)
+
+    def _review(self) -> None:
+        for (task, _), away_ms in self._hosts.review():
+            self._turn_away(task, away_ms)
+        self._next_review = None
+        if len(self._hosts):
+            self._await_review()
+        if self._hosts.limit:
+            self._wake()
+
+    def _leave(self) -> None:
+        if self._next_review is not None:
+            self._next_review.cancel()
+        for task, _ in self._hosts.leave():
+            self._unsent(task, Verdict.UNSENT, "node is going away")
+        self._flush()

@@ -1,0 +1,108 @@
+"""`/metrics`: the node's plain counters in Prometheus' text format.
+
+The hot path only adds to integers; names, labels and text are made when somebody asks, in a thread.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from gateway.context import GATEWAY, NodePort, StatsPort
+
+LAG_PERIOD_S = 0.1
+
+
+class LoopLag:
+    """How late the event loop comes to what is due; the worst of the time since it was last read."""
+
+    def __init__(self) -> None:
+        self._worst_s = 0.0
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_PERIOD_S
+            await asyncio.sleep(LAG_PERIOD_S)
+            self._worst_s = max(self._worst_s, loop.time() - due)
+
+    def take_s(self) -> float:
+        """The worst since the last call, in seconds."""
+        worst_s, self._worst_s = self._worst_s, 0.0
+        return worst_s
+
+
+class NodeCollector(Collector):
+    """Reads a node's counters when they are asked for."""
+
+    def __init__(self, node: NodePort, lag: LoopLag) -> None:
+        self._node = node
+        self._lag = lag
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing ahead of time: registering must not read."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        stats = self._node.stats
+        yield _counter("accepted_tasks", "Tasks committed as new", stats.accepted)
+        yield _counter("replayed_requests", "Requests answered from their idempotency key", stats.replayed)
+        yield _labelled(
+            "attempts",
+            "Ended attempts",
+            "outcome",
+            {verdict.name.lower(): count for verdict, count in stats.attempts.items()},
+        )
+        yield _labelled(
+            "finished_tasks",
+            "Tasks that ended",
+            "state",
+            {state.value: count for state, count in stats.finished.items()},
+        )
+        yield _counter("probe_finds", "Overdue rows that memory did not know", stats.probe_finds)
+        yield _counter("stale_writes", "Records refused for their fence or revision", stats.stale_writes)
+        yield _counter("stale_outcomes", "Attempts that ended under an old fence", stats.stale_outcomes)
+        yield _counter("rejoins", "Times that this node was declared dead and came back", stats.rejoins)
+        yield _counter("epoch_changes", "Shards taken over", stats.epoch_changes)
+        yield _lateness(stats)
+        yield GaugeMetricFamily("ringwheel_ready", "1 while the node is ready", float(self._node.ready))
+        yield GaugeMetricFamily(
+            "ringwheel_loop_lag_seconds", "Worst delay of the event loop since the last scrape", self._lag.take_s()
+        )
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """`GET /metrics`."""
+    text = await asyncio.to_thread(_render, request.app[GATEWAY].registry)
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def _render(registry: CollectorRegistry) -> bytes:
+    return generate_latest(registry)
+
+
+def _counter(name: str, words: str, value: int) -> Metric:
+    return CounterMetricFamily(f"ringwheel_{name}", words, value)
+
+
+def _labelled(name: str, words: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"ringwheel_{name}", words, labels=(label,))
+    for key, value in values.items():
+        family.add_metric((key,), value)
+    return family
+
+
+def _lateness(stats: StatsPort) -> Metric:
+    buckets, total = [], 0
+    for bound_ms, count in zip([*stats.lateness_bounds_ms, None], stats.lateness_counts, strict=True):
+        total += count
+        buckets.append(("+Inf" if bound_ms is None else str(bound_ms / 1000), float(total)))
+    return HistogramMetricFamily(
+        "ringwheel_lateness_seconds", "How late first attempts started", buckets, stats.lateness_sum_ms / 1000
+    )

@@ -1,0 +1,62 @@
+"""What a server process is told when it starts: one object for `serve`, one for `dev`.
+
+Plain values with safe defaults. The command line reads flags and environment into them (`gateway/cli`); nothing else
+in the service reads the environment. Imports nothing heavy: the command line loads this module before any work.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PORT = 7070
+LOOPBACK = "127.0.0.1"
+GRACE_S = 20.0
+POOL_SIZE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """A node of a cluster, on a database that somebody else runs."""
+
+    database_url: str
+    """DSN of the primary."""
+    bind: str = LOOPBACK
+    """Address that it listens on."""
+    port: int = PORT
+    """0 = any free one."""
+    advertise: str | None = None
+    """`host:port` under which other nodes reach this one; None = as bound."""
+    name: str | None = None
+    """Stable name of the node, its place on the ring; None = from host name and port."""
+    grace_s: float = GRACE_S
+    """How long running attempts may take to end after the signal to stop."""
+    allow_targets: tuple[str, ...] = ()
+    """Networks (CIDR) that webhooks may reach although they are private, loopback or link-local."""
+    pool_size: int = POOL_SIZE
+    """Database connections of this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevSettings:
+    """A node of its own on an embedded PostgreSQL, for a developer's machine."""
+
+    data: Path
+    """Folder of the embedded database; made when missing."""
+    bind: str = LOOPBACK
+    port: int = PORT
+    demo: bool = True
+    """Serve a webhook target of its own at `/demo` and show a first task."""
+    grace_s: float = 5.0
+    allow_targets: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    """A developer's targets run on the same machine."""
+    pool_size: int = POOL_SIZE
+
+    def serve(self, database_url: str) -> ServeSettings:
+        """The same node, once its database runs at `database_url`."""
+        return ServeSettings(
+            database_url=database_url,
+            bind=self.bind,
+            port=self.port,
+            grace_s=self.grace_s,
+            allow_targets=self.allow_targets,
+            pool_size=self.pool_size,
+        )

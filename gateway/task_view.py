@@ -1,0 +1,118 @@
+"""A task as answered: what the tables say of it, overlaid with what its owner knows.
+
+`max_attempts` is the number of the last attempt that the task may have: a redrive raises it by what the retry policy
+allows. `fence` is shown while an attempt runs on this node.
+"""
+
+import base64
+from typing import Any
+
+import orjson
+
+from actors.core.draft import Draft, Receipt
+from actors.core.spec import HttpTarget, Spec
+from actors.core.task import Phase, State
+from actors.ports.reader import AttemptRow, TaskRow
+from gateway.context import NodePort
+from gateway.times import time_text
+
+PRIORITY = 3
+
+
+def new_task(draft: Draft, receipt: Receipt) -> bytes:
+    """A task that was accepted a moment ago, as a JSON object."""
+    retry = draft.spec.retry or draft.queue.retry
+    labels = draft.labels or "{}"
+    http = b"null" if draft.spec.http is None else orjson.dumps(_http(draft.spec.http))
+    return (
+        f'{{"id":"{receipt.id}","queue":"{draft.queue.name}","state":"{receipt.state.value}",'
+        f'"schedule_time":"{time_text(receipt.schedule_ms)}","create_time":"{time_text(receipt.accept_us // 1000)}",'
+        f'"attempt":0,"max_attempts":{retry.max_attempts},"priority":{PRIORITY},"labels":{labels},"http":'
+    ).encode() + (
+        b'%b,"fence":null,"lateness_ms":null,"last_attempt":null,"finish_time":null,"result":null,"shard":%d}'
+        % (http, receipt.shard)
+    )
+
+
+def task_object(row: TaskRow, node: NodePort, *, payload: bool = False) -> dict[str, Any]:
+    """Any task, ready to be encoded; with `payload`, what it carries (null when that is no longer kept)."""
+    state, attempt, fence = _running(row, node)
+    body = {
+        "id": row.id,
+        "queue": row.queue.name,
+        "state": state.value,
+        "schedule_time": time_text(row.schedule_ms),
+        "create_time": time_text(row.accept_us // 1000),
+        "attempt": attempt,
+        "max_attempts": row.budget,
+        "priority": PRIORITY,
+        "labels": orjson.Fragment(row.labels or "{}"),
+        "http": None if row.spec.http is None else _http(row.spec.http),
+        "fence": fence,
+        "lateness_ms": row.lateness_ms,
+        "last_attempt": _last_attempt(row),
+        "finish_time": None if row.finish_ms is None else time_text(row.finish_ms),
+        "result": None if row.result is None else _result(row.result),
+        "shard": row.shard,
+    }
+    return body | _payload(row.payload, row.spec) if payload else body
+
+
+def attempt_object(row: AttemptRow) -> dict[str, Any]:
+    """One attempt of a task's history."""
+    return {
+        "attempt": row.attempt,
+        "fence": row.fence,
+        "start_time": time_text(row.started_ms),
+        "duration_ms": row.duration_ms,
+        "outcome": row.verdict,
+        "status": row.status,
+        "error": row.error,
+    }
+
+
+def state_of(row: TaskRow, node: NodePort) -> State:
+    """The state that clients see."""
+    return _running(row, node)[0]
+
+
+def _running(row: TaskRow, node: NodePort) -> tuple[State, int, str | None]:
+    """State, attempt and fence: of the owner when it runs the task, else of the tables (a claim means running)."""
+    if row.finish_ms is not None:
+        return row.state, row.attempt, None
+    live = node.live(row.id)
+    if live is not None and live.phase is Phase.RUNNING:
+        return State.RUNNING, live.attempt, node.fence_of(live)
+    return (row.state if row.claim_ms is None else State.RUNNING), row.attempt, None
+
+
+def _http(target: HttpTarget) -> dict[str, Any]:
+    return {"url": target.url, "method": target.method, "headers": target.headers}
+
+
+def _last_attempt(row: TaskRow) -> dict[str, Any] | None:
+    if row.last_started_ms is None:
+        return None
+    return {
+        "start_time": time_text(row.last_started_ms),
+        "duration_ms": row.last_duration_ms,
+        "status": row.last_status,
+        "error": row.last_error,
+    }
+
+
+def _result(result: bytes) -> orjson.Fragment | str:
+    """A target's answer: as it came when it is JSON, else as text."""
+    try:
+        orjson.loads(result)
+    except orjson.JSONDecodeError:
+        return result.decode(errors="replace")
+    return orjson.Fragment(result)
+
+
+def _payload(payload: bytes | None, spec: Spec) -> dict[str, Any]:
+    if payload is None:
+        return {"payload": None}
+    if spec.content_type is None:
+        return {"payload": orjson.Fragment(payload)}
+    return {"payload_base64": base64.b64encode(payload).decode(), "content_type": spec.content_type}

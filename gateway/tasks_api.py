@@ -1,0 +1,207 @@
+"""Routes that take tasks in and show them.
+
+`POST /v1/tasks` and `POST /v1/tasks:batch` are the hot path: one decode a task, one wait a request, answers put
+together from prepared bytes. A batch gives the loop back every `SLICE` items.
+"""
+
+import asyncio
+import re
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+
+import orjson
+from aiohttp import web
+
+from actors.core.draft import Draft, Receipt
+from actors.core.errors import Invalid, NotSupported, Unavailable, Unknown
+from actors.core.ids import canonical, valid
+from actors.core.task import State
+from actors.ports.reader import TaskRow
+from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type, read_body
+from gateway.context import GATEWAY, Gateway, tenant_of
+from gateway.decode import TaskDecoder, check_key
+from gateway.problems import problem_of
+from gateway.task_view import attempt_object, new_task, state_of, task_object
+
+DECODER: web.AppKey[TaskDecoder] = web.AppKey("decoder", TaskDecoder)
+
+SLICE = 500
+"""Items of a batch that are decoded in one turn of the loop."""
+COMPRESSED_BYTES = 2048
+"""Answers from this size on are compressed for clients that ask."""
+DEFAULT_PAGE = 100
+FILTERS = ("queue", "state", "cursor", "limit")
+
+_KEY_HEADER = "Idempotency-Key"
+_ONE = (JSON,)
+_MANY = (JSON, NDJSON)
+_CURSOR = re.compile(rb"(-?\d{1,15}) ([0-9a-f-]{36})(?![\s\S])")
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/tasks`."""
+    gateway = _open(request)
+    media_type(request, _ONE)
+    key = request.headers.get(_KEY_HEADER)
+    if key is not None:
+        check_key(key, "")
+    body = await read_body(request, gateway.settings.body_bytes)
+    draft = await request.app[DECODER].draft(body, tenant_of(request), gateway.clock.now_ms(), key)
+    (receipt,) = await gateway.intake.submit((draft,))
+    if isinstance(receipt, Exception):
+        raise receipt
+    if not receipt.new:
+        return await _replay(request, receipt)
+    headers = {"Content-Type": JSON, "Location": f"/v1/tasks/{receipt.id}"}
+    return web.Response(body=new_task(draft, receipt), status=201, headers=headers)
+
+
+async def create_batch(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/tasks:batch`."""
+    gateway = _open(request)
+    media = media_type(request, _MANY)
+    body = await read_body(request, gateway.settings.batch_bytes)
+    limit = gateway.settings.batch_items
+    items = cut_lines(body, limit) if media == NDJSON else await cut_array(body, limit)
+    answers: list[Draft | Receipt | Exception] = await _drafts(request, items)
+    drafts = [answer for answer in answers if isinstance(answer, Draft)]
+    if drafts:
+        receipts = iter(await gateway.intake.submit(drafts))
+        answers = [next(receipts) if isinstance(answer, Draft) else answer for answer in answers]
+    body = b'{"results":[%b]}' % ",".join(map(_item, answers)).encode()
+    return await answer_json(request, body)
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/tasks/{id}`."""
+    view = request.query.get("view", "basic")
+    if view not in ("basic", "full"):
+        raise Invalid('expected "basic" or "full"', "/view")
+    body = await read_task(request, task_id_of(request), payload=view == "full")
+    return web.Response(body=body, content_type=JSON)
+
+
+async def attempts(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/tasks/{id}/attempts`."""
+    gateway = request.app[GATEWAY]
+    tenant, task_id = tenant_of(request), task_id_of(request)
+    rows = await gateway.reader.attempts(tenant, task_id)
+    if not rows and await gateway.reader.get(tenant, task_id) is None:
+        raise Unknown(task_id)
+    return await answer_json(request, orjson.dumps({"attempts": [attempt_object(row) for row in rows]}))
+
+
+async def page(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/tasks`. Running is known to the owner alone, so a page of one state may hold fewer than `limit`."""
+    gateway = request.app[GATEWAY]
+    _check_filters(request)
+    wanted = _states(request)
+    stored = {State.SCHEDULED if state is State.RUNNING else state for state in wanted}
+    limit = _limit(request, gateway.settings.page_items)
+    queue, after = request.query.get("queue"), _after(request.query.get("cursor"))
+    rows = await gateway.reader.page(tenant_of(request), queue, sorted(stored), after, limit + 1)
+    cursor = _cursor(rows[limit - 1]) if len(rows) > limit else None
+    tasks = [task_object(row, gateway.node) for row in rows[:limit] if state_of(row, gateway.node) in wanted]
+    return await answer_json(request, orjson.dumps({"tasks": tasks, "next_cursor": cursor}))
+
+
+async def read_task(request: web.Request, task_id: str, *, payload: bool = False) -> bytes:
+    """The task as a JSON object. Raises Unknown."""
+    gateway = request.app[GATEWAY]
+    row = await gateway.reader.get(tenant_of(request), task_id, payload=payload)
+    if row is None:
+        raise Unknown(task_id)
+    return orjson.dumps(task_object(row, gateway.node, payload=payload))
+
+
+def task_id_of(request: web.Request) -> str:
+    """The id in the path. Raises Unknown: what is no id names no task."""
+    text = request.match_info["id"]
+    if not valid(text):
+        raise Unknown(text)
+    return canonical(text)
+
+
+async def answer_json(request: web.Request, body: bytes) -> web.Response:
+    """A 200 that may be large: compressed, away from the loop, when the client asks for it."""
+    headers = {"Content-Type": JSON}
+    if len(body) >= COMPRESSED_BYTES and "gzip" in request.headers.get("Accept-Encoding", ""):
+        body = await asyncio.to_thread(zlib.compress, body, 1, 31)
+        headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return web.Response(body=body, headers=headers)
+
+
+def _open(request: web.Request) -> Gateway:
+    gateway = request.app[GATEWAY]
+    if gateway.draining:
+        raise Unavailable("this node is going away")
+    return gateway
+
+
+async def _replay(request: web.Request, receipt: Receipt) -> web.Response:
+    body = await read_task(request, receipt.id)
+    headers = {"Content-Type": JSON, "Location": f"/v1/tasks/{receipt.id}", "Idempotent-Replayed": "true"}
+    return web.Response(body=body, headers=headers)
+
+
+async def _drafts(request: web.Request, items: Sequence[Item]) -> list[Draft | Receipt | Exception]:
+    decoder, tenant, now_ms = request.app[DECODER], tenant_of(request), request.app[GATEWAY].clock.now_ms()
+    header = request.headers.get(_KEY_HEADER)
+    if header is not None:
+        check_key(f"{header}/{len(items) - 1}", "")
+    answers: list[Draft | Receipt | Exception] = []
+    for place, item in enumerate(items):
+        if place % SLICE == SLICE - 1:
+            await asyncio.sleep(0)
+        try:
+            answers.append(await decoder.draft(item, tenant, now_ms, header and f"{header}/{place}"))
+        except Exception as error:  # noqa: BLE001 - it becomes the item's problem; unexpected ones are logged there
+            answers.append(error)
+    return answers
+
+
+def _item(answer: Draft | Receipt | Exception) -> str:
+    if isinstance(answer, Receipt):
+        return f'{{"id":"{answer.id}","state":"{answer.state.value}"}}'
+    assert isinstance(answer, Exception)
+    return orjson.dumps({"problem": problem_of(answer).body()}).decode()
+
+
+def _check_filters(request: web.Request) -> None:
+    for name in request.query:
+        if name.startswith("label.") or name == "schedule_time.lt":
+            raise NotSupported("this filter is not supported yet", f"/{name}")
+        if name not in FILTERS:
+            raise Invalid("unknown filter", f"/{name}")
+
+
+def _states(request: web.Request) -> set[State]:
+    names = [name for value in request.query.getall("state", []) for name in value.split(",")]
+    try:
+        return {State(name) for name in names} or set(State)
+    except ValueError as error:
+        raise Invalid(f"expected some of {', '.join(State)}", "/state") from error
+
+
+def _limit(request: web.Request, most: int) -> int:
+    text = request.query.get("limit", str(DEFAULT_PAGE))
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise Invalid(f"expected a number from 1 to {most}", "/limit")
+    return int(text)
+
+
+def _cursor(row: TaskRow) -> str:
+    return urlsafe_b64encode(f"{row.schedule_ms} {row.id}".encode()).decode()
+
+
+def _after(cursor: str | None) -> tuple[int, str] | None:
+    if cursor is None:
+        return None
+    try:
+        match = _CURSOR.match(urlsafe_b64decode(cursor))
+    except ValueError:
+        match = None
+    if match is None or not valid(match[2].decode()):
+        raise Invalid("not a cursor of this call", "/cursor")
+    return int(match[1]), match[2].decode()

@@ -1,0 +1,87 @@
+"""What a client of the stream may say, and what one task looks like on it.
+
+Messages are decoded and checked in one step; an unknown field is an error, a bad message never ends a connection.
+Refuses, with `not-supported`: filters on labels and on schedules.
+"""
+
+import msgspec
+import orjson
+
+from actors.core.errors import Invalid, NotSupported
+from actors.core.events import Change
+from actors.core.ids import canonical, valid
+from gateway.hub import Topic
+from gateway.times import time_text
+
+SUB_CHARS = 64
+_QUEUE_CHARS = 255
+
+
+class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to watch: exactly one of these."""
+
+    id: str | None = None
+    queue: str | None = None
+    labels: msgspec.Raw = msgspec.Raw()
+    schedule: msgspec.Raw = msgspec.Raw()
+
+
+class Subscribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="subscribe"):
+    """Watch something under the name `sub`; go on after cursor `from_` where memory reaches that far back."""
+
+    sub: str
+    filter: Filter
+    from_: str | None = msgspec.field(name="from", default=None)
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="unsubscribe"):
+    """Stop watching."""
+
+    sub: str
+
+
+_messages: msgspec.json.Decoder[Subscribe | Unsubscribe] = msgspec.json.Decoder(Subscribe | Unsubscribe)
+
+
+def read_message(text: str | bytes) -> Subscribe | Unsubscribe:
+    """The client's message. Raises msgspec's errors, RecursionError, or Invalid."""
+    message = _messages.decode(text)
+    if not 1 <= len(message.sub) <= SUB_CHARS:
+        raise Invalid(f"expected 1 to {SUB_CHARS} characters", "/sub")
+    return message
+
+
+def topic_of(wanted: Filter, tenant: str) -> Topic:
+    """What the filter stands for. Raises Invalid or NotSupported."""
+    for name in ("labels", "schedule"):
+        if len(getattr(wanted, name)) > 0:
+            raise NotSupported(f"watching by {name} is not supported yet", f"/filter/{name}")
+    if (wanted.id is None) == (wanted.queue is None):
+        raise Invalid("expected exactly one of id and queue", "/filter")
+    if wanted.queue is not None:
+        if not 1 <= len(wanted.queue) <= _QUEUE_CHARS:
+            raise Invalid(f"expected 1 to {_QUEUE_CHARS} characters", "/filter/queue")
+        return tenant, wanted.queue
+    assert wanted.id is not None
+    if not valid(wanted.id):
+        raise Invalid("expected the id of a task", "/filter/id")
+    return canonical(wanted.id)
+
+
+def task_json(change: Change) -> bytes:
+    """A task as the stream shows it."""
+    seen = change.status is not None or change.error is not None
+    return orjson.dumps(
+        {
+            "id": change.id,
+            "queue": change.queue.name,
+            "state": change.state,
+            "attempt": change.attempt,
+            "version": change.version,
+            "time": time_text(change.at_ms),
+            "schedule_time": time_text(change.schedule_ms),
+            "lateness_ms": change.lateness_ms,
+            "last_attempt": {"status": change.status, "error": change.error} if seen else None,
+            "labels": {} if change.labels is None else orjson.Fragment(change.labels),
+        }
+    )

@@ -1,0 +1,85 @@
+"""Partitions of `finished` and `attempts`: one a day, made ahead, dropped whole.
+
+A partition is made as a table of its own and attached, and detached concurrently before it is dropped: neither locks
+its parent against reads or writes. What an interruption leaves half done, the next call ends.
+Promises: waits at most the session's lock time-out for a lock; a partition that could not be dropped stays for the
+next call.
+"""
+
+import re
+
+import asyncpg
+
+from storage.pool import Database
+from storage.sessions import Connection
+from storage.statements import statements
+
+TABLES = ("finished", "attempts")
+_SQL = statements("housekeeping")
+_DAY = re.compile(r"_(\d+)\Z")
+
+
+class PgHousekeeping:
+    """Implements actors.ports.housekeeping.Housekeeping."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def make_partitions(self, first_day: int, last_day: int) -> None:
+        """See the port."""
+        async with self._db.reads.use() as connection:
+            for table in TABLES:
+                known = {part["name"] for part in await connection.fetch(_SQL["partitions"], table) if part["attached"]}
+                for day in range(first_day, last_day + 1):
+                    if f"{table}_{day}" not in known:
+                        await _make(connection, table, day)
+
+    async def drop_partitions(self, before_day: int) -> list[str]:
+        """See the port."""
+        dropped = []
+        async with self._db.reads.use() as connection:
+            for table in TABLES:
+                for part in await connection.fetch(_SQL["partitions"], table):
+                    name = part["name"]
+                    if _day(name) < before_day and await _drop(connection, table, part):
+                        dropped.append(name)
+        return dropped
+
+
+def _day(name: str) -> int:
+    found = _DAY.search(name)
+    assert found is not None
+    return int(found[1])
+
+
+async def _make(connection: Connection, table: str, day: int) -> None:
+    name = f"{table}_{day}"
+    try:
+        async with connection.transaction():
+            await connection.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)")
+            await connection.execute(
+                f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})"
+            )
+    except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError, asyncpg.InvalidObjectDefinitionError):
+        # Another process made it at the same moment.
+        return
+
+
+async def _drop(connection: Connection, table: str, part: asyncpg.Record) -> bool:
+    """Whether the partition is gone."""
+    try:
+        if part["pending"]:
+            await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {part['name']} FINALIZE")
+        elif part["attached"]:
+            await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {part['name']} CONCURRENTLY")
+        await connection.execute(f"DROP TABLE {part['name']}")
+    except (
+        asyncpg.LockNotAvailableError,
+        asyncpg.QueryCanceledError,
+        asyncpg.DeadlockDetectedError,
+        asyncpg.UndefinedTableError,
+        asyncpg.ObjectNotInPrerequisiteStateError,
+    ):
+        # Someone holds it, or another process is at it.
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""Membership and shard ownership (sql/leases.sql, docs/ownership.md).
+
+Promises: a heartbeat is one round trip; a sweep waits for open fenced writes, at most the session's lock time-out
+(500 ms), then raises Unavailable: the caller ends the dead boot's sessions and sweeps again.
+"""
+
+from collections.abc import Sequence
+
+from actors.ports.leases import Beat, Peer
+from storage.pool import Database
+from storage.sessions import NAME_PREFIX
+from storage.statements import statements
+
+_SQL = statements("leases")
+
+
+class PgLeaseStore:
+    """Implements actors.ports.leases.LeaseStore. `timeline` is the server's, as of the last beat (1 before it)."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.timeline = 1
+
+    async def join(self, boot: str, name: str, address: str) -> int:
+        """See the port."""
+        async with self._db.leases.use() as connection:
+            return int(await connection.fetchval(_SQL["join"], boot, name, address))
+
+    async def beat(self, boot: str) -> Beat | None:
+        """See the port."""
+        async with self._db.leases.use() as connection:
+            row = await connection.fetchrow(_SQL["beat"], boot)
+        if not row["alive"]:
+            return None
+        self.timeline = int(row["timeline"], 16)
+        peers = zip(row["boots"], row["names"], row["addresses"], row["states"], row["beats"], strict=True)
+        return Beat(
+            owned=dict(zip(row["owned"], row["owned_epochs"], strict=True)),
+            orphans=dict(zip(row["orphans"], row["orphan_epochs"], strict=True)),
+            peers=[Peer(*peer) for peer in peers],
+            settings_version=row["settings_version"],
+            clock_ms=row["clock_ms"],
+            timeline=self.timeline,
+        )
+
+    async def condemn(self, boot: str, beats: int) -> bool:
+        """See the port."""
+        async with self._db.leases.use() as connection:
+            if await connection.fetchval(_SQL["condemn"], boot, beats) is not None:
+                return True
+            return not await connection.fetchval(_SQL["is_alive"], boot)
+
+    async def sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
+        """See the port. Unavailable: somebody still holds one of these shards."""
+        async with self._db.leases.use() as connection:
+            rows = await connection.fetch(_SQL["sweep"], boot, list(orphans), list(orphans.values()))
+        return {row["shard"]: row["epoch"] for row in rows}
+
+    async def end_sessions(self, boots: Sequence[str]) -> int:
+        """See the port."""
+        async with self._db.leases.use() as connection:
+            return int(await connection.fetchval(_SQL["end_sessions"], [NAME_PREFIX + boot for boot in boots]))
+
+    async def leave(self, boot: str) -> None:
+        """See the port."""
+        async with self._db.leases.use() as connection, connection.transaction():
+            await connection.execute(_SQL["release"], boot)
+            await connection.execute(_SQL["bury"], boot)

@@ -1,0 +1,91 @@
+"""Memory twin of the LeaseStore port."""
+
+from collections.abc import Sequence
+
+from actors.ports.leases import Beat, Peer
+from storage.memory.database import NodeRow
+from storage.memory.link import MemoryLink
+
+
+class MemoryLeaseStore:
+    """Membership and ownership in the twin's tables."""
+
+    def __init__(self, link: MemoryLink) -> None:
+        self._link = link
+        self._db = link.database
+
+    async def join(self, boot: str, name: str, address: str) -> int:
+        """See the port."""
+        return await self._link.call("join", lambda: self._join(boot, name, address))
+
+    async def beat(self, boot: str) -> Beat | None:
+        """See the port."""
+        return await self._link.call("beat", lambda: self._beat(boot))
+
+    async def condemn(self, boot: str, beats: int) -> bool:
+        """See the port."""
+        return await self._link.call("condemn", lambda: self._condemn(boot, beats))
+
+    async def sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
+        """See the port."""
+        return await self._link.call("sweep", lambda: self._sweep(boot, orphans))
+
+    async def end_sessions(self, boots: Sequence[str]) -> int:
+        """See the port. Statements of the twin take no time, so there is never a session to end."""
+        return await self._link.call("end_sessions", lambda: 0)
+
+    async def leave(self, boot: str) -> None:
+        """See the port."""
+        await self._link.call("leave", lambda: self._leave(boot))
+
+    # --- each of these happens at one instant --------------------------------------------------------------------
+
+    def _join(self, boot: str, name: str, address: str) -> int:
+        self._db.nodes.setdefault(boot, NodeRow(boot, name, address))
+        return len(self._db.shards)
+
+    def _beat(self, boot: str) -> Beat | None:
+        if not self._db.is_up(boot):
+            return None
+        self._db.nodes[boot].beats += 1
+        shards = self._db.shards.items()
+        return Beat(
+            owned={shard: row.epoch for shard, row in shards if row.owner == boot},
+            orphans={shard: row.epoch for shard, row in shards if not self._db.is_up(row.owner)},
+            peers=[_peer(node) for node in self._db.nodes.values() if node.up],
+            settings_version=self._db.settings_version,
+            clock_ms=self._db.clock_ms(),
+            timeline=self._db.timeline,
+        )
+
+    def _condemn(self, boot: str, beats: int) -> bool:
+        node = self._db.nodes.get(boot)
+        if node is not None and node.up and node.beats == beats:
+            node.up = False
+        return not self._db.is_up(boot)
+
+    def _sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
+        return {shard: self._take(boot, shard) for shard, epoch in orphans.items() if self._is_free(boot, shard, epoch)}
+
+    def _is_free(self, boot: str, shard: int, epoch: int) -> bool:
+        row = self._db.shards.get(shard)
+        return row is not None and row.epoch == epoch and not self._db.is_up(row.owner) and self._db.is_up(boot)
+
+    def _take(self, boot: str, shard: int) -> int:
+        row = self._db.shards[shard]
+        row.owner = boot
+        row.epoch += 1
+        return row.epoch
+
+    def _leave(self, boot: str) -> None:
+        node = self._db.nodes.get(boot)
+        if node is not None:
+            node.up = False
+        for row in self._db.shards.values():
+            if row.owner == boot:
+                row.owner = None
+                row.epoch += 1
+
+
+def _peer(node: NodeRow) -> Peer:
+    return Peer(node.boot, node.name, node.address, "up", node.beats)

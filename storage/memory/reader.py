@@ -1,0 +1,73 @@
+"""Memory twin of the Reader port."""
+
+from collections.abc import Iterator, Sequence
+
+from actors.core.queue import QueueBook
+from actors.core.task import State
+from actors.ports.reader import AttemptRow, TaskRow
+from storage.memory.link import MemoryLink
+from storage.memory.rows import Row, attempt_copy, known_queue, task_row_of
+
+MAX_ATTEMPTS = 1_000
+"""Attempts in one answer."""
+
+
+class MemoryReader:
+    """Reads of the twin's tables."""
+
+    def __init__(self, link: MemoryLink, book: QueueBook) -> None:
+        self._link = link
+        self._db = link.database
+        self._book = book
+
+    async def get(self, tenant: str, task_id: str, *, payload: bool = False) -> TaskRow | None:
+        """See the port."""
+        return await self._link.call("get", lambda: self._get(tenant, task_id, payload))
+
+    async def attempts(self, tenant: str, task_id: str) -> list[AttemptRow]:
+        """See the port."""
+        return await self._link.call("attempts", lambda: self._attempts(tenant, task_id))
+
+    async def page(
+        self,
+        tenant: str,
+        queue: str | None,
+        states: Sequence[State],
+        after: tuple[int, str] | None,
+        limit: int,
+    ) -> list[TaskRow]:
+        """See the port."""
+        return await self._link.call("page", lambda: self._page(tenant, queue, states, after, limit))
+
+    # --- each of these happens at one instant --------------------------------------------------------------------
+
+    def _get(self, tenant: str, task_id: str, payload: bool) -> TaskRow | None:
+        row = self._db.row(task_id)
+        if row is None or self._db.queues[row.queue_id].tenant != tenant:
+            return None
+        return self._read(row, payload=payload)
+
+    def _attempts(self, tenant: str, task_id: str) -> list[AttemptRow]:
+        entries = [entry for entry in self._db.attempts.get(task_id, []) if entry.tenant == tenant]
+        entries.sort(key=lambda entry: entry.row.fence)
+        return [attempt_copy(entry) for entry in entries[:MAX_ATTEMPTS]]
+
+    def _page(
+        self, tenant: str, queue: str | None, states: Sequence[State], after: tuple[int, str] | None, limit: int
+    ) -> list[TaskRow]:
+        rows = sorted(self._matching(tenant, queue, states), key=_place)
+        beyond = [row for row in rows if after is None or _place(row) > after]
+        return [self._read(row, payload=False) for row in beyond[:limit]]
+
+    def _matching(self, tenant: str, queue: str | None, states: Sequence[State]) -> Iterator[Row]:
+        for row in [*self._db.live.all(), *self._db.finished.values()]:
+            home = self._db.queues[row.queue_id]
+            if home.tenant == tenant and queue in (None, home.name) and row.state in states:
+                yield row
+
+    def _read(self, row: Row, *, payload: bool) -> TaskRow:
+        return task_row_of(row, known_queue(self._book, self._db.queues, row.queue_id), payload=payload)
+
+
+def _place(row: Row) -> tuple[int, str]:
+    return row.schedule_ms, row.id

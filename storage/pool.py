@@ -1,0 +1,165 @@
+"""Connections to one database, a small group for each purpose: a slow read never keeps a commit waiting.
+
+`Database` is an async context manager; on entry it checks the server and the schema (`sessions.py`, `migrations.py`).
+Stores use it as `async with db.ledger.use() as connection`.
+
+Promises: every error that means an outage leaves as Unavailable; a connection whose state is in doubt is cut, never
+used again; after an outage connections come back by themselves. Every wait is bounded.
+Refuses: to send anything twice. What a lost reply means is for the caller to decide.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+
+from actors.core.errors import RingwheelError, Unavailable
+from storage.migrations import check_version
+from storage.outages import as_refusal, as_unavailable, is_outage, keeps_session
+from storage.sessions import NAME_PREFIX, Connection, Session, check_direct, check_server, prepare
+
+CONNECT_S = 5.0
+ACQUIRE_S = 5.0
+"""How long a caller waits for a free connection, connecting included."""
+GRACE_S = 1.0
+"""The client waits this much longer than the server's own statement time-out: the server's answer says more."""
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 1.0
+
+
+async def _leave_alone(_: Connection) -> None:
+    """No reset on release: no store leaves state behind, and it would cost a round trip each time."""
+
+
+class Line:
+    """A bounded group of connections for one purpose."""
+
+    def __init__(self, dsn: str, session: Session, name: str) -> None:
+        self._dsn = dsn
+        self._session = session
+        self.name = name
+        """What connections made from now on are called (application_name)."""
+        self._pause_s = 0.0
+        self._closed_until = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._pool = asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._session.size,
+            max_inactive_connection_lifetime=0,
+            init=self._prepare,
+            reset=_leave_alone,
+            timeout=CONNECT_S,
+            command_timeout=self._session.statement_ms / 1000 + GRACE_S,
+            max_cached_statement_lifetime=0,
+            server_settings={"application_name": self.name},
+        )
+        await self._pool
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Not close(): that one waits for a server that may hang.
+        self._pool.terminate()
+
+    async def _prepare(self, connection: Connection) -> None:
+        await prepare(connection, self._session, self.name)
+
+    async def expire(self) -> None:
+        """Replace every connection before its next use."""
+        await self._pool.expire_connections()
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Connection]:
+        """A connection for one statement or transaction. Raises Unavailable for every outage inside."""
+        connection = await self._acquire()
+        try:
+            yield connection
+        except BaseException as error:
+            if not isinstance(error, RingwheelError) and not keeps_session(error):
+                connection.terminate()
+            if is_outage(error):
+                raise as_unavailable(error) from error
+            raise
+        finally:
+            await self._pool.release(connection)
+
+    async def _acquire(self) -> Connection:
+        left_s = self._closed_until - asyncio.get_running_loop().time()
+        if left_s > 0:
+            raise Unavailable("the database was away a moment ago", retry_after_ms=int(left_s * 1000) + 1)
+        try:
+            async with asyncio.timeout(ACQUIRE_S):
+                connection = await self._pool.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"no free connection for {self._session.purpose} in {ACQUIRE_S} s") from error
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self._back_off()
+            raise as_refusal(error) from error
+        self._pause_s = 0.0
+        return connection
+
+    def _back_off(self) -> None:
+        """Nobody tries to connect for a while: 50 ms, doubled each time, at most a second."""
+        self._pause_s = min(max(self._pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self._closed_until = asyncio.get_running_loop().time() + self._pause_s
+
+
+INTAKE = Session("accepting", size=2, statement_ms=10_000, lock_ms=5_000)
+KEYED = Session("accepting by key", size=2, statement_ms=10_000, lock_ms=5_000)
+LEDGER = Session("recording results", size=2, statement_ms=10_000, lock_ms=5_000)
+LEASES = Session("heartbeats", size=2, statement_ms=2_000, lock_ms=500)
+LOADS = Session("loading", size=2, statement_ms=10_000, lock_ms=2_000)
+READS = Session("reading", size=4, statement_ms=10_000, lock_ms=2_000, fixed_plans=False)
+
+
+class Database:
+    """One PostgreSQL database, as one process start (`boot`) uses it."""
+
+    def __init__(self, dsn: str, boot: str) -> None:
+        self.boot = boot
+        self.shards = 0
+        """The cluster's number of shards; known once entered."""
+        name = NAME_PREFIX + boot
+        self.intake = Line(dsn, INTAKE, name)
+        self.keyed = Line(dsn, KEYED, name)
+        self.ledger = Line(dsn, LEDGER, name)
+        self.leases = Line(dsn, LEASES, name)
+        self.loads = Line(dsn, LOADS, name)
+        self.reads = Line(dsn, READS, name)
+        self._stack = AsyncExitStack()
+
+    @property
+    def _lines(self) -> tuple[Line, ...]:
+        return self.intake, self.keyed, self.ledger, self.leases, self.loads, self.reads
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for line in self._lines:
+                await stack.enter_async_context(line)
+            await self._check()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _check(self) -> None:
+        async with self.intake.use() as first, self.reads.use() as second:
+            await check_server(first)
+            await check_direct(first, second)
+            self.shards = await check_version(first)
+
+    async def rename(self, boot: str) -> None:
+        """Go on as another boot: sessions of the old name are replaced before their next use."""
+        self.boot = boot
+        for line in self._lines:
+            line.name = NAME_PREFIX + boot
+            await line.expire()

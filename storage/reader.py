@@ -1,0 +1,70 @@
+"""What people and programs read: one task, its attempts, lists. Never on the hot path, on connections of its own."""
+
+from collections.abc import Sequence
+
+from actors.core.codec import SpecCodec
+from actors.core.events import NO_ID
+from actors.core.ids import shard_of
+from actors.core.queue import QueueBook
+from actors.core.task import TERMINAL, State
+from actors.ports.reader import AttemptRow, TaskRow
+from storage.pool import Database
+from storage.queues import PgQueueStore
+from storage.rows import NUMBERS, STATES, Queues, Row, compact
+from storage.statements import statements
+
+MAX_ATTEMPTS = 1_000
+"""Attempts in one answer."""
+_BEGINNING = (-(1 << 62), NO_ID)
+_QUEUE = 2
+_SQL = statements("reader")
+
+
+class PgReader:
+    """Implements actors.ports.reader.Reader."""
+
+    def __init__(self, db: Database, book: QueueBook, codec: SpecCodec) -> None:
+        self._db = db
+        self._codec = codec
+        self._queues = Queues(book, PgQueueStore(db, book).refresh)
+
+    async def get(self, tenant: str, task_id: str, *, payload: bool = False) -> TaskRow | None:
+        """See the port."""
+        shard = shard_of(task_id, self._db.shards)
+        async with self._db.reads.use() as connection:
+            rows = await connection.fetch(_SQL["get"], shard, task_id, tenant, payload)
+        found = await self._task_rows(rows)
+        return found[0] if found else None
+
+    async def attempts(self, tenant: str, task_id: str) -> list[AttemptRow]:
+        """See the port."""
+        async with self._db.reads.use() as connection:
+            rows = await connection.fetch(_SQL["attempts"], task_id, tenant, MAX_ATTEMPTS)
+        return [AttemptRow(*row) for row in rows]
+
+    async def page(
+        self,
+        tenant: str,
+        queue: str | None,
+        states: Sequence[State],
+        after: tuple[int, str] | None,
+        limit: int,
+    ) -> list[TaskRow]:
+        """See the port."""
+        after_ms, after_id = after or _BEGINNING
+        over = [NUMBERS[state] for state in states if state in TERMINAL]
+        async with self._db.reads.use() as connection:
+            numbers = [row[0] for row in await connection.fetch(_SQL["queue_numbers"], tenant, queue)]
+            live = State.SCHEDULED in states
+            rows = await connection.fetch(_SQL["page"], numbers, live, over, after_ms, after_id, limit)
+        return await self._task_rows(rows)
+
+    async def _task_rows(self, rows: Sequence[Row]) -> list[TaskRow]:
+        await self._queues.learn(row[_QUEUE] for row in rows)
+        return [self._task_row(row) for row in rows]
+
+    def _task_row(self, row: Row) -> TaskRow:
+        task_id, shard, queue_id, state, *plain, spec, labels = row[:13]
+        queue = self._queues.get(queue_id)
+        head = (str(task_id), shard, queue, STATES[state], *plain, self._codec.decode(spec), compact(labels))
+        return TaskRow(*head, *row[13:])

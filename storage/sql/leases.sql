@@ -1,0 +1,78 @@
+-- Membership and ownership. docs/ownership.md is the protocol.
+
+-- name: join
+-- $1 boot, $2 name, $3 address. A boot that is there stays as it is: a dead one stays dead.
+WITH made AS (
+    INSERT INTO nodes (boot, name, address, state, joined_ms)
+    VALUES ($1, $2, $3, 'up', extract(epoch FROM clock_timestamp()) * 1000)
+    ON CONFLICT DO NOTHING
+)
+SELECT shards FROM cluster;
+
+-- name: beat
+-- $1 boot. The heartbeat and the whole world in one round trip. `me` changes the row; the other parts read the snapshot
+-- from before it, so my own counter is shown one higher. Nothing of it is used when `me` has no row.
+WITH me AS (
+    UPDATE nodes SET hb_seq = hb_seq + 1 WHERE boot = $1 AND state <> 'dead' RETURNING boot
+), world AS MATERIALIZED (
+    SELECT s.shard, s.epoch, s.owner_boot = $1 AS mine FROM shards s
+     WHERE s.owner_boot = $1
+        OR s.owner_boot IS NULL
+        OR s.owner_boot NOT IN (SELECT n.boot FROM nodes n WHERE n.state <> 'dead')
+), peer AS MATERIALIZED (
+    SELECT n.boot, n.name, n.address, n.state, n.hb_seq + (n.boot = $1)::int4 AS beats
+      FROM nodes n WHERE n.state <> 'dead'
+)
+SELECT EXISTS (SELECT FROM me) AS alive,
+       ARRAY(SELECT shard FROM world WHERE mine ORDER BY shard) AS owned,
+       ARRAY(SELECT epoch FROM world WHERE mine ORDER BY shard) AS owned_epochs,
+       ARRAY(SELECT shard FROM world WHERE mine IS NOT TRUE ORDER BY shard) AS orphans,
+       ARRAY(SELECT epoch FROM world WHERE mine IS NOT TRUE ORDER BY shard) AS orphan_epochs,
+       ARRAY(SELECT boot FROM peer ORDER BY boot) AS boots,
+       ARRAY(SELECT name FROM peer ORDER BY boot) AS names,
+       ARRAY(SELECT address FROM peer ORDER BY boot) AS addresses,
+       ARRAY(SELECT state FROM peer ORDER BY boot) AS states,
+       ARRAY(SELECT beats FROM peer ORDER BY boot) AS beats,
+       (SELECT settings_version FROM cluster) AS settings_version,
+       (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS clock_ms,
+       substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline;
+
+-- name: condemn
+-- $1 boot, $2 its counter as seen. No row: it moved, or the boot is dead already.
+UPDATE nodes SET state = 'dead' WHERE boot = $1 AND hb_seq = $2 AND state <> 'dead' RETURNING boot;
+
+-- name: is_alive
+SELECT EXISTS (SELECT FROM nodes WHERE boot = $1 AND state <> 'dead');
+
+-- name: sweep
+-- $1 boot, $2 and $3 shards and epochs as seen. `free` waits for open fenced writes (they hold FOR SHARE) and looks
+-- again at what it waited for: a row whose epoch moved is out. Locks in order: two sweeps never wait in a ring. Death is
+-- final, so a dead owner in this statement's snapshot is dead for good.
+WITH free AS MATERIALIZED (
+    SELECT s.shard
+      FROM unnest($2::int2[], $3::int8[]) AS h (shard, epoch)
+      JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
+     WHERE NOT EXISTS (SELECT FROM nodes n WHERE n.boot = s.owner_boot AND n.state <> 'dead')
+       AND EXISTS (SELECT FROM nodes n WHERE n.boot = $1 AND n.state <> 'dead')
+     ORDER BY s.shard
+       FOR UPDATE OF s
+)
+UPDATE shards s SET owner_boot = $1, epoch = s.epoch + 1
+  FROM free f WHERE s.shard = f.shard
+RETURNING s.shard, s.epoch;
+
+-- name: end_sessions
+-- $1 names of sessions. Each is waited for at most 100 ms.
+SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 100)) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name = ANY ($1::text[]) AND pid <> pg_backend_pid();
+
+-- name: release
+-- $1 boot. Waits for open fenced writes.
+WITH held AS MATERIALIZED (
+    SELECT shard FROM shards WHERE owner_boot = $1 ORDER BY shard FOR UPDATE
+)
+UPDATE shards s SET owner_boot = NULL, epoch = s.epoch + 1
+  FROM held h WHERE s.shard = h.shard;
+
+-- name: bury
+UPDATE nodes SET state = 'dead' WHERE boot = $1 AND state <> 'dead';

@@ -1,0 +1,104 @@
+-- The only statements that change or delete live rows. docs/ownership.md says why they look as they do:
+-- `mine` locks the shards of the batch FOR SHARE, in order, if they belong to this boot under the records' epochs, so a
+-- take-over waits for this write, and a later write of the old owner finds no row. A plain read would not be checked
+-- again after a wait; FOR KEY SHARE would let the epoch change under us; a CTE that nothing refers to would not run.
+-- Each row is held against (shard, epoch): a batch may carry records of two epochs of one shard.
+-- `IN (SELECT ...) IS TRUE` keeps the test a hashed set; as a plain join it may be planned as a product.
+
+-- name: write
+-- $1 boot; $2, $3 shards and epochs of the batch.
+-- Finish: $4 shard $5 id $6 rev $7 epoch $8 state $9 finish_ms $10 last_day $11 attempt $12 lateness_ms, of the last
+-- attempt (all NULL = none): $13 started_ms $14 duration_ms $15 status $16 error; $17 result.
+-- Move: $18 shard $19 id $20 rev $21 epoch $22 schedule_ms $23 due_ms $24 attempt $25 budget $26 lateness_ms
+-- $27 claim_ms, $28..$31 as $13..$16.
+-- Attempts: $32 id $33 tenant $34 attempt $35 fence $36 started_ms $37 duration_ms $38 verdict $39 status $40 error
+-- $41 last_day.
+-- Answers the ids of the refused ones.
+WITH mine AS MATERIALIZED (
+    SELECT s.shard, s.epoch
+      FROM unnest($2::int2[], $3::int8[]) AS h (shard, epoch)
+      JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
+     WHERE s.owner_boot = $1
+     ORDER BY s.shard
+       FOR SHARE OF s
+), ended AS MATERIALIZED (
+    SELECT * FROM unnest($4::int2[], $5::uuid[], $6::int4[], $7::int8[], $8::int2[], $9::int8[], $10::int4[],
+                         $11::int4[], $12::int8[], $13::int8[], $14::int8[], $15::int4[], $16::text[], $17::bytea[])
+        AS e (shard, id, rev, epoch, state, finish_ms, last_day, attempt, lateness_ms, started_ms, duration_ms, status,
+              error, result)
+), gone AS (
+    DELETE FROM tasks t USING ended e
+     WHERE ((e.shard, e.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
+       AND t.shard = e.shard AND t.id = e.id AND t.rev = e.rev
+    RETURNING t.schedule_ms, t.due_ms, t.accept_us, e.epoch, e.finish_ms, e.last_day, t.queue_id, e.rev + 1 AS rev,
+              e.attempt, t.budget, t.shard, e.state, t.id, t.tenant, t.spec, t.labels, t.key_hash,
+              CASE WHEN e.state <> 2 THEN t.payload END AS payload, e.lateness_ms,
+              CASE WHEN e.started_ms IS NULL THEN t.last_started_ms ELSE e.started_ms END AS last_started_ms,
+              CASE WHEN e.started_ms IS NULL THEN t.last_duration_ms ELSE e.duration_ms END AS last_duration_ms,
+              CASE WHEN e.started_ms IS NULL THEN t.last_status ELSE e.status END AS last_status,
+              CASE WHEN e.started_ms IS NULL THEN t.last_error ELSE e.error END AS last_error, e.result
+), kept AS (
+    INSERT INTO finished (schedule_ms, due_ms, accept_us, epoch, finish_ms, last_day, queue_id, rev, attempt, budget,
+                          shard, state, id, tenant, spec, labels, key_hash, payload, lateness_ms, last_started_ms,
+                          last_duration_ms, last_status, last_error, result)
+    SELECT * FROM gone
+), change AS MATERIALIZED (
+    SELECT * FROM unnest($18::int2[], $19::uuid[], $20::int4[], $21::int8[], $22::int8[], $23::int8[], $24::int4[],
+                         $25::int4[], $26::int8[], $27::int8[], $28::int8[], $29::int8[], $30::int4[], $31::text[])
+        AS c (shard, id, rev, epoch, schedule_ms, due_ms, attempt, budget, lateness_ms, claim_ms, started_ms,
+              duration_ms, status, error)
+), moved AS (
+    UPDATE tasks t
+       SET rev = c.rev + 1, epoch = c.epoch, schedule_ms = c.schedule_ms, due_ms = c.due_ms, attempt = c.attempt,
+           budget = c.budget, lateness_ms = c.lateness_ms, claim_ms = c.claim_ms,
+           last_started_ms = CASE WHEN c.started_ms IS NULL THEN t.last_started_ms ELSE c.started_ms END,
+           last_duration_ms = CASE WHEN c.started_ms IS NULL THEN t.last_duration_ms ELSE c.duration_ms END,
+           last_status = CASE WHEN c.started_ms IS NULL THEN t.last_status ELSE c.status END,
+           last_error = CASE WHEN c.started_ms IS NULL THEN t.last_error ELSE c.error END
+      FROM change c
+     WHERE ((c.shard, c.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
+       AND t.shard = c.shard AND t.id = c.id AND t.rev = c.rev
+    RETURNING t.id
+), done AS MATERIALIZED (
+    SELECT id FROM gone UNION ALL SELECT id FROM moved
+), logged AS (
+    INSERT INTO attempts (id, tenant, attempt, fence, started_ms, duration_ms, verdict, status, error, last_day)
+    SELECT * FROM unnest($32::uuid[], $33::text[], $34::int4[], $35::text[], $36::int8[], $37::int8[], $38::text[],
+                         $39::int4[], $40::text[], $41::int4[])
+               AS a (id, tenant, attempt, fence, started_ms, duration_ms, verdict, status, error, last_day)
+     WHERE (a.id IN (SELECT id FROM done)) IS TRUE
+)
+SELECT u.id::text FROM (SELECT id FROM ended UNION ALL SELECT id FROM change) AS u
+ WHERE (u.id IN (SELECT id FROM done)) IS NOT TRUE;
+
+-- name: redrive
+-- $1..$3 as above; $4 shard $5 id $6 rev $7 epoch $8 schedule_ms $9 due_ms $10 attempt $11 budget $12 lateness_ms.
+-- The row comes back with all it was accepted with. A keyed accept of the same id that is under way keeps it waiting,
+-- and then takes its own row back.
+WITH mine AS MATERIALIZED (
+    SELECT s.shard, s.epoch
+      FROM unnest($2::int2[], $3::int8[]) AS h (shard, epoch)
+      JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
+     WHERE s.owner_boot = $1
+     ORDER BY s.shard
+       FOR SHARE OF s
+), change AS MATERIALIZED (
+    SELECT * FROM unnest($4::int2[], $5::uuid[], $6::int4[], $7::int8[], $8::int8[], $9::int8[], $10::int4[],
+                         $11::int4[], $12::int8[])
+        AS c (shard, id, rev, epoch, schedule_ms, due_ms, attempt, budget, lateness_ms)
+), gone AS (
+    DELETE FROM finished f USING change c
+     WHERE ((c.shard, c.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
+       AND f.id = c.id AND f.shard = c.shard AND f.rev = c.rev
+    RETURNING c.schedule_ms, c.due_ms, f.accept_us, c.epoch, f.queue_id, c.rev + 1 AS rev, c.attempt, c.budget, f.shard,
+              f.id, f.tenant, f.spec, f.labels, f.key_hash, f.payload, c.lateness_ms, f.last_started_ms,
+              f.last_duration_ms, f.last_status, f.last_error
+), back AS (
+    INSERT INTO tasks (schedule_ms, due_ms, accept_us, epoch, queue_id, rev, attempt, budget, shard, id, tenant, spec,
+                       labels, key_hash, payload, lateness_ms, last_started_ms, last_duration_ms, last_status,
+                       last_error)
+    SELECT * FROM gone
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+SELECT c.id::text FROM change c WHERE (c.id IN (SELECT id FROM back)) IS NOT TRUE;

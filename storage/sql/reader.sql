@@ -1,0 +1,71 @@
+-- Reads for people and programs, always bound to a tenant.
+
+-- name: get
+-- $1 shard, $2 id, $3 tenant, $4 whether to bring the payload. One statement, one snapshot over both tables.
+SELECT t.id, t.shard, t.queue_id, 0::int2 AS state, t.schedule_ms, t.due_ms, t.accept_us, t.rev, t.attempt, t.budget,
+       t.epoch, t.spec, t.labels, CASE WHEN $4 THEN t.payload END AS payload, t.claim_ms, t.lateness_ms,
+       NULL::int8 AS finish_ms, NULL::bytea AS result, t.last_started_ms, t.last_duration_ms, t.last_status,
+       t.last_error
+  FROM tasks t
+ WHERE t.shard = $1 AND t.id = $2 AND t.tenant = $3
+UNION ALL
+SELECT f.id, f.shard, f.queue_id, f.state, f.schedule_ms, f.due_ms, f.accept_us, f.rev, f.attempt, f.budget,
+       f.epoch, f.spec, f.labels, CASE WHEN $4 THEN f.payload END, NULL, f.lateness_ms,
+       f.finish_ms, f.result, f.last_started_ms, f.last_duration_ms, f.last_status, f.last_error
+  FROM finished f
+ WHERE f.id = $2 AND f.tenant = $3;
+
+-- name: attempts
+-- $1 id, $2 tenant, $3 limit.
+SELECT attempt, fence, started_ms, duration_ms, verdict, status, error
+  FROM attempts
+ WHERE id = $1 AND tenant = $2
+ ORDER BY fence, started_ms
+ LIMIT $3;
+
+-- name: page
+-- $1 numbers of the tenant's queues, $2 whether live rows are wanted, $3 finished states wanted, $4 and $5 the key to
+-- start after, $6 limit. Live rows are read queue by queue along the index of each shard: the cost is that of the asked
+-- queues, not of the table.
+SELECT * FROM (
+    (SELECT t.id, t.shard, t.queue_id, 0::int2 AS state, t.schedule_ms, t.due_ms, t.accept_us, t.rev, t.attempt,
+            t.budget, t.epoch, t.spec, t.labels, NULL::bytea AS payload, t.claim_ms, t.lateness_ms,
+            NULL::int8 AS finish_ms, NULL::bytea AS result, t.last_started_ms, t.last_duration_ms, t.last_status,
+            t.last_error
+       FROM unnest($1::int4[]) AS q (queue_id)
+      CROSS JOIN shards s
+      CROSS JOIN LATERAL (
+            SELECT * FROM tasks t
+             WHERE t.shard = s.shard AND t.queue_id = q.queue_id AND (t.schedule_ms, t.id) > ($4::int8, $5::uuid)
+             ORDER BY t.schedule_ms, t.id
+             LIMIT $6) AS t
+      WHERE $2
+      ORDER BY t.schedule_ms, t.id
+      LIMIT $6)
+    UNION ALL
+    (SELECT f.id, f.shard, f.queue_id, f.state, f.schedule_ms, f.due_ms, f.accept_us, f.rev, f.attempt,
+            f.budget, f.epoch, f.spec, f.labels, NULL, NULL, f.lateness_ms,
+            f.finish_ms, NULL, f.last_started_ms, f.last_duration_ms, f.last_status,
+            f.last_error
+       FROM finished f
+      WHERE f.queue_id = ANY ($1) AND f.state <> 2 AND f.state = ANY ($3::int2[])
+        AND (f.schedule_ms, f.id) > ($4::int8, $5::uuid)
+      ORDER BY f.schedule_ms, f.id
+      LIMIT $6)
+    UNION ALL
+    (SELECT f.id, f.shard, f.queue_id, f.state, f.schedule_ms, f.due_ms, f.accept_us, f.rev, f.attempt,
+            f.budget, f.epoch, f.spec, f.labels, NULL, NULL, f.lateness_ms,
+            f.finish_ms, f.result, f.last_started_ms, f.last_duration_ms, f.last_status,
+            f.last_error
+       FROM finished f
+      WHERE f.queue_id = ANY ($1) AND f.state = 2 AND 2 = ANY ($3::int2[])
+        AND (f.schedule_ms, f.id) > ($4::int8, $5::uuid)
+      ORDER BY f.schedule_ms, f.id
+      LIMIT $6)
+) AS found
+ORDER BY schedule_ms, id
+LIMIT $6;
+
+-- name: queue_numbers
+-- $1 tenant, $2 name or NULL for all of its queues.
+SELECT queue_id FROM queues WHERE tenant = $1 AND ($2::text IS NULL OR name = $2);

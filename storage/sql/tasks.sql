@@ -1,0 +1,119 @@
+-- Accepting and loading. Column lists fit storage/rows.py.
+
+-- name: insert_keyed
+-- $1.. one array a column, in primary key order (no deadlock between two batches). ON CONFLICT waits for another
+-- transaction that is inserting or deleting the same id, then decides.
+INSERT INTO tasks (schedule_ms, due_ms, accept_us, queue_id, budget, shard, id, tenant, spec, labels, key_hash, payload)
+SELECT * FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int4[], $5::int4[], $6::int2[], $7::uuid[], $8::text[],
+                     $9::bytea[], $10::jsonb[], $11::bytea[], $12::bytea[])
+ON CONFLICT DO NOTHING
+RETURNING id::text;
+
+-- name: settle_keyed
+-- The second statement of a keyed accept, so with a snapshot of its own: a task that was finished while the insert
+-- waited is visible now. $1 shards, $2 ids of the whole batch, $3 which of them were just inserted.
+-- Takes back those that stand in `finished`, and answers what stands under every id that was not new.
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($1::int2[], $2::uuid[], $3::boolean[]) AS a (shard, id, inserted)
+), over AS MATERIALIZED (
+    SELECT a.shard, f.id, f.key_hash, f.state, a.inserted FROM asked a JOIN finished f ON f.id = a.id
+), taken_back AS (
+    DELETE FROM tasks t USING over o WHERE o.inserted AND t.shard = o.shard AND t.id = o.id
+)
+SELECT o.id::text, o.key_hash, o.state FROM over o
+UNION ALL
+SELECT t.id::text, t.key_hash, 0::int2
+  FROM asked a JOIN tasks t ON t.shard = a.shard AND t.id = a.id
+ WHERE NOT a.inserted;
+
+-- name: load
+-- One key-set page for each element of the arrays: $1 shard, $2 queue or NULL, $3 and $4 the key to start after,
+-- $5 until, $6 limit for each queue. A page without a queue visits each queue of its shard.
+-- Which queues those are: while there are few, all of them (a probe each, and dead index entries of finished tasks are
+-- never in the way); else those that have rows, by jumping from one to the next lower along the index's end, where
+-- rows of the future live.
+WITH RECURSIVE few AS MATERIALIZED (
+    SELECT count(*) <= 32 AS yes FROM (SELECT FROM queues LIMIT 33) AS q
+), page AS MATERIALIZED (
+    SELECT * FROM unnest($1::int2[], $2::int4[], $3::int8[], $4::uuid[], $5::int8[], $6::int4[])
+             WITH ORDINALITY AS p (shard, queue_id, after_ms, after_id, until_ms, most, n)
+), present (shard, queue_id) AS (
+    SELECT DISTINCT p.shard, 2147483647 FROM page p WHERE p.queue_id IS NULL AND NOT (SELECT yes FROM few)
+    UNION ALL
+    SELECT h.shard, (SELECT t.queue_id FROM tasks t WHERE t.shard = h.shard AND t.queue_id < h.queue_id
+                      ORDER BY t.queue_id DESC, t.due_ms DESC, t.id DESC LIMIT 1)
+      FROM present h WHERE h.queue_id IS NOT NULL
+), wanted AS (
+    SELECT p.*, p.queue_id AS queue FROM page p WHERE p.queue_id IS NOT NULL
+    UNION ALL
+    SELECT p.*, q.queue_id FROM page p CROSS JOIN queues q WHERE p.queue_id IS NULL AND (SELECT yes FROM few)
+    UNION ALL
+    SELECT p.*, h.queue_id FROM page p JOIN present h ON h.shard = p.shard
+     WHERE p.queue_id IS NULL AND h.queue_id < 2147483647
+)
+SELECT w.n::int4, t.*
+  FROM wanted w
+ CROSS JOIN LATERAL (
+       SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
+              coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
+              t.lateness_ms, t.claim_ms
+         FROM tasks t
+        WHERE t.shard = w.shard AND t.queue_id = w.queue
+          AND (t.due_ms, t.id) > (w.after_ms, w.after_id) AND t.due_ms <= w.until_ms
+        ORDER BY t.due_ms, t.id
+        LIMIT w.most) AS t;
+
+-- name: probe
+-- As `load` without a queue: $1 shard, $2 after, $3 until, $4 limit for each queue, $5 queues to skip, as text with
+-- commas (arrays of arrays of different lengths do not exist).
+WITH RECURSIVE few AS MATERIALIZED (
+    SELECT count(*) <= 32 AS yes FROM (SELECT FROM queues LIMIT 33) AS q
+), span AS MATERIALIZED (
+    SELECT shard, after_ms, until_ms, most, string_to_array(skip, ',')::int4[] AS skip
+      FROM unnest($1::int2[], $2::int8[], $3::int8[], $4::int4[], $5::text[])
+           AS s (shard, after_ms, until_ms, most, skip)
+), present (shard, queue_id) AS (
+    SELECT DISTINCT s.shard, 2147483647 FROM span s WHERE NOT (SELECT yes FROM few)
+    UNION ALL
+    SELECT h.shard, (SELECT t.queue_id FROM tasks t WHERE t.shard = h.shard AND t.queue_id < h.queue_id
+                      ORDER BY t.queue_id DESC, t.due_ms DESC, t.id DESC LIMIT 1)
+      FROM present h WHERE h.queue_id IS NOT NULL
+), wanted AS (
+    SELECT s.*, q.queue_id FROM span s CROSS JOIN queues q WHERE (SELECT yes FROM few)
+    UNION ALL
+    SELECT s.*, h.queue_id FROM span s JOIN present h ON h.shard = s.shard WHERE h.queue_id < 2147483647
+)
+SELECT t.*
+  FROM wanted w
+ CROSS JOIN LATERAL (
+       SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
+              coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
+              t.lateness_ms, t.claim_ms
+         FROM tasks t
+        WHERE t.shard = w.shard AND t.queue_id = w.queue_id AND t.due_ms > w.after_ms AND t.due_ms <= w.until_ms
+        ORDER BY t.due_ms, t.id
+        LIMIT w.most) AS t
+ WHERE w.queue_id <> ALL (w.skip);
+
+-- name: payloads
+-- $1 shards, $2 ids; answers places in the arrays (from 1) and payloads.
+SELECT a.n::int4, t.payload
+  FROM unnest($1::int2[], $2::uuid[]) WITH ORDINALITY AS a (shard, id, n)
+  JOIN tasks t ON t.shard = a.shard AND t.id = a.id
+ WHERE t.payload IS NOT NULL;
+
+-- name: find
+-- $1 shards, $2 ids, $3 tenant or NULL. One statement, one snapshot: a task that moves between the tables is seen once.
+SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
+       coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
+       t.lateness_ms, t.claim_ms, t.epoch, 0::int2 AS state, NULL::bytea AS payload
+  FROM unnest($1::int2[], $2::uuid[]) AS a (shard, id)
+  JOIN tasks t ON t.shard = a.shard AND t.id = a.id
+ WHERE $3::text IS NULL OR t.tenant = $3
+UNION ALL
+SELECT f.id, f.shard, f.queue_id, f.schedule_ms, f.due_ms, f.accept_us, f.spec,
+       coalesce(octet_length(f.payload), 0), f.labels, f.key_hash, f.budget, f.rev, f.attempt,
+       f.lateness_ms, NULL, f.epoch, f.state, f.payload
+  FROM unnest($2::uuid[]) AS a (id)
+  JOIN finished f ON f.id = a.id
+ WHERE $3::text IS NULL OR f.tenant = $3;

@@ -1,0 +1,403 @@
+"""Random steps over the ports, to compare two implementations: the same steps must give the same answers.
+
+Guards (owner, rev, epoch, counter) are drawn as a distance from what the twin has before the step, so that most steps
+pass their guards and some do not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hypothesis import strategies as st
+
+from actors.core.events import NO_ID, Op, Page, Record, Verdict
+from actors.core.queue import Queue
+from actors.core.task import State, Task
+from actors.ports.tasks import Span
+from storage.memory import MemoryDatabase
+from tests.actors.ports.worlds import Stores
+from tests.support.builders import (
+    HASH,
+    LABELS,
+    OTHER_HASH,
+    T0_DAY,
+    T0_MS,
+    make_outcome,
+    make_record,
+    make_task,
+    task_id,
+)
+
+NUMBERS = range(8)
+SHARDS = range(2)
+BOOTS = ("boot-a", "boot-b", "boot-c")
+QUEUES = (("default", "q0"), ("default", "q1"), ("acme", "q0"))
+TERMINAL = (State.SUCCEEDED, State.DEAD, State.EXPIRED, State.CANCELLED)
+
+
+def id_of(number: int) -> str:
+    return task_id(number, number % len(SHARDS))
+
+
+class Guards:
+    """What the twin has at one moment."""
+
+    def __init__(self, twin: MemoryDatabase) -> None:
+        rows = {number: twin.row(id_of(number)) for number in NUMBERS}
+        self.revs = {number: row.rev if row else 0 for number, row in rows.items()}
+        self.over = {number for number, row in rows.items() if row and row.state in TERMINAL}
+        self.owner = twin.shards[0].owner or BOOTS[0]
+        self.epochs = {shard: twin.shards[shard].epoch for shard in SHARDS}
+        self.beats = {boot: node.beats for boot, node in twin.nodes.items()}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two implementations."""
+
+    stores: Stores
+    queues: Sequence[Queue]
+
+
+class Step(Protocol):
+    """One call of a port."""
+
+    async def take(self, side: Side, guards: Guards) -> object: ...
+
+
+# --- accepting and loading ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A task to accept."""
+
+    number: int
+    queue: int
+    due: int
+    payload: bytes | None
+    labels: str | None
+    key_hash: bytes
+
+    def task(self, side: Side, *, keyed: bool) -> Task:
+        return make_task(
+            self.number,
+            side.queues[self.queue],
+            shard=self.number % len(SHARDS),
+            due_ms=T0_MS + self.due,
+            payload=self.payload,
+            labels=self.labels,
+            key_hash=self.key_hash if keyed else None,
+        )
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Unkeyed tasks are of ids that were never finished: a random id has no second life."""
+
+    draws: list[Draw]
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        fresh = [draw for draw in self.draws if guards.revs[draw.number] == 0]
+        return await side.stores.tasks.accept([draw.task(side, keyed=False) for draw in fresh])
+
+
+@dataclass(frozen=True)
+class AcceptKeyed:
+    draws: list[Draw]
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        return await side.stores.tasks.accept_keyed([draw.task(side, keyed=True) for draw in self.draws])
+
+
+@dataclass(frozen=True)
+class PageDraw:
+    shard: int
+    queue: int | None
+    after: tuple[int, int] | None
+    until: int
+    limit: int
+
+    def page(self, side: Side) -> Page:
+        after_ms, after_id = (T0_MS + self.after[0], id_of(self.after[1])) if self.after else (0, NO_ID)
+        queue_id = side.queues[self.queue].id if self.queue is not None else None
+        return Page(self.shard, 1, queue_id, after_ms, after_id, T0_MS + self.until, self.limit)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Answers per page: each queue's tasks in order, then the full queues; then the payloads of them all."""
+
+    pages: list[PageDraw]
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        loads = await side.stores.tasks.load([draw.page(side) for draw in self.pages])
+        tasks = [task for loaded in loads for task in sorted(loaded.tasks, key=lambda task: task.queue.id)]
+        before = [plain(task) for task in tasks]
+        await side.stores.tasks.payloads(tasks)
+        return before, [task.payload for task in tasks], [loaded.full for loaded in loads]
+
+
+@dataclass(frozen=True)
+class Probe:
+    spans: list[tuple[int, int, int, int, list[int]]]
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        spans = [
+            Span(shard, T0_MS + after, T0_MS + until, limit, [side.queues[at].id for at in skip])
+            for shard, after, until, limit, skip in self.spans
+        ]
+        return sorted(plain(task) for task in await side.stores.tasks.probe(spans))
+
+
+@dataclass(frozen=True)
+class Find:
+    tenant: str | None
+    numbers: list[int]
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        found = await side.stores.tasks.find(self.tenant, [id_of(number) for number in self.numbers])
+        return [(one.id, plain(one.task) if one.task else None, one.state, one.epoch) for one in found]
+
+
+# --- ledger ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecordDraw:
+    """A record; `fits` False lets it try what the task's state does not allow."""
+
+    number: int
+    op: Op
+    fits: bool
+    state: State
+    rev_off: int
+    epoch_off: int
+    due: int
+    verdict: Verdict | None
+    duration_ms: int
+
+    def _op(self, guards: Guards) -> Op:
+        if self.fits and self.number in guards.over:
+            return Op.REDRIVE
+        return Op.FINISH if self.fits and self.op is Op.REDRIVE else self.op
+
+    def record(self, side: Side, guards: Guards) -> Record:
+        op = self._op(guards)
+        task = make_task(self.number, side.queues[0], shard=self.number % len(SHARDS))
+        rev = guards.revs[self.number] + self.rev_off
+        epoch = guards.epochs[task.shard] + self.epoch_off
+        outcome = None
+        if self.verdict is not None and op is not Op.REDRIVE:
+            outcome = make_outcome(
+                task, self.verdict, epoch=epoch, attempt=rev + 1, duration_ms=self.duration_ms, result=b"r", error="e"
+            )
+        return make_record(
+            op,
+            task,
+            epoch,
+            rev=rev,
+            state=self.state if op is Op.FINISH else State.SCHEDULED,
+            due_ms=T0_MS + self.due,
+            attempt=rev + 1,
+            budget=rev + 6,
+            lateness_ms=self.due,
+            claim_ms=T0_MS + self.duration_ms,
+            outcome=outcome,
+        )
+
+
+@dataclass(frozen=True)
+class Write:
+    """By the owner of shard 0 unless a boot is named."""
+
+    boot: str | None
+    draws: list[RecordDraw]
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        return await side.stores.ledger.write(
+            self.boot or guards.owner, [draw.record(side, guards) for draw in self.draws]
+        )
+
+
+# --- leases ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Join:
+    boot: str
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        return await side.stores.leases.join(self.boot, self.boot, "here:7070")
+
+
+@dataclass(frozen=True)
+class BeatOnce:
+    boot: str
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        beat = await side.stores.leases.beat(self.boot)
+        if beat is None:
+            return None
+        return beat.owned, beat.orphans, sorted(beat.peers, key=lambda peer: peer.boot)
+
+
+@dataclass(frozen=True)
+class Condemn:
+    boot: str
+    off: int
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        return await side.stores.leases.condemn(self.boot, guards.beats.get(self.boot, 0) + self.off)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    boot: str
+    offs: dict[int, int]
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        orphans = {shard: guards.epochs[shard] + off for shard, off in self.offs.items()}
+        return await side.stores.leases.sweep(self.boot, orphans)
+
+
+@dataclass(frozen=True)
+class Leave:
+    boot: str
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        await side.stores.leases.leave(self.boot)
+        return None
+
+
+# --- reading and history -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Get:
+    tenant: str
+    number: int
+    payload: bool
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        row = await side.stores.reader.get(self.tenant, id_of(self.number), payload=self.payload)
+        attempts = await side.stores.reader.attempts(self.tenant, id_of(self.number))
+        return plain(row) if row else None, [plain(attempt) for attempt in attempts]
+
+
+@dataclass(frozen=True)
+class ReadPage:
+    tenant: str
+    queue: str | None
+    states: list[State]
+    after: tuple[int, int] | None
+    limit: int
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        after = (T0_MS + self.after[0], id_of(self.after[1])) if self.after else None
+        rows = await side.stores.reader.page(self.tenant, self.queue, self.states, after, self.limit)
+        return [plain(row) for row in rows]
+
+
+@dataclass(frozen=True)
+class DropDays:
+    """Drop the days before one of the near future, and make room again for what finishes later."""
+
+    ahead: int
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        dropped = await side.stores.housekeeping.drop_partitions(T0_DAY + self.ahead)
+        await side.stores.housekeeping.make_partitions(T0_DAY, T0_DAY + 8)
+        return len(dropped)
+
+
+def plain(noun: object) -> tuple[object, ...]:
+    """The fields of a slotted noun, its queue by number."""
+    names: Sequence[str] = type(noun).__slots__  # type: ignore[attr-defined]
+    return tuple((name, _value(getattr(noun, name))) for name in sorted(names))
+
+
+def _value(value: object) -> object:
+    return value.id if isinstance(value, Queue) else value
+
+
+# --- what is drawn -----------------------------------------------------------------------------------------------
+
+_number = st.sampled_from(NUMBERS)
+_shard = st.sampled_from(SHARDS)
+_boot = st.sampled_from(BOOTS)
+_mortal = st.sampled_from(BOOTS[:2])
+_writer = st.sampled_from([None, None, None, None, None, None, *BOOTS])
+_queue = st.sampled_from(range(len(QUEUES)))
+_tenant = st.sampled_from(["default", "acme"])
+_offset = st.integers(0, 3)
+_limit = st.integers(1, 4)
+_mostly_right = st.sampled_from([0] * 12 + [1, -1])
+_draws = st.lists(
+    st.builds(
+        Draw,
+        _number,
+        _queue,
+        _offset,
+        st.sampled_from([None, b"body"]),
+        st.sampled_from([None, LABELS]),
+        st.sampled_from([HASH, HASH, OTHER_HASH]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+_records = st.lists(
+    st.builds(
+        RecordDraw,
+        _number,
+        st.sampled_from(Op),
+        st.sampled_from([True, True, True, True, False]),
+        st.sampled_from(TERMINAL),
+        _mostly_right,
+        _mostly_right,
+        _offset,
+        st.sampled_from([None, Verdict.SUCCEEDED, Verdict.FAILED, Verdict.NEVER]),
+        st.sampled_from([10, 499, 500]),
+    ),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda draw: draw.number,
+)
+_place = st.none() | st.tuples(_offset, _number)
+_write = st.builds(Write, _writer, _records)
+_writing: st.SearchStrategy[Step] = st.one_of(st.builds(AcceptKeyed, _draws), st.builds(Accept, _draws), _write, _write)
+_leasing: st.SearchStrategy[Step] = st.one_of(
+    st.builds(Join, _boot),
+    st.builds(BeatOnce, _boot),
+    st.builds(Condemn, _mortal, _mostly_right),
+    st.builds(Sweep, _boot, st.fixed_dictionaries(dict.fromkeys(SHARDS, _mostly_right))),
+    st.builds(Sweep, _boot, st.fixed_dictionaries(dict.fromkeys(SHARDS, _mostly_right))),
+    st.builds(Leave, _mortal),
+)
+_reading: st.SearchStrategy[Step] = st.one_of(
+    st.builds(
+        Load, st.lists(st.builds(PageDraw, _shard, st.none() | _queue, _place, _offset, _limit), min_size=1, max_size=3)
+    ),
+    st.builds(
+        Probe,
+        st.lists(
+            st.tuples(_shard, _offset, _offset, _limit, st.lists(_queue, unique=True)),
+            max_size=2,
+            unique_by=lambda span: span[0],
+        ),
+    ),
+    st.builds(Find, st.none() | _tenant, st.lists(_number, max_size=4)),
+    st.builds(Get, _tenant, _number, st.booleans()),
+    st.builds(
+        ReadPage,
+        _tenant,
+        st.sampled_from([None, "q0", "q1", "q9"]),
+        st.lists(st.sampled_from([State.SCHEDULED, *TERMINAL]), unique=True, min_size=1),
+        _place,
+        _limit,
+    ),
+    st.builds(DropDays, st.integers(0, 3)),
+)
+STEPS: st.SearchStrategy[list[Step]] = st.lists(
+    st.one_of(_writing, _writing, _leasing, _reading), min_size=10, max_size=40
+)

@@ -1,0 +1,211 @@
+"""The Reader port: what people and programs read."""
+
+import pytest
+
+from actors.core.events import Op, Verdict
+from actors.core.task import State
+from actors.ports.reader import TaskRow
+from tests.actors.ports.worlds import Owner
+from tests.support.builders import (
+    LABELS,
+    SPEC,
+    T0_MS,
+    finish,
+    make_outcome,
+    make_record,
+    make_task,
+    task_id,
+)
+
+EVERY = list(State)
+
+
+def numbers(rows: list[TaskRow]) -> list[int]:
+    return [int(row.id[:8], 16) for row in rows]
+
+
+# --- get ---------------------------------------------------------------------------------------------------------
+
+
+async def test_get_shows_a_live_task(owner: Owner) -> None:
+    task = make_task(1, owner.queue, shard=200, schedule_ms=T0_MS - 3, payload=b"body", labels=LABELS)
+    await owner.stores.tasks.accept([task])
+    assert await owner.stores.reader.get("default", task.id) == TaskRow(
+        id=task.id,
+        shard=200,
+        queue=owner.queue,
+        state=State.SCHEDULED,
+        schedule_ms=T0_MS - 3,
+        due_ms=T0_MS,
+        accept_us=task.accept_us,
+        rev=0,
+        attempt=0,
+        budget=5,
+        epoch=0,
+        spec=SPEC,
+        labels=LABELS,
+        payload=None,
+        claim_ms=None,
+        lateness_ms=None,
+        finish_ms=None,
+        result=None,
+        last_started_ms=None,
+        last_duration_ms=None,
+        last_status=None,
+        last_error=None,
+    )
+
+
+async def test_get_shows_a_finished_task(owner: Owner) -> None:
+    task = make_task(1, owner.queue, labels=LABELS)
+    await owner.stores.tasks.accept([task])
+    outcome = make_outcome(task, attempt=2, result=b"[1]", duration_ms=8)
+    record = make_record(
+        Op.FINISH, task, 1, state=State.SUCCEEDED, at_ms=T0_MS + 9, attempt=2, lateness_ms=1, outcome=outcome
+    )
+    await owner.stores.ledger.write(owner.boot, [record])
+    assert await owner.stores.reader.get("default", task.id) == TaskRow(
+        id=task.id,
+        shard=0,
+        queue=owner.queue,
+        state=State.SUCCEEDED,
+        schedule_ms=T0_MS,
+        due_ms=T0_MS,
+        accept_us=task.accept_us,
+        rev=1,
+        attempt=2,
+        budget=5,
+        epoch=1,
+        spec=SPEC,
+        labels=LABELS,
+        payload=None,
+        claim_ms=None,
+        lateness_ms=1,
+        finish_ms=T0_MS + 9,
+        result=b"[1]",
+        last_started_ms=T0_MS,
+        last_duration_ms=8,
+        last_status=200,
+        last_error=None,
+    )
+
+
+async def test_get_brings_the_payload_only_when_asked(owner: Owner) -> None:
+    live, dead = make_task(1, owner.queue, payload=b"one"), make_task(2, owner.queue, payload=b"two")
+    await owner.stores.tasks.accept([live, dead])
+    await owner.stores.ledger.write(owner.boot, [finish(dead, state=State.DEAD)])
+    for asked, payloads in ((False, [None, None]), (True, [b"one", b"two"])):
+        rows = [await owner.stores.reader.get("default", task.id, payload=asked) for task in (live, dead)]
+        assert [row.payload if row else "no row" for row in rows] == payloads
+
+
+async def test_get_of_an_unknown_id_is_none(owner: Owner) -> None:
+    assert await owner.stores.reader.get("default", task_id(1)) is None
+
+
+async def test_get_is_bound_to_its_tenant(owner: Owner) -> None:
+    theirs = await owner.stores.queues.ensure("acme", "emails")
+    live, done = make_task(1, theirs), make_task(2, theirs)
+    await owner.stores.tasks.accept([live, done])
+    await owner.stores.ledger.write(owner.boot, [finish(done)])
+    for task in (live, done):
+        assert await owner.stores.reader.get("default", task.id) is None
+        assert await owner.stores.reader.get("acme", task.id) is not None
+
+
+# --- attempts ----------------------------------------------------------------------------------------------------
+
+
+async def test_attempts_are_oldest_first(owner: Owner) -> None:
+    task = make_task(1, owner.queue)
+    await owner.stores.tasks.accept([task])
+    for attempt in range(1, 13):
+        outcome = make_outcome(task, Verdict.FAILED, attempt=attempt, error=f"no. {attempt}")
+        outcome.started_ms = T0_MS + attempt
+        record = make_record(Op.MOVE, task, 1, rev=attempt - 1, attempt=attempt, outcome=outcome)
+        assert await owner.stores.ledger.write(owner.boot, [record]) == set()
+    rows = await owner.stores.reader.attempts("default", task.id)
+    assert [(row.attempt, row.error) for row in rows] == [(n, f"no. {n}") for n in range(1, 13)]
+
+
+async def test_attempts_are_of_one_task_and_one_tenant(owner: Owner) -> None:
+    tasks = [make_task(n, owner.queue) for n in (1, 2)]
+    await owner.stores.tasks.accept(tasks)
+    await owner.stores.ledger.write(
+        owner.boot,
+        [make_record(Op.MOVE, task, 1, attempt=1, outcome=make_outcome(task, Verdict.FAILED)) for task in tasks],
+    )
+    assert len(await owner.stores.reader.attempts("default", tasks[0].id)) == 1
+    assert await owner.stores.reader.attempts("acme", tasks[0].id) == []
+    assert await owner.stores.reader.attempts("default", task_id(9)) == []
+
+
+# --- page --------------------------------------------------------------------------------------------------------
+
+
+async def mixed(owner: Owner, count: int) -> None:
+    """Tasks 0..count-1, five to a moment; every third is dead, every third but one succeeded."""
+    tasks = [make_task(n, owner.queue, shard=n % 7, due_ms=T0_MS + n // 5) for n in range(count)]
+    await owner.stores.tasks.accept(tasks)
+    dead = [finish(task, state=State.DEAD) for task in tasks[::3]]
+    succeeded = [finish(task) for task in tasks[1::3]]
+    assert await owner.stores.ledger.write(owner.boot, dead + succeeded) == set()
+
+
+@pytest.mark.parametrize("name", ["emails", None])
+@pytest.mark.parametrize("limit", [1, 4, 23, 100])
+async def test_pages_walk_live_and_finished_rows_once_each(owner: Owner, name: str | None, limit: int) -> None:
+    await mixed(owner, 23)
+    seen: list[int] = []
+    after = None
+    while rows := await owner.stores.reader.page("default", name, EVERY, after, limit):
+        assert len(rows) <= limit
+        seen += numbers(rows)
+        after = (rows[-1].schedule_ms, rows[-1].id)
+    assert seen == list(range(23))
+
+
+@pytest.mark.parametrize(
+    ("states", "thirds"),
+    [
+        ([State.SCHEDULED], [2]),
+        ([State.DEAD], [0]),
+        ([State.SUCCEEDED, State.SCHEDULED], [1, 2]),
+        ([State.EXPIRED, State.CANCELLED], []),
+    ],
+)
+async def test_a_page_has_only_the_states_asked_for(owner: Owner, states: list[State], thirds: list[int]) -> None:
+    await mixed(owner, 12)
+    rows = await owner.stores.reader.page("default", "emails", states, None, 100)
+    assert numbers(rows) == [n for n in range(12) if n % 3 in thirds]
+    assert {row.state for row in rows} <= set(states)
+
+
+async def test_a_page_is_in_order_of_the_time_asked_for(owner: Owner) -> None:
+    tasks = [
+        make_task(1, owner.queue, schedule_ms=T0_MS + 2, due_ms=T0_MS + 2),
+        make_task(2, owner.queue, schedule_ms=T0_MS + 1, due_ms=T0_MS + 9),
+        make_task(3, owner.queue, schedule_ms=T0_MS, due_ms=T0_MS),
+    ]
+    await owner.stores.tasks.accept(tasks)
+    await owner.stores.ledger.write(owner.boot, [finish(tasks[1], state=State.CANCELLED)])
+    assert numbers(await owner.stores.reader.page("default", None, EVERY, None, 10)) == [3, 2, 1]
+
+
+async def test_a_page_is_of_its_queue_and_tenant(owner: Owner) -> None:
+    other = await owner.stores.queues.ensure("default", "other")
+    theirs = await owner.stores.queues.ensure("acme", "emails")
+    tasks = [make_task(n, (owner.queue, other, theirs)[n % 3]) for n in range(6)]
+    await owner.stores.tasks.accept(tasks)
+    await owner.stores.ledger.write(owner.boot, [finish(task) for task in tasks[:3]])
+    page = owner.stores.reader.page
+    assert numbers(await page("default", "emails", EVERY, None, 10)) == [0, 3]
+    assert numbers(await page("default", None, EVERY, None, 10)) == [0, 1, 3, 4]
+    assert numbers(await page("acme", None, EVERY, None, 10)) == [2, 5]
+    assert await page("acme", "other", EVERY, None, 10) == []
+    assert await page("nobody", None, EVERY, None, 10) == []
+
+
+async def test_a_page_brings_no_payload(owner: Owner) -> None:
+    await owner.stores.tasks.accept([make_task(1, owner.queue, payload=b"body")])
+    assert [row.payload for row in await owner.stores.reader.page("default", None, EVERY, None, 10)] == [None]

@@ -1,0 +1,500 @@
+"""The TaskStore port: accepting, loading, probing, finding."""
+
+import asyncio
+import json
+from collections import defaultdict
+from itertools import pairwise
+
+import pytest
+
+from actors.core.errors import Invalid
+from actors.core.events import NO_ID, Loaded, Page
+from actors.core.queue import Queue
+from actors.core.retry import RetryPolicy
+from actors.core.spec import HttpTarget, Spec
+from actors.core.task import State, Task
+from actors.ports.tasks import Accepted, Span
+from tests.actors.ports.worlds import Owner, Stores, World
+from tests.support.builders import (
+    HASH,
+    LABELS,
+    OTHER_HASH,
+    T0_MS,
+    finish,
+    keyed,
+    make_page,
+    make_task,
+    move,
+    redrive,
+    task_id,
+)
+
+FIELDS = (
+    "id",
+    "shard",
+    "queue",
+    "schedule_ms",
+    "due_ms",
+    "accept_us",
+    "spec",
+    "payload_bytes",
+    "labels",
+    "key_hash",
+    "budget",
+    "rev",
+    "attempt",
+    "lateness_ms",
+    "claim_ms",
+)
+NUL = r'{"a":"\u0000"}'
+
+
+async def load_one(stores: Stores, page: Page) -> Loaded:
+    [loaded] = await stores.tasks.load([page])
+    return loaded
+
+
+def numbers(tasks: list[Task]) -> list[int]:
+    return [int(task.id[:8], 16) for task in tasks]
+
+
+# --- accept ------------------------------------------------------------------------------------------------------
+
+
+async def test_an_accepted_task_is_loaded_as_it_was_given(stores: Stores, queue: Queue) -> None:
+    spec = Spec(
+        http=HttpTarget("http://sink.test/é", "PUT", {"x-a": "1"}),
+        retry=RetryPolicy(max_attempts=3),
+        dispatch_deadline_ms=5_000,
+        ttl_ms=60_000,
+        content_type="text/plain",
+    )
+    given = make_task(
+        1,
+        queue,
+        shard=255,
+        schedule_ms=T0_MS - 1,
+        spec=spec,
+        payload=b"\0\xff body",
+        labels=LABELS,
+        key_hash=HASH,
+    )
+    assert await stores.tasks.accept([given]) == {}
+    [task] = (await load_one(stores, make_page(shard=255))).tasks
+    assert [(name, getattr(task, name)) for name in FIELDS] == [(name, getattr(given, name)) for name in FIELDS]
+
+
+async def test_labels_come_back_as_equal_json(stores: Stores, queue: Queue) -> None:
+    given = {"zone": "eu", "a": 'quote " and \\u0000 backslash', "long name": "", "é": "☃ \U0001f600"}
+    await stores.tasks.accept([make_task(1, queue, labels=json.dumps(given)), make_task(2, queue, labels="{}")])
+    first, second = (await load_one(stores, make_page())).tasks
+    assert [json.loads(task.labels or "none") for task in (first, second)] == [given, {}]
+
+
+async def test_what_one_process_accepted_another_one_reads_at_once(world: World, stores: Stores, queue: Queue) -> None:
+    other = await world.process("boot-b")
+    await stores.tasks.accept([make_task(1, queue)])
+    [task] = (await load_one(other, make_page())).tasks
+    assert (task.queue.tenant, task.queue.name) == ("default", "emails")
+    assert task.queue is other.book.by_id(queue.id)
+
+
+async def test_nothing_to_accept_is_fine(stores: Stores) -> None:
+    assert await stores.tasks.accept([]) == {}
+    assert await stores.tasks.accept_keyed([]) == []
+
+
+@pytest.mark.parametrize("bad", [0, 1, 6])
+async def test_a_bad_row_is_refused_alone(stores: Stores, queue: Queue, bad: int) -> None:
+    tasks = [make_task(n, queue, labels=NUL if n == bad else None) for n in range(7)]
+    errors = await stores.tasks.accept(tasks)
+    assert list(errors) == [bad]
+    assert isinstance(errors[bad], Invalid)
+    assert numbers((await load_one(stores, make_page())).tasks) == [n for n in range(7) if n != bad]
+
+
+async def test_several_bad_rows_are_refused_each(stores: Stores, queue: Queue) -> None:
+    tasks = [make_task(n, queue, labels=NUL if n % 3 == 0 else None) for n in range(10)]
+    assert set(await stores.tasks.accept(tasks)) == {0, 3, 6, 9}
+    assert numbers((await load_one(stores, make_page())).tasks) == [1, 2, 4, 5, 7, 8]
+
+
+async def test_a_time_that_fits_no_column_is_refused_alone(stores: Stores, queue: Queue) -> None:
+    tasks = [make_task(1, queue), make_task(2, queue, due_ms=2**70), make_task(3, queue, due_ms=2**63 - 1)]
+    assert set(await stores.tasks.accept(tasks)) == {1}
+    assert numbers((await load_one(stores, make_page(until_ms=2**63 - 1))).tasks) == [1, 3]
+
+
+@pytest.mark.parametrize("labels", ['{"a":"\0"}', '{"a":"\ud800"}', r'{"a":"\ud800"}', "{"])
+async def test_labels_that_are_no_json_or_no_unicode_are_refused(stores: Stores, queue: Queue, labels: str) -> None:
+    tasks = [make_task(1, queue), make_task(2, queue, labels=labels), make_task(3, queue)]
+    errors = await stores.tasks.accept(tasks)
+    assert set(errors) == {1}
+    assert numbers((await load_one(stores, make_page())).tasks) == [1, 3]
+
+
+async def test_an_id_that_is_live_is_refused_and_unchanged(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(1, queue)])
+    errors = await stores.tasks.accept(
+        [make_task(2, queue), make_task(1, queue, due_ms=T0_MS + 5), make_task(3, queue)]
+    )
+    assert set(errors) == {1}
+    tasks = (await load_one(stores, make_page())).tasks
+    assert numbers(tasks) == [1, 2, 3]
+    assert tasks[0].due_ms == T0_MS
+
+
+async def test_of_an_id_twice_in_a_batch_the_first_is_accepted(stores: Stores, queue: Queue) -> None:
+    errors = await stores.tasks.accept([make_task(1, queue), make_task(1, queue, due_ms=T0_MS + 5)])
+    assert set(errors) == {1}
+    assert [task.due_ms for task in (await load_one(stores, make_page())).tasks] == [T0_MS]
+
+
+async def test_changing_a_task_does_not_change_its_row(stores: Stores, queue: Queue) -> None:
+    given = make_task(1, queue)
+    await stores.tasks.accept([given])
+    given.due_ms += 1
+    [first] = (await load_one(stores, make_page())).tasks
+    first.attempt = 9
+    [second] = (await load_one(stores, make_page())).tasks
+    assert second is not first
+    assert (second.due_ms, second.attempt) == (T0_MS, 0)
+
+
+# --- accept_keyed ------------------------------------------------------------------------------------------------
+
+
+def new() -> Accepted:
+    return Accepted(new=True, same_request=True, state=State.SCHEDULED)
+
+
+def replay(state: State = State.SCHEDULED, *, same: bool = True) -> Accepted:
+    return Accepted(new=False, same_request=same, state=state)
+
+
+async def test_a_key_is_new_once_and_then_a_replay(stores: Stores, queue: Queue) -> None:
+    assert await stores.tasks.accept_keyed([keyed(1, queue)]) == [new()]
+    assert await stores.tasks.accept_keyed([keyed(1, queue)]) == [replay()]
+    assert len((await load_one(stores, make_page())).tasks) == 1
+
+
+async def test_a_key_used_for_another_request_says_so(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept_keyed([keyed(1, queue)])
+    assert await stores.tasks.accept_keyed([keyed(1, queue, key_hash=OTHER_HASH)]) == [replay(same=False)]
+
+
+async def test_of_a_key_twice_in_a_batch_the_first_wins(stores: Stores, queue: Queue) -> None:
+    batch = [keyed(1, queue), keyed(2, queue), keyed(1, queue), keyed(1, queue, key_hash=OTHER_HASH)]
+    assert await stores.tasks.accept_keyed(batch) == [new(), new(), replay(), replay(same=False)]
+    assert numbers((await load_one(stores, make_page())).tasks) == [1, 2]
+
+
+async def test_a_batch_may_mix_new_keys_and_replays(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept_keyed([keyed(2, queue)])
+    answers = await stores.tasks.accept_keyed([keyed(3, queue), keyed(2, queue), keyed(1, queue)])
+    assert answers == [new(), replay(), new()]
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD, State.EXPIRED, State.CANCELLED])
+async def test_a_key_whose_task_is_finished_is_a_replay(owner: Owner, state: State) -> None:
+    task = keyed(1, owner.queue)
+    await owner.stores.tasks.accept_keyed([task])
+    assert await owner.stores.ledger.write(owner.boot, [finish(task, state=state)]) == set()
+    answers = await owner.stores.tasks.accept_keyed([task, keyed(1, owner.queue, key_hash=OTHER_HASH)])
+    assert answers == [replay(state), replay(state, same=False)]
+    assert (await load_one(owner.stores, make_page())).tasks == []
+
+
+async def test_a_redriven_task_is_live_under_its_key(owner: Owner) -> None:
+    task = keyed(1, owner.queue)
+    await owner.stores.tasks.accept_keyed([task])
+    await owner.stores.ledger.write(owner.boot, [finish(task, state=State.DEAD)])
+    await owner.stores.ledger.write(owner.boot, [redrive(task, rev=1)])
+    assert await owner.stores.tasks.accept_keyed([task]) == [replay()]
+
+
+async def test_a_bad_keyed_row_is_refused_alone(stores: Stores, queue: Queue) -> None:
+    bad = keyed(2, queue)
+    bad.labels = NUL
+    answers = await stores.tasks.accept_keyed([keyed(1, queue), bad, keyed(3, queue)])
+    assert [answers[0], answers[2]] == [new(), new()]
+    assert isinstance(answers[1], Invalid)
+    assert numbers((await load_one(stores, make_page())).tasks) == [1, 3]
+
+
+async def test_of_many_identical_submits_at_once_exactly_one_is_new(world: World, stores: Stores, queue: Queue) -> None:
+    other = await world.process("boot-b")
+    await other.queues.refresh()
+    async with asyncio.TaskGroup() as group:
+        submits = [
+            group.create_task(home.tasks.accept_keyed([keyed(1, queue), keyed(2, queue)]))
+            for home in [stores, other] * 32
+        ]
+    answers = [submit.result() for submit in submits]
+    for place in (0, 1):
+        mine = [answer[place] for answer in answers]
+        assert mine.count(new()) == 1
+        assert mine.count(replay()) == 63
+    assert numbers((await load_one(stores, make_page())).tasks) == [1, 2]
+
+
+async def test_keys_in_opposite_order_do_not_hurt_each_other(stores: Stores, queue: Queue) -> None:
+    batch = [keyed(n, queue, shard=n) for n in range(50)]
+    async with asyncio.TaskGroup() as group:
+        submits = [
+            group.create_task(stores.tasks.accept_keyed(tasks)) for tasks in [batch, batch[::-1], batch, batch[::-1]]
+        ]
+    answers = [answer for submit in submits for answer in submit.result()]
+    assert answers.count(new()) == 50
+    assert answers.count(replay()) == 150
+
+
+# --- load --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_is_in_due_then_id_order(stores: Stores, queue: Queue) -> None:
+    dues = {1: 30, 2: 10, 3: 20, 4: 10, 5: 0}
+    await stores.tasks.accept([make_task(n, queue, due_ms=T0_MS + due) for n, due in reversed(dues.items())])
+    assert numbers((await load_one(stores, make_page(queue=queue))).tasks) == [5, 2, 4, 3, 1]
+
+
+async def test_pages_walk_every_row_once_also_among_equal_due_times(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(n, queue, due_ms=T0_MS + n // 5) for n in range(17)])
+    seen: list[int] = []
+    after = (0, NO_ID)
+    while True:
+        loaded = await load_one(stores, make_page(queue=queue, after=after, limit=3))
+        seen += numbers(loaded.tasks)
+        if not loaded.full:
+            break
+        after = (loaded.tasks[-1].due_ms, loaded.tasks[-1].id)
+    assert seen == list(range(17))
+
+
+async def test_a_page_starts_strictly_after_its_key(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(n, queue) for n in (1, 2, 3)])
+    loaded = await load_one(stores, make_page(queue=queue, after=(T0_MS, task_id(1))))
+    assert numbers(loaded.tasks) == [2, 3]
+
+
+async def test_a_page_holds_what_is_due_at_its_end_and_nothing_beyond(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(n, queue, due_ms=T0_MS + n) for n in (1, 2, 3)])
+    for home in (queue, None):
+        assert numbers((await load_one(stores, make_page(queue=home, until_ms=T0_MS + 2))).tasks) == [1, 2]
+
+
+async def test_full_names_the_queue_that_hit_the_limit(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(n, queue) for n in range(4)])
+    for home in (queue, None):
+        for limit, full in ((3, {queue.id}), (5, set())):
+            loaded = await load_one(stores, make_page(queue=home, limit=limit))
+            assert len(loaded.tasks) == min(limit, 4)
+            assert loaded.full == full
+
+
+async def test_a_page_of_one_queue_has_no_other(stores: Stores, queue: Queue) -> None:
+    other = await stores.queues.ensure("default", "other")
+    await stores.tasks.accept([make_task(1, queue), make_task(2, other)])
+    assert numbers((await load_one(stores, make_page(queue=other))).tasks) == [2]
+
+
+async def test_a_page_of_every_queue_gives_each_its_own_limit(stores: Stores, queue: Queue) -> None:
+    queues = [queue, *[await stores.queues.ensure("default", f"q{n}") for n in range(3)]]
+    tasks = [make_task(100 * at + n, home, due_ms=T0_MS + n) for at, home in enumerate(queues) for n in range(at + 1)]
+    await stores.tasks.accept(tasks)
+    loaded = await load_one(stores, make_page(limit=2))
+    held = defaultdict(list)
+    for task in loaded.tasks:
+        held[task.queue.id].append(task.id)
+    firsts = {home.id: [task_id(100 * at + n) for n in range(min(at + 1, 2))] for at, home in enumerate(queues)}
+    assert held == firsts
+    assert loaded.full == {home.id for home in queues[1:]}
+
+
+async def test_a_page_of_every_queue_starts_after_its_key_in_each(stores: Stores, queue: Queue) -> None:
+    other = await stores.queues.ensure("default", "other")
+    await stores.tasks.accept([make_task(n, queue if n % 2 else other, due_ms=T0_MS + n // 2) for n in range(8)])
+    loaded = await load_one(stores, make_page(after=(T0_MS + 1, task_id(3))))
+    assert sorted(numbers(loaded.tasks)) == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("count", [5, 70])
+async def test_pages_and_probes_find_the_few_queues_that_have_rows(stores: Stores, queue: Queue, count: int) -> None:
+    queues = [await stores.queues.ensure("default", f"q{n}") for n in range(count)]
+    busy = [queues[1], queues[count // 2], queues[-1]]
+    tasks = [make_task(10 * at + n, home, due_ms=T0_MS + n) for at, home in enumerate(busy) for n in range(3)]
+    await stores.tasks.accept([*tasks, make_task(99, queues[0], shard=1)])
+    loads = await stores.tasks.load([make_page(limit=2), make_page(shard=1), make_page(shard=2)])
+    assert [sorted(numbers(loaded.tasks)) for loaded in loads] == [[0, 1, 10, 11, 20, 21], [99], []]
+    assert loads[0].full == {home.id for home in busy}
+    found = await stores.tasks.probe([Span(0, T0_MS, T0_MS + 9, 1, [busy[1].id]), Span(1, 0, T0_MS, 9, [])])
+    assert sorted(numbers(found)) == [1, 21, 99]
+
+
+async def test_a_page_has_only_its_shard(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(n, queue, shard=n) for n in range(4)])
+    assert numbers((await load_one(stores, make_page(shard=2))).tasks) == [2]
+
+
+async def test_pages_are_answered_one_each_in_order(stores: Stores, queue: Queue) -> None:
+    other = await stores.queues.ensure("default", "other")
+    await stores.tasks.accept(
+        [make_task(n, queue, shard=n) for n in range(3)] + [make_task(9, other, shard=1), make_task(10, other, shard=2)]
+    )
+    pages = [
+        make_page(shard=2, queue=queue),
+        make_page(shard=7),
+        make_page(shard=1),
+        make_page(shard=2, queue=other),
+        make_page(shard=0, limit=1),
+    ]
+    loads = await stores.tasks.load(pages)
+    assert [loaded.page for loaded in loads] == pages
+    assert [sorted(numbers(loaded.tasks)) for loaded in loads] == [[2], [], [1, 9], [10], [0]]
+    assert [loaded.full for loaded in loads] == [set(), set(), set(), set(), {queue.id}]
+
+
+async def test_no_page_is_no_answer(stores: Stores) -> None:
+    assert await stores.tasks.load([]) == []
+
+
+async def test_a_finished_task_is_not_loaded(owner: Owner) -> None:
+    task = make_task(1, owner.queue)
+    await owner.stores.tasks.accept([task])
+    await owner.stores.ledger.write(owner.boot, [finish(task)])
+    assert (await load_one(owner.stores, make_page())).tasks == []
+
+
+async def test_a_moved_task_is_loaded_at_its_new_time(owner: Owner) -> None:
+    task = make_task(1, owner.queue)
+    await owner.stores.tasks.accept([task])
+    await owner.stores.ledger.write(owner.boot, [move(task, due_ms=T0_MS + 500)])
+    [loaded] = (await load_one(owner.stores, make_page())).tasks
+    assert (loaded.due_ms, loaded.schedule_ms, loaded.rev) == (T0_MS + 500, T0_MS, 1)
+
+
+# --- payloads ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_load_brings_no_payload_but_its_size(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(1, queue, payload=b"12345"), make_task(2, queue)])
+    tasks = (await load_one(stores, make_page())).tasks
+    assert [(task.payload, task.payload_bytes) for task in tasks] == [(None, 5), (None, 0)]
+
+
+async def test_payloads_are_set_where_there_is_one(owner: Owner) -> None:
+    queue = owner.queue
+    given = [make_task(n, queue, shard=n, payload=b"%d" % n if n != 2 else None) for n in range(5)]
+    await owner.stores.tasks.accept(given)
+    loads = await owner.stores.tasks.load([make_page(shard=n) for n in range(5)])
+    tasks = [task for loaded in loads for task in loaded.tasks]
+    await owner.stores.ledger.write(owner.boot, [finish(given[3])])
+    await owner.stores.tasks.payloads(tasks)
+    assert [task.payload for task in tasks] == [b"0", b"1", None, None, b"4"]
+
+
+async def test_no_payloads_wanted_is_fine(stores: Stores) -> None:
+    await stores.tasks.payloads([])
+
+
+# --- probe -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_probe_finds_what_is_due_within_its_span(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(n, queue, due_ms=T0_MS + n, payload=b"x") for n in range(6)])
+    found = await stores.tasks.probe([Span(0, T0_MS + 1, T0_MS + 4, 100, [])])
+    assert sorted(numbers(found)) == [2, 3, 4]
+    assert {(task.payload, task.payload_bytes) for task in found} == {(None, 1)}
+
+
+async def test_a_probe_takes_the_earliest_of_each_queue_up_to_its_limit(stores: Stores, queue: Queue) -> None:
+    other = await stores.queues.ensure("default", "other")
+    await stores.tasks.accept([make_task(n, queue if n < 10 else other, due_ms=T0_MS + n) for n in range(12)])
+    found = await stores.tasks.probe([Span(0, 0, T0_MS + 100, 3, [])])
+    assert sorted(numbers(found)) == [0, 1, 2, 10, 11]
+
+
+async def test_a_probe_skips_the_queues_it_is_told_to(stores: Stores, queue: Queue) -> None:
+    others = [await stores.queues.ensure("default", f"q{n}") for n in range(3)]
+    await stores.tasks.accept([make_task(n, home) for n, home in enumerate([queue, *others])])
+    found = await stores.tasks.probe([Span(0, 0, T0_MS, 10, [queue.id, others[1].id])])
+    assert sorted(numbers(found)) == [1, 3]
+
+
+async def test_spans_are_probed_each_by_its_own_terms(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(10 * shard + n, queue, shard=shard) for shard in range(4) for n in range(3)])
+    spans = [Span(1, 0, T0_MS, 2, []), Span(2, 0, T0_MS, 5, [queue.id]), Span(3, 0, T0_MS, 1, [])]
+    assert sorted(numbers(await stores.tasks.probe(spans))) == [10, 11, 30]
+    assert await stores.tasks.probe([]) == []
+
+
+# --- find --------------------------------------------------------------------------------------------------------
+
+
+async def test_find_tells_live_from_finished_from_unknown(owner: Owner) -> None:
+    live, done = make_task(1, owner.queue, shard=3), make_task(2, owner.queue, shard=9)
+    await owner.stores.tasks.accept([live, done])
+    await owner.stores.ledger.write(owner.boot, [finish(done, state=State.CANCELLED)])
+    found = await owner.stores.tasks.find("default", [task_id(77), done.id, live.id])
+    assert [one.id for one in found] == [task_id(77), done.id, live.id]
+    unknown, was_done, was_live = found
+    assert (unknown.task, unknown.state, unknown.epoch) == (None, None, 0)
+    assert was_done.task is not None
+    assert was_live.task is not None
+    assert (was_done.state, was_done.task.rev, was_done.epoch) == (State.CANCELLED, 1, 1)
+    assert (was_live.task.id, was_live.task.rev, was_live.epoch) == (live.id, 0, 0)
+    assert was_live.state in (None, State.SCHEDULED)
+
+
+async def test_find_answers_an_id_as_often_as_it_is_asked(stores: Stores, queue: Queue) -> None:
+    await stores.tasks.accept([make_task(1, queue)])
+    found = await stores.tasks.find("default", [task_id(1), task_id(2), task_id(1)])
+    assert [one.task is not None for one in found] == [True, False, True]
+    assert await stores.tasks.find("default", []) == []
+
+
+async def test_find_is_bound_to_its_tenant(owner: Owner) -> None:
+    theirs = await owner.stores.queues.ensure("acme", "emails")
+    tasks = [make_task(1, theirs), make_task(2, theirs), make_task(3, owner.queue)]
+    await owner.stores.tasks.accept(tasks)
+    await owner.stores.ledger.write(owner.boot, [finish(tasks[1])])
+    ids = [task.id for task in tasks]
+    for tenant, seen in (("default", [False, False, True]), ("acme", [True, True, False]), (None, [True] * 3)):
+        assert [one.task is not None for one in await owner.stores.tasks.find(tenant, ids)] == seen
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        (State.SUCCEEDED, None),
+        (State.DEAD, b"body"),
+        (State.EXPIRED, b"body"),
+        (State.CANCELLED, b"body"),
+    ],
+)
+async def test_a_finished_task_keeps_its_payload_unless_it_succeeded(
+    owner: Owner, state: State, kept: bytes | None
+) -> None:
+    task = make_task(1, owner.queue, payload=b"body", labels=LABELS, key_hash=HASH)
+    await owner.stores.tasks.accept([task])
+    await owner.stores.ledger.write(owner.boot, [finish(task, state=state)])
+    [found] = await owner.stores.tasks.find("default", [task.id])
+    assert found.task is not None
+    assert (found.state, found.task.payload, found.task.payload_bytes) == (state, kept, len(kept or b""))
+    assert (found.task.labels, found.task.key_hash, found.task.spec) == (task.labels, HASH, task.spec)
+    assert (found.task.schedule_ms, found.task.accept_us) == (task.schedule_ms, task.accept_us)
+
+
+async def test_find_knows_a_redriven_task_as_live(owner: Owner) -> None:
+    task = make_task(1, owner.queue)
+    await owner.stores.tasks.accept([task])
+    await owner.stores.ledger.write(owner.boot, [finish(task, state=State.DEAD)])
+    await owner.stores.ledger.write(owner.boot, [redrive(task, rev=1)])
+    [found] = await owner.stores.tasks.find("default", [task.id])
+    assert found.task is not None
+    assert found.state in (None, State.SCHEDULED)
+    assert found.task.rev == 2
+
+
+def test_numbers_give_ids_in_the_same_order() -> None:
+    assert all(task_id(low, 255) < task_id(high) for low, high in pairwise(range(20)))

@@ -1,0 +1,187 @@
+"""The HTTP application on a real socket: real intake and reader on the memory twin, a double for the node."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import ClientResponse, ClientSession, DummyCookieJar, web
+from aiohttp.test_utils import BaseTestServer, TestServer
+
+from actors.core.codec import SpecCodec
+from actors.core.draft import Draft, Receipt
+from actors.core.errors import KeyReused
+from actors.core.events import Change, Command
+from actors.core.ids import keyed_id, shard_of
+from actors.core.task import State, Task, fence
+from actors.ports.tasks import Accepted
+from actors.stats import Stats
+from gateway.app import make_app
+from gateway.context import Gateway, Settings
+from gateway.hub import Hub
+from storage.memory import MemoryDatabase, MemoryStores
+
+NOW_MS = 1_790_000_000_000
+"""2026-09-21T14:13:20Z"""
+SMALL = Settings(batch_items=50)
+
+
+@dataclass
+class NodeDouble:
+    """A node that holds what a test says, and answers commands as a test says."""
+
+    name: str = "node-1"
+    ready: bool = True
+    stats: Stats = field(default_factory=Stats)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    asked: list[Command] = field(default_factory=list)
+    answer: Callable[[Command], Change | None] = lambda command: None
+
+    async def ask(self, command: Command) -> Change | None:
+        self.asked.append(command)
+        return self.answer(command)
+
+    def live(self, task_id: str) -> Task | None:
+        return self.tasks.get(task_id)
+
+    def fence_of(self, task: Task) -> str:
+        return fence(1, task.epoch, task.attempt)
+
+
+class ClockDouble:
+    def now_ms(self) -> int:
+        return NOW_MS
+
+
+@dataclass
+class IntakeDouble:
+    """Writes each draft to the memory twin at once; `error` is raised instead, when set."""
+
+    stores: MemoryStores
+    error: Exception | None = None
+    drafts: list[Draft] = field(default_factory=list)
+    batches: int = 0
+
+    async def submit(self, drafts: Sequence[Draft]) -> list[Receipt | Exception]:
+        if self.error is not None:
+            raise self.error
+        self.batches += 1
+        return [await self._accept(draft) for draft in drafts]
+
+    async def _accept(self, draft: Draft) -> Receipt | Exception:
+        self.drafts.append(draft)
+        task = self._task(draft)
+        accepted = Accepted(True, True, State.SCHEDULED)
+        if draft.key is None:
+            await self.stores.tasks.accept([task])
+        else:
+            (answer,) = await self.stores.tasks.accept_keyed([task])
+            assert isinstance(answer, Accepted)
+            accepted = answer
+        if not accepted.same_request:
+            return KeyReused("used before")
+        return Receipt(task.id, task.shard, accepted.state, accepted.new, task.schedule_ms, task.accept_us)
+
+    def _task(self, draft: Draft) -> Task:
+        number = len(self.drafts)
+        task_id = f"{number:08x}-0000-7000-8000-000000000000"
+        if draft.key is not None:
+            task_id = keyed_id(draft.queue.tenant, draft.key, draft.queue.name, draft.ring_key)
+        at_ms = NOW_MS + (draft.delay_ms or 0) if draft.schedule_ms is None else draft.schedule_ms
+        return Task(
+            task_id,
+            shard_of(task_id, 256),
+            draft.queue,
+            at_ms,
+            max(at_ms, NOW_MS),
+            NOW_MS * 1000 + number,
+            draft.spec,
+            payload=draft.payload,
+            payload_bytes=len(draft.payload or b""),
+            labels=draft.labels,
+            key_hash=draft.key_hash,
+            budget=(draft.spec.retry or draft.queue.retry).max_attempts,
+        )
+
+
+@dataclass
+class Served:
+    """The running application, and what it stands on."""
+
+    node: NodeDouble
+    intake: IntakeDouble
+    stores: MemoryStores
+    gateway: Gateway
+    server: BaseTestServer
+    client: ClientSession
+
+    async def send(self, method: str, path: str, body: object = None, **options: Any) -> "Answer":
+        """One request; a body that is not bytes is sent as JSON."""
+        headers = {"Content-Type": "application/json"} | options.pop("headers", {})
+        data = body if isinstance(body, bytes) or body is None else orjson.dumps(body)
+        url = self.server.make_url("/").with_path(path.partition("?")[0], encoded=True)
+        query = path.partition("?")[2]
+        url = url.with_query(query) if query else url
+        async with self.client.request(method, url, data=data, headers=headers, **options) as response:
+            return Answer(response, await response.read())
+
+    async def post(self, path: str, body: object = None, **options: Any) -> "Answer":
+        return await self.send("POST", path, body, **options)
+
+    async def get(self, path: str, **options: Any) -> "Answer":
+        return await self.send("GET", path, **options)
+
+    async def create(self, **task: object) -> str:
+        """The id of a new task."""
+        answer = await self.post("/v1/tasks", task)
+        assert answer.status == 201, answer.json
+        return str(answer.json["id"])
+
+
+class Answer:
+    """A whole answer."""
+
+    def __init__(self, response: ClientResponse, body: bytes) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def pointers(self) -> list[str]:
+        """Of a problem."""
+        assert self.headers["Content-Type"] == "application/problem+json"
+        return [error["pointer"] for error in self.json["errors"]]
+
+
+@asynccontextmanager
+async def served(settings: Settings = SMALL) -> AsyncIterator[Served]:
+    """The application on a free port of the loopback."""
+    stores = MemoryStores(MemoryDatabase(lambda: NOW_MS), "boot-1")
+    await stores.leases.join("boot-1", "node-1", "127.0.0.1:0")
+    node, intake = NodeDouble(), IntakeDouble(stores)
+    gateway = Gateway(
+        node, intake, stores.reader, stores.book, stores.queues, SpecCodec(), Hub("boot-1"), ClockDouble(), settings
+    )
+    async with TestServer(make_app(gateway)) as server, ClientSession(cookie_jar=DummyCookieJar()) as client:
+        yield Served(node, intake, stores, gateway, server, client)
+
+
+async def raw(server: BaseTestServer, request: bytes) -> bytes:
+    """Bytes to the socket, and all that comes back until the server closes it."""
+    assert server.port is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+__all__ = ["NOW_MS", "Answer", "Served", "raw", "served", "web"]

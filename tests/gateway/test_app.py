@@ -1,0 +1,93 @@
+"""Routes that no handler takes, probes, metrics, and what clients see of an unexpected error."""
+
+import logging
+
+import pytest
+
+from actors.core.events import Verdict
+from actors.core.task import State
+from tests.gateway.served import served
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/", 404, None),
+        ("GET", "/v2/tasks", 404, None),
+        ("POST", "/v1/tasks/x:fly", 404, None),
+        ("POST", "/v1/tasks:fly", 404, None),
+        ("GET", "/v1/tasks/x/y", 404, None),
+        ("DELETE", "/v1/tasks", 405, "GET, HEAD, POST"),
+        ("GET", "/v1/tasks:batch", 405, "POST"),
+        ("PUT", "/livez", 405, "GET, HEAD"),
+        ("PROPFIND", "/livez", 405, "GET, HEAD"),
+    ],
+)
+async def test_what_is_not_there_is_a_problem_too(method: str, path: str, status: int, allow: str | None) -> None:
+    async with served() as world:
+        answer = await world.send(method, path)
+        assert (answer.status, answer.headers.get("Allow")) == (status, allow)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json["status"] == status
+        assert set(answer.json) == {"type", "title", "status", "detail", "instance", "errors"}
+
+
+async def test_an_unexpected_error_shows_nothing_but_its_id(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served() as world:
+        world.intake.error = ZeroDivisionError("secret")
+        with caplog.at_level(logging.ERROR):
+            answer = await world.post("/v1/tasks", b"{}")
+        assert (answer.status, answer.json["type"]) == (500, "internal")
+        assert b"secret" not in answer.body
+        assert b"Traceback" not in answer.body
+        (record,) = caplog.records
+        assert record.exc_info is not None
+        assert str(record.args[0]) in answer.json["detail"]  # type: ignore[index]
+
+
+async def test_probes_follow_the_node() -> None:
+    async with served() as world:
+        world.node.ready = False
+        for path, status in (("/livez", 200), ("/startupz", 503), ("/readyz", 503)):
+            assert (await world.get(path)).status == status
+        world.node.ready = True
+        for path in ("/startupz", "/readyz"):
+            assert (await world.get(path)).status == 200
+        world.node.ready = False
+        assert (await world.get("/startupz")).status == 200
+        assert (await world.send("HEAD", "/livez")).status == 200
+
+
+async def test_a_node_that_goes_away_is_not_ready() -> None:
+    async with served() as world:
+        world.gateway.draining = True
+        answer = await world.get("/readyz")
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+
+
+async def test_metrics_show_the_counters_of_the_node() -> None:
+    async with served() as world:
+        stats = world.node.stats
+        stats.accepted += 5
+        stats.attempts[Verdict.FAILED] += 2
+        stats.finished[State.DEAD] += 1
+        for lateness_ms in (0, 2, 3, 4_000_000):
+            stats.late(lateness_ms)
+        answer = await world.get("/metrics")
+        lines = answer.body.decode().splitlines()
+        for line in (
+            "ringwheel_accepted_tasks_total 5.0",
+            'ringwheel_attempts_total{outcome="failed"} 2.0',
+            'ringwheel_finished_tasks_total{state="dead"} 1.0',
+            'ringwheel_lateness_seconds_bucket{le="0.001"} 1.0',
+            'ringwheel_lateness_seconds_bucket{le="0.005"} 3.0',
+            'ringwheel_lateness_seconds_bucket{le="+Inf"} 4.0',
+            "ringwheel_lateness_seconds_count 4.0",
+            "ringwheel_lateness_seconds_sum 4000.005",
+            "ringwheel_probe_finds_total 0.0",
+            "ringwheel_ready 1.0",
+        ):
+            assert line in lines
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")

@@ -1,0 +1,138 @@
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gateway.hosts import MAX_AWAY_MS, MIN_AWAY_MS, Hosts
+
+START, WAIT = (True, 0), (False, 0)
+
+
+def filled(callers: int, room: int, name: str, calls: int) -> Hosts[int]:
+    hosts: Hosts[int] = Hosts(callers, room)
+    for call in range(calls):
+        hosts.admit(name, call)
+    return hosts
+
+
+def test_one_host_gets_half_of_the_callers() -> None:
+    hosts = filled(8, 100, "a", 50)
+    assert hosts.free == 4
+    assert hosts.waiting == 46
+
+
+@given(st.integers(1, 20), st.integers(1, 256))
+def test_while_fewer_hosts_hang_than_there_are_callers_another_gets_one(hanging: int, callers: int) -> None:
+    hosts: Hosts[int] = Hosts(callers, 10_000)
+    for call in range(callers):
+        for host in range(hanging):
+            hosts.admit(f"hangs-{host}", call)
+    if hanging < callers:
+        assert hosts.admit("good", 1) == START
+
+
+def test_an_ended_call_starts_the_one_that_waits_longest() -> None:
+    hosts = filled(4, 10, "a", 4)
+    assert hosts.done("a") == [2]
+    assert hosts.done("a") == [3]
+    assert hosts.done("a") == []
+
+
+def test_a_host_takes_what_others_free() -> None:
+    hosts: Hosts[int] = Hosts(8, 10)
+    for call in range(3):
+        hosts.admit("a", call)
+        hosts.admit("b", call)
+    for call in range(3, 7):
+        assert hosts.admit("a", call) == WAIT
+    for _ in range(3):
+        assert hosts.done("b") == []
+    assert hosts.done("a") == [3, 4]
+
+
+def test_a_host_that_ends_nothing_in_a_window_has_its_calls_turned_away() -> None:
+    hosts = filled(4, 10, "a", 6)
+    turned = hosts.review()
+    assert sorted(call for call, _ in turned) == [2, 3, 4, 5]
+    assert hosts.waiting == 0
+    starts, away_ms = hosts.admit("a", 9)
+    assert not starts
+    assert MIN_AWAY_MS <= away_ms <= MAX_AWAY_MS
+
+
+def test_a_host_that_ends_calls_keeps_as_many_waiting() -> None:
+    hosts = filled(4, 10, "a", 9)
+    hosts.done("a")
+    hosts.done("a")
+    assert [call for call, _ in hosts.review()] == [8, 7, 6]
+    assert hosts.waiting == 2
+
+
+def test_the_more_are_away_the_longer_they_stay_up_to_a_bound() -> None:
+    hosts = filled(2, 4, "a", 1)
+    hosts.review()
+    away = [hosts.admit("a", call)[1] for call in range(1_000)]
+    assert away == sorted(away)
+    assert (away[0], away[-1]) == (MIN_AWAY_MS, MAX_AWAY_MS)
+
+
+def test_an_idle_host_is_forgotten() -> None:
+    hosts = filled(4, 4, "a", 1)
+    hosts.done("a")
+    hosts.review()
+    assert len(hosts) == 0
+
+
+def test_leaving_empties_the_room() -> None:
+    hosts = filled(2, 4, "a", 4)
+    assert hosts.leave() == [1, 2, 3]
+    assert hosts.waiting == 0
+
+
+class Sharing(RuleBasedStateMachine):
+    """Whatever happens, no call is lost, doubled or started beyond the bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hosts: Hosts[int] = Hosts(6, 5)
+        self.numbers: Iterator[int] = iter(range(10**9))
+        self.running: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+        self.waiting: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+
+    @rule(name=st.sampled_from("abc"))
+    def admit(self, name: str) -> None:
+        call = next(self.numbers)
+        starts, away_ms = self.hosts.admit(name, call)
+        if starts:
+            self.running[name].append(call)
+        elif not away_ms:
+            self.waiting[name].append(call)
+
+    @precondition(lambda self: any(self.running.values()))
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from([name for name, calls in self.running.items() if calls]))
+        self.running[name].pop()
+        for call in self.hosts.done(name):
+            assert call == self.waiting[name].pop(0)
+            self.running[name].append(call)
+
+    @rule()
+    def review(self) -> None:
+        for call, away_ms in self.hosts.review():
+            assert MIN_AWAY_MS <= away_ms <= MAX_AWAY_MS
+            next(calls for calls in self.waiting.values() if call in calls).remove(call)
+
+    @invariant()
+    def adds_up(self) -> None:
+        assert self.hosts.free == 6 - sum(map(len, self.running.values())) >= 0
+        assert self.hosts.waiting == sum(map(len, self.waiting.values())) <= 5
+
+    @invariant()
+    def nobody_waits_for_a_host_that_is_not_called(self) -> None:
+        for name, calls in self.waiting.items():
+            assert not calls or self.running[name]
+
+
+TestSharing = Sharing.TestCase

@@ -1,0 +1,99 @@
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.core.errors import Misconfigured
+from gateway.targets import METADATA, Refused, TargetPolicy
+
+CLOSED = TargetPolicy()
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
+def test_public_addresses_may_be_reached(address: str) -> None:
+    assert CLOSED.refusal(address) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("127.255.0.9", "loopback"),
+        ("::1", "loopback"),
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("0.1.2.3", "private"),
+        ("10.0.0.1", "private"),
+        ("172.16.0.1", "private"),
+        ("192.168.1.1", "private"),
+        ("100.64.0.1", "private"),
+        ("198.18.0.1", "private"),
+        ("fc00::1", "private"),
+        ("fe80::1", "link-local"),
+        ("fe80::1%eth0", "link-local"),
+        ("169.254.1.1", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("240.0.0.1", "reserved"),
+        ("255.255.255.255", "reserved"),
+        ("fec0::1", "reserved"),
+        ("169.254.169.254", "metadata service"),
+        ("168.63.129.16", "metadata service"),
+        ("fd00:ec2::254", "metadata service"),
+    ],
+)
+def test_other_addresses_are_refused(address: str, why: str) -> None:
+    assert CLOSED.refusal(address) == why
+
+
+ipv4 = st.integers(0, 2**32 - 1).map(IPv4Address)
+
+
+@given(ipv4)
+def test_an_ipv4_address_inside_an_ipv6_one_is_judged_as_itself(address: IPv4Address) -> None:
+    alone = CLOSED.refusal(str(address))
+    number = int(address)
+    for wrapped in (0xFFFF << 32 | number, int(IPv6Address("64:ff9b::")) | number, 0x2002 << 112 | number << 80):
+        assert CLOSED.refusal(str(IPv6Address(wrapped))) == alone
+
+
+@given(ipv4)
+def test_what_is_not_global_is_refused(address: IPv4Address) -> None:
+    if not address.is_global:
+        assert CLOSED.refusal(str(address)) is not None
+
+
+@given(ipv4, st.integers(0, 32))
+def test_an_allowed_network_may_be_reached_and_nothing_else(address: IPv4Address, prefix: int) -> None:
+    network = IPv4Network((address, prefix), strict=False)
+    policy = TargetPolicy([str(network)])
+    if address not in METADATA:
+        assert policy.refusal(str(address)) is None
+    outside = IPv4Address(int(address) ^ 1 << 31)
+    if outside not in network:
+        assert policy.refusal(str(outside)) == CLOSED.refusal(str(outside))
+
+
+def test_a_network_around_a_metadata_service_does_not_allow_it() -> None:
+    assert TargetPolicy(["169.254.0.0/16"]).refusal("169.254.169.254") == "metadata service"
+    assert TargetPolicy(["169.254.169.254/32"]).refusal("169.254.169.254") is None
+
+
+def test_names_stand_for_networks() -> None:
+    policy = TargetPolicy(["loopback", "private"])
+    assert [policy.refusal(address) for address in ("127.0.0.1", "::1", "10.9.8.7", "fd12::1")] == [None] * 4
+
+
+@pytest.mark.parametrize("entry", ["localhost", "10.0.0.1/8", "", "999.0.0.0/8"])
+def test_what_is_no_network_is_refused_at_start(entry: str) -> None:
+    with pytest.raises(Misconfigured):
+        TargetPolicy([entry])
+
+
+def test_no_socket_is_made_for_a_refused_address() -> None:
+    with pytest.raises(Refused) as caught:
+        CLOSED.socket((2, 1, 6, "", ("10.0.0.1", 80)))
+    assert (caught.value.address, caught.value.why) == ("10.0.0.1", "private")

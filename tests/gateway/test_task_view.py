@@ -1,0 +1,96 @@
+"""A task as answered, from rows that only a long life makes."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from actors.core.queue import Queue
+from actors.core.spec import Spec
+from actors.core.task import Phase, State, Task
+from actors.ports.reader import AttemptRow, TaskRow
+from gateway.task_view import attempt_object, task_object
+from tests.gateway.served import NOW_MS, NodeDouble
+
+QUEUE = Queue(1, "default", "q")
+
+
+def row(**values: Any) -> TaskRow:
+    base: dict[str, Any] = {
+        "id": "00000000-0000-7000-8000-000000000000",
+        "shard": 0,
+        "queue": QUEUE,
+        "state": State.SUCCEEDED,
+        "schedule_ms": NOW_MS,
+        "due_ms": NOW_MS,
+        "accept_us": NOW_MS * 1000 - 1,
+        "rev": 3,
+        "attempt": 2,
+        "budget": 5,
+        "epoch": 1,
+        "spec": Spec(),
+        "labels": None,
+        "payload": None,
+        "claim_ms": None,
+        "lateness_ms": 4,
+        "finish_ms": NOW_MS + 50,
+        "result": None,
+        "last_started_ms": NOW_MS + 4,
+        "last_duration_ms": 46,
+        "last_status": 200,
+        "last_error": None,
+    }
+    return TaskRow(**base | values)
+
+
+def shown(task: TaskRow, node: NodeDouble | None = None, *, payload: bool = False) -> Any:
+    return orjson.loads(orjson.dumps(task_object(task, node or NodeDouble(), payload=payload)))
+
+
+def test_a_finished_task() -> None:
+    task = shown(row(result=b'{"ok": true}'))
+    assert task["state"] == "succeeded"
+    assert task["create_time"] == "2026-09-21T14:13:19.999Z"
+    assert task["finish_time"] == "2026-09-21T14:13:20.050Z"
+    assert (task["attempt"], task["max_attempts"], task["lateness_ms"]) == (2, 5, 4)
+    assert task["result"] == {"ok": True}
+    start = "2026-09-21T14:13:20.004Z"
+    assert task["last_attempt"] == {"start_time": start, "duration_ms": 46, "status": 200, "error": None}
+
+
+@pytest.mark.parametrize(
+    ("result", "seen"),
+    [(b"plain", "plain"), (b"\xff", "�"), (b"NaN", "NaN"), (b"", ""), (b"[1", "[1"), (b"[" * 9_000, "[" * 9_000)],
+)
+def test_a_result_that_is_no_json_is_text(result: bytes, seen: str) -> None:
+    assert shown(row(result=result))["result"] == seen
+
+
+def test_a_payload_that_is_gone_is_null() -> None:
+    assert shown(row(), payload=True)["payload"] is None
+
+
+def test_a_claim_in_the_tables_means_running_also_for_nodes_that_do_not_own_it() -> None:
+    task = shown(row(state=State.SCHEDULED, finish_ms=None, claim_ms=NOW_MS, last_started_ms=None))
+    assert (task["state"], task["attempt"], task["fence"], task["last_attempt"]) == ("running", 2, None, None)
+
+
+def test_memory_does_not_overrule_an_end_that_is_committed() -> None:
+    node = NodeDouble()
+    ended = row()
+    node.tasks[ended.id] = Task(ended.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=9)
+    node.tasks[ended.id].phase = Phase.RUNNING
+    assert shown(ended, node)["state"] == "succeeded"
+
+
+def test_an_attempt_of_the_history() -> None:
+    attempt = attempt_object(AttemptRow(2, "00000001.0000000001.000002", NOW_MS, 46, "failed", 500, "HTTP 500"))
+    assert attempt == {
+        "attempt": 2,
+        "fence": "00000001.0000000001.000002",
+        "start_time": "2026-09-21T14:13:20.000Z",
+        "duration_ms": 46,
+        "outcome": "failed",
+        "status": 500,
+        "error": "HTTP 500",
+    }
