@@ -10,6 +10,7 @@ SLEW_MS a sample. Refuses: an answer before the first sample.
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from actors.core.errors import Unavailable
 
@@ -25,9 +26,10 @@ def boot_ms() -> float:
 
 
 class Clock:
-    """Milliseconds since 1970 on the primary's clock."""
+    """Milliseconds since 1970 on the primary's clock; `boot_ms` is the node's own clock, for intervals."""
 
-    def __init__(self) -> None:
+    def __init__(self, boot_ms: Callable[[], float] = boot_ms) -> None:
+        self.boot_ms = boot_ms
         self._samples: deque[float] = deque(maxlen=SAMPLES)
         self._offset_ms: float | None = None
         self._last_ms = 0
@@ -45,7 +47,7 @@ class Clock:
         """The primary's time, rounded down. Raises Unavailable before the first sample."""
         if self._offset_ms is None:
             raise Unavailable("the database's clock is not known yet")
-        now_ms = int(boot_ms() + self._offset_ms)
+        now_ms = int(self.boot_ms() + self._offset_ms)
         if now_ms > self._last_ms:
             self._last_ms = now_ms
         return self._last_ms

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from actors.clock import Clock, boot_ms
+from actors.clock import Clock
 from actors.core.errors import Unavailable
 from actors.core.members import Members
 from actors.core.ring import Ring
@@ -71,7 +71,7 @@ class Membership:
 
     def may_fire(self) -> bool:
         """The last beat that succeeded was sent less than T_STOP_MS ago."""
-        return boot_ms() < self._fire_until_ms
+        return self._clock.boot_ms() < self._fire_until_ms
 
     def rejoin(self) -> None:
         """Give this boot up: nothing it does counts any more; the next beat starts under a new one."""
@@ -89,13 +89,13 @@ class Membership:
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
-            started_ms = boot_ms()
+            started_ms = self._clock.boot_ms()
             try:
                 async with asyncio.timeout(BEAT_LIMIT_S):
                     await self._beat(started_ms)
             except (Unavailable, TimeoutError) as error:
                 log.warning("heartbeat failed", detail=str(error) or "no answer in time")
-            await asyncio.sleep(max(BEAT_S - (boot_ms() - started_ms) / 1_000, 0.05))
+            await asyncio.sleep(max(BEAT_S - (self._clock.boot_ms() - started_ms) / 1_000, 0.05))
 
     async def leave(self) -> None:
         """Give everything up in good order."""
@@ -110,7 +110,7 @@ class Membership:
             log.warning("this boot was declared dead; joining again", boot=self.boot)
             self.rejoin()
             return
-        received_ms = boot_ms()
+        received_ms = self._clock.boot_ms()
         self._clock.observe(beat.clock_ms, received_ms)
         self.timeline = beat.timeline
         self._fire_until_ms = sent_ms + T_STOP_MS
@@ -143,7 +143,7 @@ class Membership:
 
     def _mine(self, beat: Beat) -> dict[int, int]:
         """Orphans that the ring gives to me, and those that nobody took in time."""
-        now_ms = boot_ms()
+        now_ms = self._clock.boot_ms()
         known = self._orphaned_ms
         self._orphaned_ms = {
             shard: known[shard] if known.get(shard, (None,))[0] == epoch else (epoch, now_ms)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from actors.clock import Clock
+from actors.clock import Clock, boot_ms
 from actors.core.desk import Desk
 from actors.core.errors import RingwheelError, Unavailable
 from actors.core.events import (
@@ -74,9 +74,10 @@ class Node:
         queues: QueueStore,
         housekeeping: Housekeeping,
         publish: Callable[[list[Change]], None],
+        boot_ms: Callable[[], float] = boot_ms,
     ) -> None:
         self.name = name
-        self.clock = Clock()
+        self.clock = Clock(boot_ms)
         self.stats = Stats()
         self._publish = publish
         self._queues = queues

@@ -5,6 +5,7 @@ in turn within each round. Floors: COPY with the primary key alone; `bytea` for 
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +18,16 @@ import uvloop
 from rich.console import Console
 
 from actors.core.codec import SpecCodec
+from actors.core.events import Op, Outcome, Record, Verdict
 from actors.core.ids import ENTROPY_BYTES, new_ids, shard_of
+from actors.core.queue import Queue
 from actors.core.spec import HttpTarget, Spec
+from actors.core.task import State, Task
 from bench.report import Options, Pairs, Row, progress, show
 from storage.embedded import EmbeddedPostgres
 from storage.migrations import migrate
 from storage.pool import LOADS
+from storage.records import batches_of
 from storage.rows import COLUMNS
 from storage.sessions import prepare
 from storage.statements import statements
@@ -42,6 +47,18 @@ SPEC = SpecCodec().encode(Spec(http=HttpTarget("https://example.test/hooks/order
 PAYLOAD = b'{"order": 4711, "customer": "c-0815", "items": [{"sku": "a-1", "count": 2}, {"sku": "b-7", "count": 1}]}'
 DAY_MS = 86_400_000
 
+BARE = """
+WITH gone AS (
+    DELETE FROM tasks t USING unnest($1::int2[], $2::uuid[]) AS e (shard, id)
+     WHERE t.shard = e.shard AND t.id = e.id
+    RETURNING t.*
+)
+INSERT INTO finished (schedule_ms, due_ms, accept_us, epoch, finish_ms, last_day, queue_id, rev, attempt, budget, shard,
+                      state, id, tenant, spec)
+SELECT schedule_ms, due_ms, accept_us, epoch, due_ms, accept_us / 86400000000 + 1, queue_id, rev, attempt, budget,
+       shard, 2, id, tenant, spec
+  FROM gone"""
+
 Values = tuple[Any, ...]
 
 
@@ -55,6 +72,14 @@ def rows(count: int, queue_id: int, due_ms: int, now_ms: int) -> list[Values]:
         )
         for n, id_ in enumerate(ids)
     ]  # fmt: skip
+
+
+def _result(row: Values, now_ms: int) -> Record:
+    """The success of the task that `row` is."""
+    queue = Queue(row[3], "default", "bench")
+    task = Task(row[6], row[5], queue, row[0], row[1], row[2], Spec())
+    outcome = Outcome(task, 1, 1, Verdict.SUCCEEDED, now_ms, now_ms + 20, 200)
+    return Record(Op.FINISH, task, 1, 0, State.SUCCEEDED, now_ms, row[0], row[1], 1, 5, 3, None, outcome)
 
 
 async def copy(connection: asyncpg.Connection, table: str, values: Sequence[Values]) -> float:
@@ -189,6 +214,45 @@ class Schema:
                 reads[kind].floor.append(times["bytea"])
         return [pair.plain() for pair in (*writes.values(), *reads.values())]
 
+    async def results(self) -> list[Row]:
+        """1,000 results in one statement, beside the same DELETE and INSERT without a fence."""
+        connection = self._connection
+        today = self._now_ms // DAY_MS
+        await connection.execute(f"CREATE TABLE today PARTITION OF finished FOR VALUES FROM ({today}) TO ({today + 8})")
+        await connection.execute("UPDATE shards SET owner_boot = 'bench', epoch = 1")
+        write = statements("ledger")["write"]
+        ways = {
+            "hashed set": write,
+            "array": re.sub(
+                r"\(\((\w)\.shard, \w\.epoch\) IN \(SELECT shard, epoch FROM mine\)\) IS TRUE",
+                r"\1.shard = ANY (ARRAY(SELECT shard FROM mine))",
+                write,
+            ),
+        }
+        pairs = [Pairs(f"1,000 results, {shards} shards, fence as {way}", "ms") for shards in (64, 256) for way in ways]
+        for _ in range(self._options.iterations * self._options.size(10, 1)):
+            for pair, (shards, statement) in zip(
+                pairs, ((n, way) for n in (64, 256) for way in ways.values()), strict=True
+            ):
+                pair.floor.append(await self._finish(shards, BARE, fenced=False))
+                pair.ours.append(await self._finish(shards, statement, fenced=True))
+        return [pair.plain() for pair in pairs]
+
+    async def _finish(self, shards: int, statement: str, *, fenced: bool) -> float:
+        """Milliseconds to finish 1,000 tasks of this many shards, right after they were copied in."""
+        values = [
+            (*row[:5], row[5] % shards, *row[6:]) for row in rows(BATCH, OTHER, self._now_ms + DAY_MS, self._now_ms)
+        ]
+        await copy(self._connection, "tasks", values)
+        records = [_result(row, self._now_ms) for row in values]
+        [(_, arguments)] = batches_of("bench", records, 1)
+        if not fenced:
+            arguments = [[record.task.shard for record in records], [record.task.id for record in records]]
+        begin = perf_counter()
+        refused = await self._connection.fetch(statement, *arguments)
+        assert not refused
+        return (perf_counter() - begin) * 1e3
+
 
 def run(options: Options) -> list[Row]:
     """Measures all."""
@@ -205,7 +269,12 @@ async def _run(options: Options) -> list[Row]:
                 await connection.execute("SET statement_timeout = '5min'")
                 schema = Schema(connection, options)
                 found = []
-                parts = {"indexes": schema.indexes, "types": schema.types, "backlog": schema.backlog}
+                parts = {
+                    "indexes": schema.indexes,
+                    "types": schema.types,
+                    "results": schema.results,
+                    "backlog": schema.backlog,
+                }
                 with options.steps("schema", len(parts)) as steps:
                     for name, part in parts.items():
                         steps.begin(name)

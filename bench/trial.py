@@ -170,11 +170,13 @@ async def faults(trial: Trial, nodes: Nodes, postgres: EmbeddedPostgres) -> None
         nodes.signal("a", signal.SIGCONT)
 
 
-async def settled(trial: Trial, dsn: str, progress: Progress) -> bool:
+async def settled(trial: Trial, nodes: Nodes, dsn: str, progress: Progress) -> bool:
     """Wait until no live task is left."""
     bar = progress.add_task("settled", total=trial.options.tasks)
     deadline = monotonic() + trial.options.span_s + PATIENCE_S
     while monotonic() < deadline:
+        for child in nodes.children.values():
+            child.check()
         try:
             left = await _ask(dsn, "SELECT count(*) FROM tasks")
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -235,7 +237,7 @@ async def judge(trial: Trial, dsn: str) -> dict[str, object]:
             else:
                 unexplained += 1
         stale += any(int(call.fence.split(".")[1]) > row[3] and call.arrived_ms < row[5] for call in calls)
-    lateness.sort()
+    lateness = sorted(lateness) or [0.0]
     found: dict[str, object] = {
         "accepted": len(trial.accepted),
         "accepted and lost!": wrong.pop("lost", 0),
@@ -287,7 +289,7 @@ async def run(options: Options, console: Console) -> dict[str, object]:
                 watching = group.create_task(trial.watcher.run())
             group.create_task(faults(trial, nodes, postgres))
             await submit(trial, nodes, progress)
-            if not await settled(trial, postgres.dsn, progress):
+            if not await settled(trial, nodes, postgres.dsn, progress):
                 console.print("[red]tasks were left at the end[/red]")
             if watching is not None:
                 await asyncio.sleep(2)

@@ -1,7 +1,7 @@
 """A websocket subscriber that breaks off and comes back with its cursor, and checks what it is told.
 
-It knows the last version of each task. A version that goes back is a fault; a terminal state that it was not told, with
-no gap announced since, is one, too.
+It knows the last version of each task. A version that goes back is a fault, unless a gap was told (an attempt whose node
+was killed never happened, as far as the tables know); a terminal state that is taken back is one always.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class Watcher:
         kind = message["type"]
         if kind == "gap":
             self.gaps += 1
+            self.versions.clear()
         elif kind == "resumed":
             self.resumed += 1
         elif kind == "snapshot":
@@ -66,7 +67,7 @@ class Watcher:
 
     def _see(self, task: dict[str, object]) -> None:
         task_id, version = str(task["id"]), int(task["version"])  # type: ignore[call-overload]
-        if version < self.versions.get(task_id, -1):
+        if version < self.versions.get(task_id, -1) or (task_id in self.terminal and task["state"] not in TERMINAL):
             self.went_back += 1
         self.versions[task_id] = version
         if task["state"] in TERMINAL:

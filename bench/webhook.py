@@ -17,6 +17,8 @@ from bench.work import batches, payload, rfc3339
 from gateway.deliver import CALLERS
 
 GOAL = 0.6
+AT_A_TIME = CALLERS // 2
+"""What a service has under way to one host at most (`gateway/hosts.py`)."""
 LEAST_RATE = 10_000
 """Tasks a second that a service accepts at least: so far ahead lies the moment at which they are due."""
 
@@ -42,7 +44,7 @@ async def rate(here: Stage, port: int, count: int) -> float:
 
 async def _run(options: Options) -> list[Row]:
     count = options.size(30_000, 1_000)
-    pairs = Pairs(f"webhooks, {CALLERS} at a time", "tasks/s")
+    pairs = Pairs(f"webhooks, {AT_A_TIME} at a time", "tasks/s")
     bodies = [msgspec.json.encode(payload(number)) for number in range(count)]
     async with stage() as here:
         service = await here.service("ours")
@@ -51,7 +53,7 @@ async def _run(options: Options) -> list[Row]:
             for _ in range(options.iterations):
                 steps.begin("aiohttp")
                 await here.sink.reset()
-                pairs.floor.append(await client_rate(here.sink.url, bodies, CALLERS))
+                pairs.floor.append(await client_rate(here.sink.url, bodies, AT_A_TIME))
                 steps.done()
                 steps.begin("ringwheel")
                 await here.checkpoint()

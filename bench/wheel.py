@@ -2,8 +2,8 @@
 
 What is measured: inserting all entries; then firing them all while the hand moves on by 1 to 5 ms a step, cascades and
 `next_expiration` included; the longest of those steps, in CPU time: its median over the iterations, and the worst,
-which on a shared machine holds what the host did as well. A heap does less than a wheel has to (it can't cancel), yet it
-is what one would take instead. Heap and wheel alternate, and which of them goes first.
+which on a shared machine holds what the host did as well. A heap does less than a wheel has to (it can't cancel), yet
+it is what one would take instead. Heap and wheel alternate, and which of them goes first.
 
 `shards` is the everyday case: 256 wheels, each given 16 entries every 80 ms, due within 3 s, each visited every 5 ms
 if its next expiry has come; the figure is the whole life of an entry, insert, visits and fire.

@@ -173,6 +173,8 @@ async def _say_listening(service: Service) -> None:
 
 async def dev(settings: DevSettings) -> None:
     """Run a node on an embedded PostgreSQL in `settings.data`, with a demo."""
-    async with EmbeddedPostgres(settings.data) as server:
+    async with EmbeddedPostgres(settings.data) as server, asyncio.TaskGroup() as group:
         await migrate(server.dsn)
+        keeping = group.create_task(server.run())
         await serve(settings.serve(server.dsn))
+        keeping.cancel()

@@ -54,6 +54,7 @@ class Session:
         self._hub = hub
         self._tenant = tenant
         self._limits = limits
+        self._room = limits.room
         self._subs: dict[str, Subscription] = {}
         self._outbox: deque[tuple[bytes, Event | None]] = deque()
         self._behind: list[Subscription] = []
@@ -171,12 +172,14 @@ class Session:
 
     def put(self, sub: Subscription, event: Event) -> None:
         """An event for a live subscription."""
-        if len(self._outbox) >= self._limits.room:
+        outbox = self._outbox
+        if not outbox:
+            self.news.set()
+        elif len(outbox) >= self._room:
             self._fall_behind(event.seq - 1)
             return
         sub.at = event.seq
-        self._outbox.append((sub.head, event))
-        self.news.set()
+        outbox.append((sub.head, event))
 
     def _fall_behind(self, seq: int) -> None:
         for sub in self._subs.values():
@@ -213,7 +216,7 @@ class Session:
     @property
     def crowded(self) -> bool:
         """True: take no more messages and read no more snapshots until some of the outbox is written."""
-        return self._heavy or len(self._outbox) >= self._limits.room
+        return self._heavy or len(self._outbox) >= self._room
 
     @property
     def busy(self) -> bool:
@@ -249,7 +252,7 @@ class Session:
         if not self._behind:
             return
         start = min(sub.at for sub in self._behind)
-        newest = _Newest(exact=hub.seq - start <= hub.kept // 2, room=self._limits.room)
+        newest = _Newest(exact=hub.seq - start <= hub.kept // 2, room=self._room)
         reached = newest.read(start, hub.after(start, self._limits.scan), self._behind)
         for sub, skipped in newest.skipped.items():
             self.say(sub.message("gap", reason="conflated", snapshot=False, skipped=skipped))

@@ -81,7 +81,7 @@ class _Connection:
                     await self._read()
             except* _Gone:
                 pass  # the one way a connection ends
-            except* Exception as errors:
+            except* Exception as errors:  # noqa: BLE001 - the socket is ours: no HTTP answer can follow
                 _log.exception("a stream broke", exc_info=errors)
                 await self._ws.close(code=WSCloseCode.INTERNAL_ERROR)
             finally:

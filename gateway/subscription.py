@@ -32,6 +32,9 @@ class Stage(enum.Enum):
     GONE = enum.auto()
 
 
+_LIVE = Stage.LIVE
+
+
 class Subscription:
     """What one connection watches under one name."""
 
@@ -53,7 +56,10 @@ class Subscription:
 
     def push(self, event: Event) -> None:
         """From the hub."""
-        if self.stage is Stage.LIVE and self.wants(event.change):
+        change = event.change  # as `wants`, without the call: this is the hot path of whoever publishes
+        if self.stage is not _LIVE or change.queue.tenant != self.tenant:
+            return
+        if not self.floor or self._above_floor(change):
             self.session.put(self, event)
 
     def wants(self, change: Change) -> bool:

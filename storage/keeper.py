@@ -272,7 +272,7 @@ def _syncfs_is_safe() -> bool:
     if sys.platform != "linux":
         return False
     major, minor = os.uname().release.split(".")[:2]
-    return (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= (5, 8)
+    return (int(major), int(minor.split("-")[0].rstrip("+"))) >= (5, 8)
 
 
 def _sync(folder: str) -> None:

@@ -4,6 +4,7 @@ Promises: a heartbeat is one round trip; a sweep waits for open fenced writes, a
 (500 ms), then raises Unavailable: the caller ends the dead boot's sessions and sweeps again.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from actors.ports.leases import Beat, Peer
@@ -11,6 +12,8 @@ from storage.pool import Database
 from storage.sessions import NAME_PREFIX
 from storage.statements import statements
 
+END_S = 0.5
+END_STEPS = 50
 _SQL = statements("leases")
 
 
@@ -57,9 +60,16 @@ class PgLeaseStore:
         return {row["shard"]: row["epoch"] for row in rows}
 
     async def end_sessions(self, boots: Sequence[str]) -> int:
-        """See the port."""
+        """See the port. Waits for their end, at most END_S."""
+        names = [NAME_PREFIX + boot for boot in boots]
         async with self._db.leases.use() as connection:
-            return int(await connection.fetchval(_SQL["end_sessions"], [NAME_PREFIX + boot for boot in boots]))
+            ended = int(await connection.fetchval(_SQL["end_sessions"], names))
+            # Asked in short steps: the server's own wait (pg_terminate_backend with a time-out) takes 100 ms a session.
+            for _ in range(END_STEPS):
+                if not await connection.fetchval(_SQL["has_sessions"], names):
+                    break
+                await asyncio.sleep(END_S / END_STEPS)
+        return ended
 
     async def leave(self, boot: str) -> None:
         """See the port."""

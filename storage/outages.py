@@ -18,6 +18,8 @@ _FATAL_STATES = {"25006", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05"}
 _REFUSED_CLASSES = {"28", "3D"}
 """Wrong user or password; no such database."""
 _DATA_CLASSES = {"22", "23"}
+_BROKEN = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""asyncpg's own word for a connection that ended; the last one when it ends while a statement is about to be sent."""
 
 
 def is_data_fault(error: BaseException) -> bool:
@@ -32,14 +34,14 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state[:2] in _OUTAGE_CLASSES or state in _OUTAGE_STATES
-    return isinstance(error, OSError | asyncpg.InterfaceError) and not is_data_fault(error)
+    return isinstance(error, _BROKEN) and not is_data_fault(error)
 
 
 def keeps_session(error: BaseException) -> bool:
     """Whether the connection may be used again after `error` came out of a statement."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] != "08" and error.sqlstate not in _FATAL_STATES
-    return is_data_fault(error) or not isinstance(error, OSError | asyncpg.InterfaceError | BaseExceptionGroup)
+    return is_data_fault(error) or not isinstance(error, (*_BROKEN, BaseExceptionGroup))
 
 
 def as_unavailable(error: BaseException) -> Unavailable:

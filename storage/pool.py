@@ -82,7 +82,7 @@ class Line:
             yield connection
         except BaseException as error:
             if not isinstance(error, RingwheelError) and not keeps_session(error):
-                connection.terminate()
+                _cut(connection)
             if is_outage(error):
                 raise as_unavailable(error) from error
             raise
@@ -108,6 +108,14 @@ class Line:
         """Nobody tries to connect for a while: 50 ms, doubled each time, at most a second."""
         self._pause_s = min(max(self._pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         self._closed_until = asyncio.get_running_loop().time() + self._pause_s
+
+
+def _cut(connection: Connection) -> None:
+    try:
+        connection.terminate()
+    except asyncpg.InterfaceError:
+        # The server cut it first, and the pool has taken it back.
+        return
 
 
 INTAKE = Session("accepting", size=2, statement_ms=10_000, lock_ms=5_000)

@@ -55,21 +55,26 @@ WITH free AS MATERIALIZED (
      WHERE NOT EXISTS (SELECT FROM nodes n WHERE n.boot = s.owner_boot AND n.state <> 'dead')
        AND EXISTS (SELECT FROM nodes n WHERE n.boot = $1 AND n.state <> 'dead')
      ORDER BY s.shard
-       FOR UPDATE OF s
+       FOR NO KEY UPDATE OF s
 )
 UPDATE shards s SET owner_boot = $1, epoch = s.epoch + 1
   FROM free f WHERE s.shard = f.shard
 RETURNING s.shard, s.epoch;
 
 -- name: end_sessions
--- $1 names of sessions. Each is waited for at most 100 ms.
-SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, 100)) FROM pg_stat_activity
+-- $1 names of sessions.
+SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name = ANY ($1::text[]) AND pid <> pg_backend_pid();
+
+-- name: has_sessions
+-- $1 as above. A session is not seen any more once its transaction is rolled back and its locks are free.
+SELECT EXISTS (SELECT FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = ANY ($1::text[]) AND pid <> pg_backend_pid());
 
 -- name: release
 -- $1 boot. Waits for open fenced writes.
 WITH held AS MATERIALIZED (
-    SELECT shard FROM shards WHERE owner_boot = $1 ORDER BY shard FOR UPDATE
+    SELECT shard FROM shards WHERE owner_boot = $1 ORDER BY shard FOR NO KEY UPDATE
 )
 UPDATE shards s SET owner_boot = NULL, epoch = s.epoch + 1
   FROM held h WHERE s.shard = h.shard;

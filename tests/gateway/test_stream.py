@@ -83,6 +83,16 @@ async def test_a_database_that_is_away_is_told_and_waited_for() -> None:
         assert (await watcher.hear())["type"] == "snapshot"
 
 
+async def test_a_bug_ends_the_connection_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as world, world.watcher() as watcher:
+        world.tables.errors = [ZeroDivisionError("bug")]
+        await watcher.say("subscribe", "s", filter={"queue": "mail"})
+        message = await watcher.ws.receive()
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 1011)
+        await world.hub.until(lambda: world.hub.watchers == 0)
+    assert "a stream broke" in caplog.text
+
+
 async def test_many_subscriptions_and_unsubscribe() -> None:
     async with serving() as world, world.watcher() as watcher:
         for number in range(100):

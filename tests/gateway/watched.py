@@ -18,6 +18,7 @@ from actors.core.task import State, Task
 from actors.ports.reader import AttemptRow, TaskRow
 from gateway.context import GATEWAY, Gateway
 from gateway.hub import Feed, Hub, Topic
+from gateway.problems import Handler
 from gateway.session import Limits
 from gateway.stream import LIMITS, SUBPROTOCOL, stream
 
@@ -214,13 +215,18 @@ def make_world(kept: int = 1000) -> World:
 
 
 @asynccontextmanager
-async def serving(kept: int = 1000, **limits: Any) -> AsyncIterator[World]:
-    """The stream alone, on a real socket whose send buffer is small: a reader that stalls is soon felt."""
+async def serving(kept: int = 1000, rest: Handler | None = None, **limits: Any) -> AsyncIterator[World]:
+    """The stream on a real socket whose send buffer is small: a reader that stalls is soon felt.
+
+    `rest` answers every other path.
+    """
     world = make_world(kept)
     app = web.Application()
     app[GATEWAY] = world.gateway
     app[LIMITS] = Limits(**limits)
     app.router.add_get("/v1/stream", stream)
+    if rest is not None:
+        app.router.add_route("*", "/{rest:.*}", rest)
     runner = web.AppRunner(app, shutdown_timeout=5)
     await runner.setup()
     try:

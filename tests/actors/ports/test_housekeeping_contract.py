@@ -22,11 +22,11 @@ async def test_partitions_may_be_made_twice_and_at_once(world: World, stores: St
     other = await world.process("boot-b")
     async with asyncio.TaskGroup() as group:
         for home in [stores, other] * 2:
-            group.create_task(home.housekeeping.make_partitions(FAR_DAY, FAR_DAY + 2))
-    await stores.housekeeping.make_partitions(FAR_DAY + 1, FAR_DAY + 4)
-    dropped = await stores.housekeeping.drop_partitions(FAR_DAY + 5)
+            group.create_task(home.housekeeping.make_partitions(FAR_DAY, FAR_DAY + 11))
+    await stores.housekeeping.make_partitions(FAR_DAY + 10, FAR_DAY + 13)
+    dropped = await stores.housekeeping.drop_partitions(FAR_DAY + 14)
     assert len(dropped) == len(set(dropped))
-    assert await stores.housekeeping.drop_partitions(FAR_DAY + 5) == []
+    assert await stores.housekeeping.drop_partitions(FAR_DAY + 14) == []
 
 
 async def test_two_that_drop_at_once_do_no_harm(world: World, stores: Stores) -> None:

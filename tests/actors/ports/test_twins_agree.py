@@ -2,8 +2,9 @@
 
 from hypothesis import HealthCheck, given, settings
 
+from tests.actors.ports.draws import STEPS
 from tests.actors.ports.postgres_world import open_postgres_world
-from tests.actors.ports.steps import BOOTS, NUMBERS, QUEUES, SHARDS, STEPS, Guards, Side, Step
+from tests.actors.ports.steps import BOOTS, NUMBERS, QUEUES, SHARDS, Guards, Side, Step
 from tests.actors.ports.worlds import MemoryWorld, World, own_all
 from tests.support.builders import T0_DAY, keyed
 

@@ -1,0 +1,44 @@
+"""The command line, `ringwheel`: servers (`dev`, `serve`, `migrate`) and a client (`submit`, `get`, `list`, ...).
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 conflict, 5 the service can't be reached.
+Promises: `--help` costs little more than click itself; a command loads what it needs when it runs.
+`NO_COLOR` and pipes are honoured; with `--json` standard output carries JSON and nothing else.
+"""
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "dev": "servers",
+    "serve": "servers",
+    "migrate": "servers",
+    "submit": "submit",
+    "get": "tasks",
+    "list": "tasks",
+    "cancel": "tasks",
+    "watch": "watch",
+}
+"""Command -> module of this package that holds it."""
+
+
+class _Commands(click.Group):
+    """Loads the module of a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"gateway.cli.{COMMANDS[cmd_name]}"), f"{cmd_name}_command")
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ringwheel", message="%(prog)s %(version)s")
+def main() -> None:
+    """Schedule tasks, durably and on time.
+
+    Start with `ringwheel dev`, then, in another terminal, `ringwheel submit --help`.
+    """

@@ -1,0 +1,77 @@
+"""How a command ends: its exit code, and the words on standard error that explain it."""
+
+import enum
+import json
+from collections.abc import Coroutine
+from typing import Any
+
+import click
+
+
+class Exit(enum.IntEnum):
+    """Exit codes; 2 is click's own for wrong usage."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    CONFLICT = 4
+    UNREACHABLE = 5
+
+
+_BY_STATUS = {404: Exit.NOT_FOUND, 409: Exit.CONFLICT, 502: Exit.UNREACHABLE, 503: Exit.UNREACHABLE}
+
+
+class Refused(Exception):
+    """The service answered with a problem (RFC 9457)."""
+
+    def __init__(self, status: int, problem: dict[str, Any], retry_after_s: float = 1.0) -> None:
+        super().__init__(problem.get("detail"))
+        self.status = status
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+
+    @property
+    def code(self) -> Exit:
+        """The exit code that fits."""
+        return _BY_STATUS.get(self.status, Exit.FAILED)
+
+
+class Unreachable(Exception):
+    """No answer came: what was asked for may or may not have happened."""
+
+
+def carry_out(work: Coroutine[Any, Any, Exit], as_json: bool) -> None:
+    """Run a client command to its end, and end the process's command with its exit code."""
+    import asyncio
+
+    try:
+        code = asyncio.run(work)
+    except Refused as error:
+        show_problem(error.problem, as_json)
+        code = error.code
+    except Unreachable as error:
+        show_problem({"title": "The service can't be reached", "detail": str(error)}, as_json)
+        code = Exit.UNREACHABLE
+    click.get_current_context().exit(code)
+
+
+def show_problem(problem: dict[str, Any], as_json: bool) -> None:
+    """A problem on standard error: one line, and one for each field at fault."""
+    if as_json:
+        click.echo(json.dumps(problem), err=True)
+        return
+    click.echo(click.style("error: ", fg="red", bold=True) + printable(words_of(problem)), err=True)
+    for error in problem.get("errors", []):
+        if error.get("pointer"):
+            click.echo(f"  {printable(error['pointer'])}: {printable(error.get('detail', ''))}", err=True)
+
+
+def words_of(problem: dict[str, Any]) -> str:
+    """A problem in one line."""
+    return ": ".join(str(problem[name]) for name in ("title", "detail") if problem.get(name)) or "unknown"
+
+
+def printable(text: object) -> str:
+    """Text from elsewhere, without what could steer a terminal."""
+    return "".join(char if char.isprintable() else "�" for char in str(text))

@@ -1,0 +1,109 @@
+"""Following live status: one stream, reconnected where it broke off, and what it has told so far."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any
+
+import aiohttp
+import orjson
+
+from gateway.cli.api import Api
+from gateway.cli.exits import Refused, Unreachable
+
+ENDED = frozenset({"succeeded", "dead", "expired", "cancelled"})
+RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Pauses between tries to reconnect; then it is given up."""
+MOST_TASKS = 10_000
+"""Tasks that are remembered; the oldest ended ones are let go first."""
+
+Wanted = dict[str, str]
+Message = dict[str, Any]
+
+
+async def follow(api: Api, wanted: Sequence[Wanted]) -> AsyncGenerator[Message, None]:
+    """Every message about what is wanted, subscription i named `str(i)`; goes on by cursor after a broken connection.
+
+    Raises Refused (the service refuses a subscription) or Unreachable.
+    """
+    cursors: dict[str, str] = {}
+    ws = await api.stream()
+    while True:
+        try:
+            await _subscribe(ws, wanted, cursors)
+            async for message in _messages(ws):
+                if "cursor" in message:
+                    cursors[message["sub"]] = message["cursor"]
+                yield message
+        except ConnectionError:
+            pass  # it was lost while we spoke: the same as when it ends
+        finally:
+            await ws.close()
+        ws = await _reconnect(api)
+
+
+async def _subscribe(ws: aiohttp.ClientWebSocketResponse, wanted: Sequence[Wanted], cursors: dict[str, str]) -> None:
+    for place, one in enumerate(wanted):
+        sub = str(place)
+        cursor = {"from": cursors[sub]} if sub in cursors else {}
+        await ws.send_bytes(orjson.dumps({"type": "subscribe", "sub": sub, "filter": one} | cursor))
+
+
+async def _messages(ws: aiohttp.ClientWebSocketResponse) -> AsyncIterator[Message]:
+    async for frame in ws:
+        if frame.type is not aiohttp.WSMsgType.TEXT:
+            return
+        message: Message = orjson.loads(frame.data)
+        if message["type"] == "error" and message.get("problem") != "unavailable":
+            raise Refused(422, message)
+        yield message
+
+
+async def _reconnect(api: Api) -> aiohttp.ClientWebSocketResponse:
+    for pause_s in RECONNECT_S:
+        await asyncio.sleep(pause_s)
+        try:
+            return await api.stream()
+        except Unreachable as error:
+            lost = error
+    raise lost
+
+
+class Seen:
+    """What a stream has told so far."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Message] = {}
+        self.shown: set[str] = set()
+        """Subscriptions whose snapshot came."""
+        self.note = ""
+        """What was not told: the last gap or error."""
+
+    def take(self, message: Message) -> list[Message]:
+        """Tasks that this message tells something new of."""
+        match message["type"]:
+            case "snapshot":
+                self.shown.add(message["sub"])
+                if message["truncated"]:
+                    self.note = "more tasks than are shown"
+                return [task for task in message["tasks"] if self._learn(task)]
+            case "event":
+                return [message["task"]] if self._learn(message["task"]) else []
+            case "gap":
+                self.note = f"some changes were not told ({message['reason']})"
+            case "error":
+                self.note = message["detail"]
+        return []
+
+    def _learn(self, task: Message) -> bool:
+        known = self.tasks.pop(task["id"], None)
+        if known is not None and known["version"] >= task["version"]:
+            self.tasks[task["id"]] = known
+            return False
+        self.tasks[task["id"]] = task
+        if len(self.tasks) > MOST_TASKS:
+            self._forget()
+        return True
+
+    def _forget(self) -> None:
+        ended = (task_id for task_id, task in self.tasks.items() if task["state"] in ENDED)
+        del self.tasks[next(ended, next(iter(self.tasks)))]

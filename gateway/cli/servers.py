@@ -1,0 +1,149 @@
+"""`dev`, `serve` and `migrate`: flags and environment to settings, then to the composition root."""
+
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli.exits import Exit, show_problem
+from gateway.cli.options import database_option
+from gateway.settings import GRACE_S, LOOPBACK, POOL_SIZE, PORT, DevSettings, ServeSettings
+
+_PORT = click.IntRange(0, 65_535)
+
+
+def _data_home() -> Path:
+    """Where a user's programs keep their data (XDG Base Directory Specification)."""
+    home = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "ringwheel"
+
+
+def _networks(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    from ipaddress import ip_network
+
+    for text in value:
+        try:
+            ip_network(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+    return value
+
+
+@click.command()
+@click.option("--port", type=_PORT, default=PORT, show_default=True, envvar="RINGWHEEL_PORT", help="0 = any free one.")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=_data_home,
+    envvar="RINGWHEEL_DATA",
+    show_envvar=True,
+    help="Folder of the database.  [default: ~/.local/share/ringwheel]",
+)
+@click.option("--no-demo", is_flag=True, help="Without the demo.")
+def dev_command(port: int, data: Path, no_demo: bool) -> None:
+    """Run the service on a PostgreSQL of its own, for development."""
+    _run("dev", DevSettings(data=data, port=port, demo=not no_demo))
+
+
+@click.command()
+@database_option
+@click.option("--bind", default=LOOPBACK, show_default=True, envvar="RINGWHEEL_BIND", help="Address to listen on.")
+@click.option("--port", type=_PORT, default=PORT, show_default=True, envvar="RINGWHEEL_PORT", help="0 = any free one.")
+@click.option("--advertise", envvar="RINGWHEEL_ADVERTISE", help="host:port under which other nodes reach this one.")
+@click.option("--name", envvar="RINGWHEEL_NAME", help="Stable name of this node.  [default: host name and port]")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0, 3600),
+    default=GRACE_S,
+    show_default=True,
+    envvar="RINGWHEEL_GRACE",
+    help="Seconds that running attempts may take to end after SIGTERM.",
+)
+@click.option(
+    "--allow-target",
+    multiple=True,
+    envvar="RINGWHEEL_ALLOW_TARGETS",
+    callback=_networks,
+    metavar="CIDR",
+    help="A private network that webhooks may reach; may be repeated.",
+)
+@click.option(
+    "--pool-size",
+    type=click.IntRange(3, 100),
+    default=POOL_SIZE,
+    show_default=True,
+    envvar="RINGWHEEL_POOL_SIZE",
+    help="Database connections.",
+)
+def serve_command(
+    database_url: str,
+    bind: str,
+    port: int,
+    advertise: str | None,
+    name: str | None,
+    grace: float,
+    allow_target: tuple[str, ...],
+    pool_size: int,
+) -> None:
+    """Run a node on a PostgreSQL that is there already."""
+    settings = ServeSettings(
+        database_url=database_url,
+        bind=bind,
+        port=port,
+        advertise=advertise,
+        name=name,
+        grace_s=grace,
+        allow_targets=allow_target,
+        pool_size=pool_size,
+    )
+    _run("serve", settings)
+
+
+@click.command()
+@database_option
+def migrate_command(database_url: str) -> None:
+    """Bring the database's schema up to date."""
+    from storage.migrations import migrate
+
+    applied: list[str] = _answer(lambda: migrate(database_url))
+    for name in applied:
+        click.echo(f"applied {name}")
+    if not applied:
+        click.echo("up to date")
+
+
+def _run(entry: str, settings: ServeSettings | DevSettings) -> None:
+    from importlib import import_module
+
+    root = import_module("gateway.__main__")
+    _answer(lambda: getattr(root, entry)(settings))
+
+
+def _answer(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """What `work` answers; what it refuses ends the process with words and an exit code."""
+    import uvloop
+
+    from actors.core.errors import Misconfigured, Unavailable
+
+    refusals: list[tuple[Exit, str, BaseExceptionGroup[BaseException]]] = []
+    answer = None
+    try:
+        answer = uvloop.run(work())
+    except* Misconfigured as group:
+        refusals.append((Exit.USAGE, "Can't run like this", group))
+    except* Unavailable as group:
+        refusals.append((Exit.UNREACHABLE, "Not available", group))
+    for code, title, errors in refusals:
+        for error in _leaves(errors):
+            show_problem({"title": title, "detail": str(error)}, as_json=False)
+        click.get_current_context().exit(code)
+    return answer
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves

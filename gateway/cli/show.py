@@ -1,0 +1,84 @@
+"""Tasks on a terminal, or as JSON."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.cli.exits import printable
+
+COLOURS = {
+    "scheduled": "cyan",
+    "running": "yellow",
+    "succeeded": "green",
+    "dead": "red",
+    "expired": "magenta",
+    "cancelled": "dim",
+}
+PIPE_COLUMNS = 250
+"""Width of what goes into a file or a pipe: nothing is cut there."""
+
+
+def console() -> Console:
+    """Standard output."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+
+
+def show_json(value: object) -> None:
+    """One line of JSON."""
+    click.echo(orjson.dumps(value))
+
+
+def show_task(task: dict[str, Any]) -> None:
+    """All that is known of one task."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in task.items():
+        if value not in (None, {}, []):
+            grid.add_row(Text(name, style="bold"), _state(value) if name == "state" else text_of(value))
+    console().print(grid)
+
+
+def task_table(tasks: Iterable[dict[str, Any]], title: str | None = None) -> Table:
+    """Tasks in columns."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("id", "queue", "state", "attempt", "schedule_time", "late ms", "last attempt"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis" if name == "last attempt" else "fold")
+    for task in tasks:
+        table.add_row(
+            text_of(task["id"]),
+            text_of(task["queue"]),
+            _state(task["state"]),
+            text_of(task["attempt"]),
+            text_of(task["schedule_time"]),
+            text_of("" if task["lateness_ms"] is None else task["lateness_ms"]),
+            text_of(_last(task.get("last_attempt"))),
+        )
+    return table
+
+
+def line_of(task: dict[str, Any]) -> str:
+    """One change of a task in one line."""
+    words = [task["time"], task["id"], task["state"], f"attempt {task['attempt']}", _last(task["last_attempt"])]
+    return printable("  ".join(word for word in words if word))
+
+
+def text_of(value: object) -> Text:
+    """A value of the service as plain text: no markup, nothing that could steer a terminal."""
+    if isinstance(value, dict | list):
+        return Text(printable(orjson.dumps(value).decode()))
+    return Text(printable(value))
+
+
+def _state(state: object) -> Text:
+    return Text(printable(state), style=COLOURS.get(str(state), ""))
+
+
+def _last(attempt: dict[str, Any] | None) -> str:
+    if attempt is None:
+        return ""
+    return " ".join(str(part) for part in (attempt.get("status"), attempt.get("error")) if part is not None)

@@ -1,0 +1,121 @@
+"""`submit`: one task from options, or many from a file of JSON lines."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli.exits import Exit, carry_out
+from gateway.cli.options import client_options
+
+ALONE = ("target", "payload", "delay", "at", "queue", "label", "wait")
+"""What describes one task, and so does not go with --ndjson."""
+
+
+def _labels(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in value]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise click.BadParameter("expected name=value")
+    return {name: text for name, _, text in pairs}
+
+
+def _payload(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bytes | None:
+    """JSON as it came: text, the content of @file, or standard input (-)."""
+    import orjson
+
+    if value is None:
+        return None
+    try:
+        if value == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            data = Path(value[1:]).read_bytes() if value.startswith("@") else value.encode()
+        orjson.loads(data)
+    except (OSError, UnicodeError) as error:
+        raise click.BadParameter(str(error)) from error
+    except orjson.JSONDecodeError as error:
+        raise click.BadParameter(f"not JSON: {error}") from error
+    return data
+
+
+@click.command()
+@click.argument("target", metavar="[TARGET]", required=False)
+@click.option("--payload", callback=_payload, metavar="JSON|@FILE|-", help="What the task carries.")
+@click.option("--delay", metavar="DURATION", help='When: seconds, or text like "1h30m".')
+@click.option("--at", metavar="TIME", help="When: an RFC 3339 time like 2027-01-31T09:00:00Z.")
+@click.option("--queue", help="Queue; made on first use.  [default: default]")
+@click.option("--key", help="Idempotency key: the same key and task again answer the task that is there.")
+@click.option("--label", multiple=True, callback=_labels, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--wait", is_flag=True, help="Follow it until it ends; exit code 1 unless it succeeded.")
+@click.option(
+    "--ndjson",
+    type=click.File("rb"),
+    metavar="FILE|-",
+    help="Submit each line, a task as JSON, in batches; with --key the whole file can be submitted again safely.",
+)
+@client_options
+@click.pass_context
+def submit_command(
+    ctx: click.Context,
+    target: str | None,
+    payload: bytes | None,
+    delay: str | None,
+    at: str | None,
+    queue: str | None,
+    key: str | None,
+    label: dict[str, str],
+    wait: bool,
+    ndjson: Any,
+    url: str,
+    as_json: bool,
+) -> None:
+    """Submit a task that calls TARGET, a URL; without one it waits for a worker."""
+    if ndjson is not None:
+        given = [name for name in ALONE if ctx.params[name]]
+        if given:
+            raise click.UsageError(f"--ndjson does not go with {', '.join(given)}: write it into the lines")
+        carry_out(_submit_lines(url, ndjson, key, as_json), as_json)
+        return
+    if delay is not None and at is not None:
+        raise click.UsageError("--delay or --at, not both")
+    task: dict[str, Any] = {"http": {"url": target}} if target else {}
+    task |= {"queue": queue} if queue is not None else {}
+    task |= {"labels": label} if label else {}
+    task |= {"schedule_time": at} if at is not None else {}
+    task |= {"delay": _duration(delay)} if delay is not None else {}
+    carry_out(_submit(url, task, payload, key, wait, as_json), as_json)
+
+
+def _duration(text: str) -> float | str:
+    """A plain number is seconds."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+async def _submit(
+    url: str, task: dict[str, Any], payload: bytes | None, key: str | None, wait: bool, as_json: bool
+) -> Exit:
+    import orjson
+
+    from gateway.cli.api import connected
+    from gateway.cli.show import show_json, show_task
+    from gateway.cli.watch import watch_to_end
+
+    if payload is not None:
+        task |= {"payload": orjson.Fragment(payload)}
+    async with connected(url) as api:
+        accepted = await api.post("/v1/tasks", orjson.dumps(task), key=key)
+        (show_json if as_json else show_task)(accepted)
+        return await watch_to_end(api, [{"id": accepted["id"]}], as_json) if wait else Exit.OK
+
+
+async def _submit_lines(url: str, lines: Any, key: str | None, as_json: bool) -> Exit:
+    from gateway.cli.api import connected
+    from gateway.cli.bulk import Bulk
+
+    async with connected(url) as api:
+        return await Bulk(api, key, as_json).submit(lines)

@@ -1,0 +1,230 @@
+"""Client commands as real processes against a service that answers as told."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import struct
+import termios
+
+import orjson
+
+from actors.core.task import State
+from tests.gateway.cli.double import a_problem, a_task, double
+from tests.gateway.watched import a_change, a_row, id_of
+
+
+async def test_submit_sends_what_the_options_say() -> None:
+    async with double() as service:
+        service.answer(a_task(), 201)
+        words = ["submit", "https://sink.test/hook", "--queue", "mail", "--delay", "1.5", "--key", "k 1"]
+        done = await service.run(*words, "--label", "team=blue", "--label", "x=a=b", "--payload", '{"n": 1.10}')
+        assert done.code == 0
+        assert id_of(1) in done.out
+        (asked,) = service.asked
+        assert asked.line == "POST /v1/tasks"
+        assert asked.headers["Idempotency-Key"] == "k 1"
+        assert b'"payload":{"n": 1.10}' in asked.body, "as it came"
+        assert b'"labels":{"team":"blue","x":"a=b"}' in asked.body
+        assert b'"delay":1.5' in asked.body
+        assert b'"http":{"url":"https://sink.test/hook"}' in asked.body
+
+
+async def test_submit_reads_standard_input_and_writes_json() -> None:
+    async with double() as service:
+        service.answer(a_task(), 201)
+        done = await service.run("submit", "--payload", "-", "--at", "2027-01-01T00:00:00Z", "--json", stdin=b"[1,2]")
+        assert done.code == 0
+        assert done.json == [a_task()]
+        assert orjson.loads(service.asked[0].body) == {"payload": [1, 2], "schedule_time": "2027-01-01T00:00:00Z"}
+
+
+async def test_a_refusal_names_the_fields() -> None:
+    async with double() as service:
+        problem = a_problem(422, "The request breaks the contract", "no such \x1b[31munit", "/delay")
+        service.answer(problem, 422)
+        service.answer(problem, 422)
+        done = await service.run("submit", "--delay", "1parsec")
+        assert (done.code, done.out) == (1, "")
+        assert done.err == (
+            "error: The request breaks the contract: no such �[31munit\n  /delay: no such �[31munit\n"
+        )  # fmt: skip
+        done = await service.run("submit", "--delay", "1parsec", "--json")
+        assert (done.code, done.out) == (1, "")
+        assert orjson.loads(done.err) == problem
+
+
+async def test_submit_and_wait() -> None:
+    async with double() as service:
+        hub, tables = service.world.hub, service.world.tables
+        for state, code in ((State.SUCCEEDED, 0), (State.DEAD, 1)):
+            tables.put(a_row(1, 0))
+            service.answer(a_task(), 201)
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(service.run("submit", "http://x", "--wait"))
+                await hub.until(lambda: hub.feeds(id_of(1)) == 1)
+                hub.publish([a_change(1, 1), a_change(1, 2, state, status=200)])
+            done = running.result()
+            assert done.code == code
+            assert [line.split()[2] for line in done.out.splitlines()[-3:]] == ["scheduled", "running", state.value]
+            await hub.until(lambda: hub.watchers == 0)
+
+
+async def test_get() -> None:
+    async with double() as service:
+        service.answer(a_task(labels={"a": "[red]b"}) | {"payload": {"n": 1}})
+        service.answer({"attempts": [{"attempt": 1}]})
+        done = await service.run("get", id_of(1), "--full", "--attempts")
+        assert done.code == 0
+        assert '{"a":"[red]b"}' in done.out
+        assert [asked.line for asked in service.asked] == [
+            f"GET /v1/tasks/{id_of(1)}?view=full",
+            f"GET /v1/tasks/{id_of(1)}/attempts",
+        ]
+
+
+async def test_exit_codes() -> None:
+    async with double() as service:
+        for status, code in ((404, 3), (409, 4), (422, 1), (500, 1), (503, 5)):
+            service.answer(a_problem(status, "No", "not so"), status)
+            done = await service.run("get", "a/b?c")
+            assert (done.code, done.err) == (code, "error: No: not so\n")
+        assert service.asked[0].line == "GET /v1/tasks/a%2Fb%3Fc"
+
+
+async def test_what_is_no_service_of_ours() -> None:
+    async with double() as service:
+        service.answer([], 200)  # type: ignore[arg-type]
+        done = await service.run("get", "x")
+        assert (done.code, done.err) == (1, "error: Unexpected answer: 200 OK\n")
+
+
+async def test_list_pages() -> None:
+    async with double() as service:
+        service.answer({"tasks": [a_task(n) for n in range(500)], "next_cursor": "c1"})
+        service.answer({"tasks": [a_task(n) for n in range(500, 600)], "next_cursor": "c2"})
+        done = await service.run("list", "--queue", "mail", "--state", "dead", "--state", "running", "--limit", "600")
+        assert done.code == 0
+        assert len(done.out.splitlines()) == 601
+        assert done.err == "there are more: raise --limit\n"
+        assert [asked.line for asked in service.asked] == [
+            "GET /v1/tasks?queue=mail&state=dead,running&limit=500",
+            "GET /v1/tasks?queue=mail&state=dead,running&limit=100&cursor=c1",
+        ]
+
+
+async def test_list_as_json_lines() -> None:
+    async with double() as service:
+        service.answer({"tasks": [a_task(1), a_task(2)], "next_cursor": None})
+        assert (await service.run("list", "--json")).json == [a_task(1), a_task(2)]
+
+
+async def test_cancel_goes_on_after_a_refusal() -> None:
+    async with double() as service:
+        service.answer(a_problem(409, "Not possible", "a task that is running can't cancel"), 409)
+        service.answer(a_task(2, "cancelled"))
+        done = await service.run("cancel", id_of(1), id_of(2))
+        assert done.code == 4
+        assert done.err == f"error: Not possible: {id_of(1)}: a task that is running can't cancel\n"
+        assert "cancelled" in done.out
+
+
+async def test_watch_ends_with_the_tasks() -> None:
+    async with double() as service:
+        service.world.tables.put(a_row(1, 3, State.SUCCEEDED), a_row(2, 1))
+        hub = service.world.hub
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(service.run("watch", id_of(1), id_of(2).upper(), "--json"))
+            await hub.until(lambda: hub.feeds(id_of(2)) == 1)
+            hub.publish([a_change(2, 4, State.SUCCEEDED)])
+        done = running.result()
+        assert done.code == 0
+        assert [message["type"] for message in done.json] == ["snapshot", "snapshot", "event"]
+
+
+async def test_watch_an_unknown_task_is_3() -> None:
+    async with double() as service:
+        done = await service.run("watch", id_of(9))
+        assert done.code == 3
+        assert id_of(9) in done.err
+        assert (await service.run("watch", "nonsense")).code == 1
+
+
+async def test_watch_a_queue_until_interrupted() -> None:
+    async with double() as service:
+        hub = service.world.hub
+        process = await service.start("watch", "--queue", "mail")
+        assert process.stdout is not None
+        await hub.until(lambda: hub.feeds() == 1)
+        hub.publish([a_change(7, 1, status=503, error="busy")])
+        line = await process.stdout.readline()
+        assert line.decode().split()[1:] == [id_of(7), "running", "attempt", "1", "503", "busy"]
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+        assert process.returncode == 0
+
+
+async def test_watch_on_a_terminal_is_a_live_table() -> None:
+    async with double() as service:
+        hub = service.world.hub
+        service.world.tables.put(a_row(1, 1))
+        screen, terminal = os.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 160, 0, 0))
+        process = await service.start("watch", id_of(1), terminal=terminal)
+        os.close(terminal)
+        try:
+            await hub.until(lambda: hub.feeds(id_of(1)) == 1)
+            hub.publish([a_change(1, 4, State.DEAD, status=503, error="busy")])
+            drawn = await asyncio.to_thread(all_of, screen)
+        finally:
+            os.close(screen)
+        assert await process.wait() == 1
+        assert "1 dead" in drawn
+        assert "503 busy" in drawn
+
+
+def all_of(screen: int) -> str:
+    """What a terminal was sent until its last writer closed it."""
+    drawn = b""
+    while True:
+        try:
+            data = os.read(screen, 65_536)
+        except OSError:
+            return drawn.decode()
+        drawn += data
+
+
+async def test_ndjson_explains_refused_lines() -> None:
+    async with double() as service:
+        problem = a_problem(422, "The request breaks the contract", "expected `str`", "/queue")
+        service.answer({"results": [{"id": id_of(1), "state": "scheduled"}, {"problem": problem}]})
+        done = await service.run("submit", "--ndjson", "-", stdin=b'{"queue":"a"}\n\n  {"queue":1}\n')
+        assert done.code == 1
+        assert done.out == "1 accepted, 1 refused\n"
+        assert done.err == "line 3 (/queue): The request breaks the contract: expected `str`\n"
+        (asked,) = service.asked
+        assert asked.line == "POST /v1/tasks:batch"
+        assert asked.headers["Content-Type"] == "application/x-ndjson"
+        assert asked.body == b'{"queue":"a"}\n{"queue":1}'
+
+
+async def test_ndjson_sends_batches_under_their_own_keys_and_insists() -> None:
+    async with double() as service:
+        accepted = {"id": id_of(1), "state": "scheduled"}
+        service.answer(a_problem(429, "Too much", "wait"), 429)
+        service.answer(a_problem(503, "Not available", "unknown"), 503)
+        service.answer({"results": [accepted] * 1000})
+        service.answer({"results": [accepted] * 500})
+        done = await service.run("submit", "--ndjson", "-", "--key", "import-7", "--json", stdin=b"{}\n" * 1500)
+        assert (done.code, done.json) == (0, [{"accepted": 1500, "refused": 0}])
+        keys = [asked.headers["Idempotency-Key"] for asked in service.asked]
+        assert keys == ["import-7/0", "import-7/0", "import-7/0", "import-7/1"]
+
+
+async def test_ndjson_without_a_key_never_repeats_what_may_have_happened() -> None:
+    async with double() as service:
+        service.answer(a_problem(503, "Not available", "unknown"), 503)
+        done = await service.run("submit", "--ndjson", "-", stdin=b"{}\n")
+        assert done.code == 5
+        assert done.out == "0 accepted, 0 refused\n"
+        assert len(service.asked) == 1

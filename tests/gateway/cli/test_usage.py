@@ -1,0 +1,174 @@
+"""What is checked before anything is asked: options, settings, exit codes; and what `--help` costs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from actors.core.errors import Misconfigured, Unavailable
+from gateway.cli import COMMANDS, main
+from gateway.settings import DevSettings, ServeSettings
+from tests.gateway.cli.double import ROOT
+
+
+def run(*words: str, **env: str) -> Result:
+    return CliRunner(env={"RINGWHEEL_URL": None, "RINGWHEEL_DATABASE_URL": None, **env}).invoke(main, words)
+
+
+class Root:
+    """Stands in for the composition root: keeps the settings, ends as told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.settings: Any = None
+        self.error: Exception | None = None
+        monkeypatch.setitem(sys.modules, "gateway.__main__", self)
+
+    async def serve(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        if self.error is not None:
+            raise self.error
+
+    async def dev(self, settings: DevSettings) -> None:
+        self.settings = settings
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Root:
+    return Root(monkeypatch)
+
+
+def test_help_names_every_command() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.output
+        assert run(name, "--help").exit_code == 0
+
+
+def test_version() -> None:
+    assert run("--version").output.startswith("main ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fly"],
+        ["serve"],
+        ["serve", "--database-url", "postgresql://x", "--port", "99999"],
+        ["serve", "--database-url", "postgresql://x", "--allow-target", "10.0.0.0/99"],
+        ["submit", "--payload", "{"],
+        ["submit", "--payload", "@/nowhere/at/all"],
+        ["submit", "--label", "team"],
+        ["submit", "--delay", "1", "--at", "2027-01-01T00:00:00Z"],
+        ["submit", "http://x", "--ndjson", "-"],
+        ["get"],
+        ["get", "x", "--url", "localhost:7070"],
+        ["list", "--state", "tired"],
+        ["watch"],
+        ["watch", "x", "--queue", "mail"],
+        ["watch", *(str(number) for number in range(101))],
+        ["cancel"],
+    ],
+)
+def test_wrong_usage_is_2(words: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Error:" in result.output or "Usage:" in result.output
+
+
+def test_serve_takes_flags(root: Root) -> None:
+    words = "serve --database-url postgresql://db --bind 0.0.0.0 --port 80 --advertise a:80 --name n1 --grace 3"
+    assert run(*words.split(), "--allow-target", "10.0.0.0/8", "--pool-size", "9").exit_code == 0
+    assert root.settings == ServeSettings(
+        database_url="postgresql://db",
+        bind="0.0.0.0",
+        port=80,
+        advertise="a:80",
+        name="n1",
+        grace_s=3.0,
+        allow_targets=("10.0.0.0/8",),
+        pool_size=9,
+    )
+
+
+def test_serve_takes_the_environment(root: Root) -> None:
+    assert run("serve", RINGWHEEL_DATABASE_URL="postgresql://db", RINGWHEEL_ALLOW_TARGETS="::1/128").exit_code == 0
+    assert root.settings == ServeSettings(database_url="postgresql://db", allow_targets=("::1/128",))
+
+
+def test_dev_settings(root: Root, tmp_path: Path) -> None:
+    assert run("dev", "--data", str(tmp_path), "--port", "0", "--no-demo").exit_code == 0
+    assert root.settings == DevSettings(data=tmp_path, port=0, demo=False)
+    assert run("dev", XDG_DATA_HOME=str(tmp_path)).exit_code == 0
+    assert root.settings == DevSettings(data=tmp_path / "ringwheel")
+    served = root.settings.serve("postgresql://db")
+    assert (served.database_url, served.port, served.bind) == ("postgresql://db", 7070, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Misconfigured("set RINGWHEEL_X"), 2),
+        (ExceptionGroup("children", [ExceptionGroup("more", [Misconfigured("set RINGWHEEL_X")])]), 2),
+        (Unavailable("set RINGWHEEL_X"), 5),
+    ],
+)
+def test_a_server_that_cannot_run_says_why(root: Root, error: Exception, code: int) -> None:
+    root.error = error
+    result = run("serve", "--database-url", "postgresql://db")
+    assert result.exit_code == code
+    assert "set RINGWHEEL_X" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_migrate(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied = [["0001_tasks", "0002_more"], []]
+
+    async def migrate(dsn: str) -> list[str]:
+        assert dsn == "postgresql://db"
+        return applied.pop(0)
+
+    monkeypatch.setattr("storage.migrations.migrate", migrate)
+    words = ("migrate", "--database-url", "postgresql://db")
+    assert run(*words).output == "applied 0001_tasks\napplied 0002_more\n"
+    assert run(*words).output == "up to date\n"
+
+
+def test_a_service_that_is_not_there_is_5() -> None:
+    result = run("get", "x", "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 5
+    assert "can't be reached" in result.output
+
+
+HEAVY = {"aiohttp", "asyncio", "rich", "uvloop", "asyncpg", "orjson", "msgspec", "prometheus_client", "structlog"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = f"""
+import sys
+from gateway.cli import main
+main(["--help"], standalone_mode=False)
+print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)
+"""
+    assert _python(program).stderr.strip() == "[]"
+
+
+def test_help_costs_little_more_than_click() -> None:
+    bare = min(_cpu_s("import click") for _ in range(5))
+    ours = min(_cpu_s("from gateway.cli import main; main(['--help'], standalone_mode=False)") for _ in range(5))
+    assert ours < 4 * bare
+
+
+def _python(program: str) -> subprocess.CompletedProcess[str]:
+    env = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+
+
+def _cpu_s(program: str) -> float:
+    """Processor time of a process: what else the machine does matters less."""
+    clock = "import time, sys; sys.stderr.write(str(time.process_time()))"
+    return float(_python(f"{program}\n{clock}").stderr)

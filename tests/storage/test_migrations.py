@@ -1,0 +1,69 @@
+"""The schema and how it comes into a database."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from actors.core.errors import Misconfigured, Unavailable
+from storage.migrations import VERSION, check_version, known, migrate
+from storage.pool import Database
+
+
+async def test_each_is_applied_once(empty_database_url: str) -> None:
+    assert await migrate(empty_database_url) == [migration.name for migration in known()]
+    assert await migrate(empty_database_url) == []
+
+
+async def test_many_processes_may_migrate_at_once(empty_database_url: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(migrate(empty_database_url)) for _ in range(5)]
+    assert sorted(name for run in runs for name in run.result()) == sorted(migration.name for migration in known())
+
+
+def test_versions_count_up_from_one() -> None:
+    assert [migration.version for migration in known()] == list(range(1, VERSION + 1))
+
+
+async def test_a_schema_that_needs_a_newer_program_is_refused(database_url: str, session: asyncpg.Connection) -> None:
+    await session.execute("UPDATE cluster SET schema_version = $1, needs_program = $1", VERSION + 1)
+    with pytest.raises(Misconfigured, match="newer than this program"):
+        await migrate(database_url)
+    with pytest.raises(Misconfigured, match="newer than this program"):
+        async with Database(database_url, "boot-c"):
+            pass
+
+
+async def test_the_next_schema_is_fine_for_this_program(database_url: str, session: asyncpg.Connection) -> None:
+    await session.execute("UPDATE cluster SET schema_version = $1", VERSION + 1)
+    assert await migrate(database_url) == []
+    async with Database(database_url, "boot-c") as db:
+        assert db.shards == 256
+
+
+async def test_an_older_schema_is_refused_at_the_start(session: asyncpg.Connection) -> None:
+    await session.execute("UPDATE cluster SET schema_version = $1", VERSION - 1)
+    with pytest.raises(Misconfigured, match="ringwheel migrate"):
+        await check_version(session)
+
+
+async def test_a_lost_cluster_row_is_refused(session: asyncpg.Connection) -> None:
+    await session.execute("DELETE FROM cluster")
+    with pytest.raises(Misconfigured, match="backup"):
+        await check_version(session)
+
+
+async def test_no_server_is_unavailable(tmp_path: object) -> None:
+    with pytest.raises(Unavailable):
+        await migrate(f"postgresql://nobody@/nowhere?host={tmp_path}")
+
+
+async def test_there_is_a_row_for_every_shard(session: asyncpg.Connection) -> None:
+    assert await session.fetchval("SELECT array_agg(shard ORDER BY shard) FROM shards") == list(range(256))
+
+
+async def test_nothing_that_a_distributed_engine_would_lack(session: asyncpg.Connection) -> None:
+    ours = "SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    assert await session.fetchval(f"SELECT count(*) FROM pg_class WHERE relkind = 'S' AND oid IN ({ours})") == 0
+    assert await session.fetchval("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") == 0
+    assert await session.fetchval(f"SELECT count(*) FROM pg_trigger WHERE tgrelid IN ({ours})") == 0

@@ -1,0 +1,317 @@
+"""What only Postgres can get wrong: plans, partitions, many queues, bad text, sessions that hang."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.core.errors import Invalid, Overloaded, Unavailable
+from actors.core.events import Op, Verdict
+from actors.core.queue import DAY_MS, MAX_RETENTION_MS
+from actors.core.task import State
+from actors.ports.tasks import Span
+from storage import queues
+from storage.pool import LEDGER, LOADS
+from storage.records import batches_of
+from storage.sessions import prepare
+from storage.statements import statements
+from tests.actors.ports.worlds import kill
+from tests.storage.home import Home, Watch
+from tests.support.builders import T0_DAY, T0_MS, finish, make_outcome, make_page, make_record, make_task, move
+
+SQL = statements("tasks")
+
+
+# --- plans -------------------------------------------------------------------------------------------------------
+
+
+async def plan(session: asyncpg.Connection, statement: str, arguments: list[object]) -> str:
+    rows = await session.fetch("EXPLAIN " + statement, *arguments)
+    return "\n".join(row[0] for row in rows)
+
+
+async def test_hot_statements_never_scan_a_task_table(home: Home, session: asyncpg.Connection) -> None:
+    """Also while statistics say that the tables are empty, which is when a scan looks cheapest."""
+    await session.execute("ANALYZE")
+    queue = await home.queue()
+    task = make_task(1, queue)
+    records = [finish(task), make_record(Op.REDRIVE, make_task(2, queue), 1)]
+    await home.housekeeping.make_partitions(T0_DAY, T0_DAY + 2)
+    await prepare(session, LEDGER, "ringwheel:plans")
+    plans = [await plan(session, *batch) for batch in batches_of("boot-a", records, 1)]
+    await prepare(session, LOADS, "ringwheel:plans")
+    key = (["00000000-0000-0000-0000-000000000000"], [1], [10])
+    plans += [
+        await plan(session, SQL["load"], [[0], [None], [0], *key]),
+        await plan(session, SQL["probe"], [[0], [0], [1], [10], [""]]),
+        await plan(session, SQL["payloads"], [[0], [task.id]]),
+        await plan(session, SQL["find"], [[0], [task.id], None]),
+    ]
+    for each in plans:
+        for table in ("tasks", "finished", "shards"):
+            assert f"Seq Scan on {table}" not in each
+        assert "Hash Join" not in each
+
+
+# --- accepting ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_without_faults_is_one_commit(home: Home, watch: Watch) -> None:
+    queue = await home.queue()
+    await home.tasks.accept([make_task(n, queue) for n in range(500)])
+    assert await watch.value("SELECT count(DISTINCT xmin::text) FROM tasks") == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(bad=st.sets(st.integers(0, 19)))
+def test_bisection_refuses_exactly_the_bad_rows(bad: set[int]) -> None:
+    class Table:
+        """Takes a batch only when none of its rows is bad."""
+
+        def __init__(self) -> None:
+            self.rows: list[int] = []
+
+        async def copy_records_to_table(self, _: str, *, records: list[tuple[object, ...]], columns: object) -> None:
+            numbers = [int(str(record[6])[:8], 16) for record in records]
+            if bad.intersection(numbers):
+                raise asyncpg.InvalidTextRepresentationError("bad")
+            self.rows += numbers
+
+    from actors.core.queue import Queue
+
+    home = Home("postgresql://unused", "boot-x")
+    table, errors = Table(), dict[int, Exception]()
+    tasks = [make_task(n, Queue(1, "default", "emails")) for n in range(20)]
+    asyncio.run(home.tasks._copy(table, tasks, 0, errors))
+    assert set(errors) == bad
+    assert all(isinstance(error, Invalid) for error in errors.values())
+    assert table.rows == [n for n in range(20) if n not in bad]
+
+
+async def test_an_outage_while_accepting_is_never_sent_again(
+    home: Home, session: asyncpg.Connection, watch: Watch
+) -> None:
+    queue = await home.queue()
+    await home.tasks.accept([make_task(0, queue)])
+    async with asyncio.TaskGroup() as group:
+        transaction = session.transaction()
+        await transaction.start()
+        await session.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+        accept = group.create_task(_outcome(home, queue_number=1))
+        await watch.waiting_for(session)
+        ended = await watch.value(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
+            "WHERE $1 = ANY (pg_blocking_pids(pid))",
+            session.get_server_pid(),
+        )
+        await transaction.rollback()
+    assert ended == 1
+    assert isinstance(accept.result(), Unavailable)
+    assert await watch.value("SELECT count(*) FROM tasks") == 1
+
+
+async def _outcome(home: Home, *, queue_number: int) -> object:
+    queue = home.book.by_id(queue_number)
+    assert queue is not None
+    try:
+        return await home.tasks.accept([make_task(1, queue)])
+    except Unavailable as error:
+        return error
+
+
+# --- loading -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [3, 32, 33, 70])
+async def test_a_page_of_every_queue_is_the_same_with_few_and_with_many_queues(home: Home, count: int) -> None:
+    names = [await home.queue(f"q{n}") for n in range(count)]
+    tasks = [
+        make_task(100 * at + n, queue, shard=at % 3, due_ms=T0_MS + n)
+        for at, queue in enumerate(names)
+        for n in range(at % 4)
+    ]
+    await home.tasks.accept(tasks)
+    loads = await home.tasks.load([make_page(shard=shard, limit=2) for shard in range(3)])
+    for shard, loaded in enumerate(loads):
+        wanted = {t.id for t in tasks if t.shard == shard and t.due_ms < T0_MS + 2}
+        assert {task.id for task in loaded.tasks} == wanted
+        assert loaded.full == {t.queue.id for t in tasks if t.shard == shard and t.due_ms == T0_MS + 1}
+    skipped = names[1].id
+    found = await home.tasks.probe([Span(shard, 0, T0_MS + 9, 9, [skipped]) for shard in range(3)])
+    assert {task.id for task in found} == {t.id for t in tasks if t.queue.id != skipped}
+
+
+async def test_a_row_of_a_queue_that_is_in_no_table_is_unavailable(home: Home, session: asyncpg.Connection) -> None:
+    queue = await home.queue()
+    await home.tasks.accept([make_task(1, queue)])
+    await session.execute("UPDATE tasks SET queue_id = 99")
+    with pytest.raises(Unavailable, match="99"):
+        await home.tasks.find(None, [make_task(1, queue).id])
+
+
+async def test_a_tenant_with_too_many_queues_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "MAX_QUEUES", 2)
+    await home.queue("a")
+    await home.queue("b")
+    with pytest.raises(Overloaded):
+        await home.queue("c")
+    assert (await home.queues.ensure("acme", "c")).name == "c"
+
+
+# --- results -----------------------------------------------------------------------------------------------------
+
+
+async def test_missing_partitions_are_made_on_the_spot(home: Home, watch: Watch) -> None:
+    queue = await home.queue()
+    task, failed = make_task(1, queue), make_task(2, queue)
+    await home.tasks.accept([task, failed])
+    outcome = make_outcome(failed, Verdict.FAILED)
+    assert await home.write(finish(task), make_record(Op.MOVE, failed, 1, attempt=1, outcome=outcome)) == set()
+    assert await watch.value("SELECT last_day FROM finished") == T0_DAY + 1
+    assert await watch.value("SELECT last_day FROM attempts") == (T0_MS + MAX_RETENTION_MS) // DAY_MS
+
+
+@pytest.mark.parametrize("error", ["a\0b", "a\ud800b", "x" * 100_000])
+async def test_no_error_text_can_stop_a_result(home: Home, error: str) -> None:
+    task = make_task(1, await home.queue())
+    await home.tasks.accept([task])
+    outcome = make_outcome(task, Verdict.NEVER, error=error)
+    assert await home.write(make_record(Op.FINISH, task, 1, state=State.DEAD, outcome=outcome)) == set()
+    row = await home.reader.get("default", task.id)
+    assert row is not None
+    assert row.last_error is not None
+    assert len(row.last_error) <= 2_000
+    [attempt] = await home.reader.attempts("default", task.id)
+    assert attempt.error == row.last_error
+
+
+async def test_a_move_that_keeps_its_due_time_is_heap_only(home: Home, watch: Watch) -> None:
+    task = make_task(1, await home.queue())
+    await home.tasks.accept([task])
+    before = await watch.value("SELECT ctid::text FROM tasks")
+    await home.write(make_record(Op.MOVE, task, 1, attempt=1, claim_ms=T0_MS + 9))
+    assert await watch.value("SELECT ctid::text FROM tasks") != before
+    assert await watch.value("SELECT pg_stat_force_next_flush() IS NULL OR true") is True
+
+
+async def test_the_views_read_well(home: Home, session: asyncpg.Connection) -> None:
+    task, done = make_task(1, await home.queue(), payload=b"12"), make_task(2, await home.queue())
+    await home.tasks.accept([task, done])
+    await home.write(finish(done, state=State.DEAD))
+    row = await session.fetchrow("SELECT queue, schedule_time, spec, payload_bytes FROM tasks_view")
+    assert (row["queue"], row["schedule_time"].timestamp() * 1000, row["payload_bytes"]) == ("emails", T0_MS, 2)
+    row = await session.fetchrow("SELECT state, kept_until - date '1970-01-01' AS day FROM finished_view")
+    assert tuple(row) == ("dead", T0_DAY + 7)
+    assert await session.fetchval("SELECT count(*) FROM attempts_view") == 0
+
+
+# --- ownership ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_hung_session_of_a_dead_boot_is_ended_and_its_shards_are_taken(
+    home: Home, other: Home, watch: Watch
+) -> None:
+    """It holds the shard's lock, as a stopped process in the middle of a write does."""
+    task = make_task(1, await home.queue(), shard=4)
+    await home.tasks.accept([task])
+    await kill(other, "boot-a")
+    [(statement, arguments)] = batches_of("boot-a", [finish(task)], 1)
+    await home.housekeeping.make_partitions(T0_DAY, T0_DAY + 2)
+    async with home.db.ledger.use() as hung:
+        transaction = hung.transaction()
+        await transaction.start()
+        await hung.fetch(statement, *arguments)
+        with pytest.raises(Unavailable, match="LockNotAvailable"):
+            await other.leases.sweep("boot-b", {4: 1})
+        assert await other.leases.end_sessions(["boot-a"]) >= 1
+        assert await other.leases.sweep("boot-b", {4: 1}) == {4: 2}
+    assert await other.live(task)
+
+
+async def test_a_heartbeat_that_waits_for_the_verdict_finds_it(
+    home: Home, session: asyncpg.Connection, watch: Watch
+) -> None:
+    async with asyncio.TaskGroup() as group, session.transaction():
+        await session.execute("UPDATE nodes SET state = 'dead' WHERE boot = 'boot-a'")
+        beat = group.create_task(home.leases.beat("boot-a"))
+        await watch.waiting_for(session)
+    assert beat.result() is None
+
+
+async def test_a_verdict_that_waits_for_the_heartbeat_is_dropped(
+    home: Home, other: Home, session: asyncpg.Connection, watch: Watch
+) -> None:
+    seen = await watch.value("SELECT hb_seq FROM nodes WHERE boot = 'boot-a'")
+    assert isinstance(seen, int)
+    async with asyncio.TaskGroup() as group, session.transaction():
+        await session.execute("UPDATE nodes SET hb_seq = hb_seq + 1 WHERE boot = 'boot-a'")
+        verdict = group.create_task(other.leases.condemn("boot-a", seen))
+        await watch.waiting_for(session)
+    assert verdict.result() is False
+    assert await home.leases.beat("boot-a") is not None
+
+
+async def test_two_survivors_one_shard(home: Home, other: Home, session: asyncpg.Connection, watch: Watch) -> None:
+    await kill(other, "boot-a")
+    await other.leases.join("boot-c", "c", "c:7070")
+    async with asyncio.TaskGroup() as group, session.transaction():
+        taken = await session.fetch(statements("leases")["sweep"], "boot-c", [4], [1])
+        late = group.create_task(other.leases.sweep("boot-b", {4: 1}))
+        await watch.waiting_for(session)
+    assert dict(taken) == {4: 2}
+    assert late.result() == {}
+
+
+async def test_a_survivor_that_dies_between_verdict_and_sweep_holds_nothing_up(home: Home, other: Home) -> None:
+    await other.leases.join("boot-c", "c", "c:7070")
+    await kill(other, "boot-a")
+    await kill(other, "boot-c")
+    assert await other.leases.sweep("boot-c", {4: 1}) == {}
+    assert await other.leases.sweep("boot-b", {4: 1}) == {4: 2}
+
+
+async def test_leaving_waits_for_an_open_write(home: Home, session: asyncpg.Connection, watch: Watch) -> None:
+    task = make_task(1, await home.queue(), shard=4)
+    await home.tasks.accept([task])
+    await home.housekeeping.make_partitions(T0_DAY, T0_DAY + 2)
+    [(statement, arguments)] = batches_of("boot-a", [finish(task)], 1)
+    async with asyncio.TaskGroup() as group, session.transaction():
+        assert await session.fetch(statement, *arguments) == []
+        group.create_task(home.leases.leave("boot-a"))
+        await watch.waiting_for(session)
+    assert await home.write(move(task, rev=1)) == {task.id}
+    assert not await home.live(task)
+
+
+# --- history -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_partition_that_is_read_is_dropped_later(home: Home, session: asyncpg.Connection, watch: Watch) -> None:
+    await home.housekeeping.make_partitions(T0_DAY, T0_DAY)
+    task = make_task(1, await home.queue())
+    await home.tasks.accept([task])
+    async with home.db.reads.use() as connection:
+        await connection.execute("SET lock_timeout = '50ms'")
+    async with session.transaction():
+        await session.fetch("SELECT * FROM finished")
+        assert await home.housekeeping.drop_partitions(T0_DAY + 1) == [f"attempts_{T0_DAY}"]
+        # Nothing waits behind the attempt.
+        assert await home.write(finish(task)) == set()
+    assert await home.housekeeping.drop_partitions(T0_DAY + 1) == [f"finished_{T0_DAY}"]
+    assert await watch.value("SELECT count(*) FROM pg_class WHERE relname = $1", f"finished_{T0_DAY}") == 0
+    assert await watch.value("SELECT count(*) FROM finished") == 1
+
+
+async def test_making_partitions_waits_for_no_reader(home: Home, session: asyncpg.Connection) -> None:
+    async with session.transaction():
+        await session.fetch("SELECT * FROM finished")
+        await session.execute("INSERT INTO queues (queue_id, tenant, name) VALUES (7, 'a', 'b')")
+        await home.housekeeping.make_partitions(T0_DAY, T0_DAY + 3)
+
+
+async def test_a_table_that_was_made_but_not_attached_is_put_to_use(home: Home, session: asyncpg.Connection) -> None:
+    await session.execute(f"CREATE TABLE finished_{T0_DAY} (LIKE finished INCLUDING ALL)")
+    await home.housekeeping.make_partitions(T0_DAY, T0_DAY)
+    assert await home.housekeeping.drop_partitions(T0_DAY + 1) == [f"finished_{T0_DAY}", f"attempts_{T0_DAY}"]
