@@ -45,14 +45,21 @@ class Clock:
 
     def now_ms(self) -> int:
         """The primary's time, rounded down. Raises Unavailable before the first sample."""
-        if self._offset_ms is None:
-            raise Unavailable("the database's clock is not known yet")
-        now_ms = int(self.boot_ms() + self._offset_ms)
+        now_ms = int(self._estimate_ms())
         if now_ms > self._last_ms:
             self._last_ms = now_ms
         return self._last_ms
+
+    def ms_until(self, at_ms: int) -> float:
+        """How long until `now_ms` says `at_ms`; negative when that is past. Raises Unavailable as `now_ms` does."""
+        return at_ms - self._estimate_ms()
 
     @property
     def known(self) -> bool:
         """Whether there was a first sample."""
         return self._offset_ms is not None
+
+    def _estimate_ms(self) -> float:
+        if self._offset_ms is None:
+            raise Unavailable("the database's clock is not known yet")
+        return self.boot_ms() + self._offset_ms

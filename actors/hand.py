@@ -9,7 +9,7 @@ does not fit is dropped (the probe finds its task), everything else is bounded b
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from actors.clock import Clock
 from actors.core.events import Effect, Event, Submitted, Ticked
@@ -19,6 +19,10 @@ ROUND_S = 0.002
 SLICE_EVENTS = 256
 """Events applied before the loop gets a turn."""
 MAIL = 10_000
+STALE_TIMES = 8
+"""Planned visits a shard, on average, beyond which those that were given up are swept out."""
+TIMER_MS = 0.5
+"""Timers of some loops round to the nearest millisecond: a visit must not come just before its time."""
 TICK = Ticked()
 
 
@@ -102,43 +106,54 @@ class Hand:
                 await self._sleep(loop)
 
     async def _visit(self) -> None:
+        """One round; what comes up meanwhile waits for the next one, so that nobody keeps the others out."""
         now_ms = self._clock.now_ms()
-        applied = 0
-        while self._mailed:
-            _, actor = self._mailed.popitem()
-            mail, actor.mail = actor.mail, []
-            for event in mail:
-                self.apply(actor, event, now_ms)
-            applied += len(mail)
-            if applied >= SLICE_EVENTS:
-                applied = 0
+        for count, (actor, event) in enumerate(self._round(now_ms), 1):
+            self.apply(actor, event, now_ms)
+            if count % SLICE_EVENTS == 0:
                 await asyncio.sleep(0)
                 now_ms = self._clock.now_ms()
+
+    def _round(self, now_ms: int) -> Iterator[tuple[ShardActor, Event]]:
+        mailed, self._mailed = self._mailed, {}
+        for actor in mailed.values():
+            mail, actor.mail = actor.mail, []
+            for event in mail:
+                yield actor, event
+        for actor in self._due(now_ms):
+            yield actor, TICK
+
+    def _due(self, now_ms: int) -> list[ShardActor]:
+        due: list[ShardActor] = []
         while self._times and self._times[0][0] <= now_ms:
             ms, shard = heapq.heappop(self._times)
-            due = self.actors.get(shard)
-            if due is not None and due.next_ms == ms:
-                due.next_ms = 0
-                self.apply(due, TICK, now_ms)
-                applied += 1
-            if applied >= SLICE_EVENTS:
-                applied = 0
-                await asyncio.sleep(0)
+            actor = self.actors.get(shard)
+            if actor is not None and actor.next_ms == ms:
+                actor.next_ms = 0
+                due.append(actor)
+        return due
 
     def _plan(self, actor: ShardActor, now_ms: int) -> None:
         next_ms = actor.state.next_ms(now_ms)
-        if next_ms != actor.next_ms:
-            actor.next_ms = next_ms
-            heapq.heappush(self._times, (next_ms, actor.state.shard))
+        if next_ms == actor.next_ms:
+            return
+        actor.next_ms = next_ms
+        heapq.heappush(self._times, (next_ms, actor.state.shard))
+        if self._times[0][0] == next_ms:
+            self._wake.set()
+        if len(self._times) > STALE_TIMES * (len(self.actors) + 1):
+            self._times = [(other.next_ms, shard) for shard, other in self.actors.items() if other.next_ms]
+            heapq.heapify(self._times)
 
     async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Until there is mail, or the next expiry has come."""
         self._wake.clear()
         timer = None
         if self._times:
-            # The clock counts whole milliseconds, rounded down: the timer ends just after the full one.
-            delay_ms = self._times[0][0] - self._clock.now_ms()
-            timer = loop.call_later(max(delay_ms, 0) / 1_000 + 0.0005, self._wake.set)
+            delay_ms = self._clock.ms_until(self._times[0][0])
+            if delay_ms <= 0:
+                return
+            timer = loop.call_later((delay_ms + TIMER_MS) / 1_000, self._wake.set)
         try:
             await self._wake.wait()
         finally:

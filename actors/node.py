@@ -52,7 +52,7 @@ from actors.stats import Stats
 
 HORIZON_MS = 60_000
 """Tasks due within it are in memory; the rest are rows."""
-HELD = 131_072
+HELD = 65_536
 """Tasks that the wheels and desks of a node may hold, shared among its shards and the queues in use."""
 ASK_LIMIT_S = 10.0
 OWNER_WAIT_S = 2.0
@@ -74,12 +74,14 @@ class Node:
         queues: QueueStore,
         housekeeping: Housekeeping,
         publish: Callable[[list[Change]], None],
+        interrupt: Callable[[], None] = lambda: None,
         boot_ms: Callable[[], float] = boot_ms,
     ) -> None:
         self.name = name
         self.clock = Clock(boot_ms)
         self.stats = Stats()
         self._publish = publish
+        self._interrupt = interrupt
         self._queues = queues
         self._settings_version = -1
         self._settings_stale = asyncio.Event()
@@ -87,6 +89,7 @@ class Node:
         """Token -> (shard, whoever waits)."""
         self._token = 0
         self._draining = False
+        self._interrupted = False
         self._work = asyncio.Event()
         self._progress = asyncio.Event()
         self._owning = asyncio.Event()
@@ -173,6 +176,8 @@ class Node:
         for task in tasks:
             if task.attempt == 1:
                 self.stats.late(now_ms - task.schedule_ms)
+        if tasks:
+            self._work.set()  # there may be more: whoever takes again finds out
         return tasks
 
     def may_fire(self) -> bool:
@@ -295,14 +300,22 @@ class Node:
         self._work.set()
 
     def _retire(self, shard: int) -> None:
-        """The shard belongs to somebody else: nothing of it may start, and whoever waits is told."""
+        """The shard belongs to somebody else: nothing of it may start, and whoever waits or watches is told."""
         state = self.hand.remove(shard).state
+        if not self._interrupted:
+            self._interrupted = True
+            asyncio.get_running_loop().call_soon(self._tell_watchers)
         self.stats.shard_losses += 1
         for task in state.holding.known.values():
             task.phase = Phase.GONE
         for token, (owner, _) in self._waiting.items():
             if owner == shard:
                 self._answer(Answer(token, error=Unavailable("the shard changed its owner; try again")))
+
+    def _tell_watchers(self) -> None:
+        """Once for all shards that went in one turn of the loop."""
+        self._interrupted = False
+        self._interrupt()
 
     def _reborn(self) -> None:
         self.stats.rejoins += 1

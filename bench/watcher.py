@@ -1,7 +1,7 @@
 """A websocket subscriber that breaks off and comes back with its cursor, and checks what it is told.
 
-It knows the last version of each task. A version that goes back is a fault, unless a gap was told (an attempt whose node
-was killed never happened, as far as the tables know); a terminal state that is taken back is one always.
+It knows the last version of each task. A version that goes back is a fault, unless a gap was told (an attempt whose
+node was killed never happened, as far as the tables know); a terminal state that is taken back is one always.
 """
 
 import asyncio

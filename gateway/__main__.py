@@ -24,6 +24,7 @@ from actors.node import Node
 from gateway.app import make_app
 from gateway.context import Gateway
 from gateway.deliver import Courier
+from gateway.demo import Demo
 from gateway.hub import Hub
 from gateway.metrics import LoopLag
 from gateway.settings import DevSettings, ServeSettings
@@ -65,6 +66,7 @@ class Service:
             queues=queues,
             housekeeping=PgHousekeeping(database),
             publish=self.hub.publish,
+            interrupt=self.hub.interrupt,
         )
         self.gateway = Gateway(
             node=node,
@@ -79,8 +81,7 @@ class Service:
         self.courier = Courier(node, node.clock, TargetPolicy(settings.allow_targets))
         self.lag = LoopLag()
         self.runner = web.AppRunner(make_app(self.gateway, self.lag), access_log=None, shutdown_timeout=SHUTDOWN_S)
-        self.port = 0
-        self.listening = asyncio.Event()
+        self.url = ""
         self._stop = asyncio.Event()
 
     @property
@@ -104,8 +105,8 @@ class Service:
             stack.push_async_callback(self.runner.cleanup)
             site = web.TCPSite(self.runner, self.settings.bind, self.settings.port, reuse_address=True, backlog=1024)
             await site.start()
-            self.port = self.runner.addresses[0][1]
-            self.listening.set()
+            self.url = f"http://{self.settings.bind}:{self.runner.addresses[0][1]}"
+            log.info("listening", url=self.url, node=self.node.name)
             if not await self._enter_database(stack):
                 return
             async with asyncio.TaskGroup() as group:
@@ -114,6 +115,7 @@ class Service:
                 if not await self.node.drain(self.settings.grace_s):
                     log.warning("attempts were still under way at the end of the grace time; others will repeat them")
                 await self._leave()
+                self.hub.close()
                 for task in running:
                     task.cancel()
 
@@ -160,21 +162,24 @@ async def _run(service: Service) -> None:
 
 async def serve(settings: ServeSettings) -> None:
     """Run a node until SIGTERM or SIGINT. Raises Misconfigured when it can't run like this."""
-    service = Service(settings)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_say_listening(service))
-        await _run(service)
-
-
-async def _say_listening(service: Service) -> None:
-    await service.listening.wait()
-    log.info("listening", url=f"http://{service.settings.bind}:{service.port}", node=service.node.name)
+    await _run(Service(settings))
 
 
 async def dev(settings: DevSettings) -> None:
     """Run a node on an embedded PostgreSQL in `settings.data`, with a demo."""
     async with EmbeddedPostgres(settings.data) as server, asyncio.TaskGroup() as group:
         await migrate(server.dsn)
-        keeping = group.create_task(server.run())
-        await serve(settings.serve(server.dsn))
-        keeping.cancel()
+        service = Service(settings.serve(server.dsn))
+        helping = [
+            group.create_task(server.run(), name="keeper"),
+            group.create_task(_show(service, traffic=settings.demo), name="demo"),
+        ]
+        await _run(service)
+        for task in helping:
+            task.cancel()
+
+
+async def _show(service: Service, *, traffic: bool) -> None:
+    await service.node.membership.beaten.wait()
+    demo = Demo(service.node.intake, service.gateway.queue_store, service.gateway.codec)
+    await demo.run(service.url, traffic=traffic)

@@ -52,6 +52,10 @@ class Feed(Protocol):
         """Take the event. Must not block or raise; may remove itself (and is then still told of the same change)."""
         ...
 
+    def interrupt(self) -> None:
+        """Changes were missed that nobody can tell. Must not block or raise; may remove itself."""
+        ...
+
 
 class Recent:
     """The last `size` changes, numbered from 1; numbers in (`first`, `last`] can be read back."""
@@ -171,6 +175,12 @@ class Hub:
         else:
             self._feeds.pop(topic, None)
         self._by_queue = {}
+
+    def interrupt(self) -> None:
+        """Somebody else acts on some tasks now, or did for a while: no cursor from before tells the whole story."""
+        self._recent.skip(1)
+        for feed in {feed for feeds in self._feeds.values() for feed in feeds}:
+            feed.interrupt()
 
     def close(self) -> None:
         """The service goes away: every open stream is closed with a word of it."""

@@ -31,6 +31,7 @@ MEDIA_TYPE = "application/problem+json"
 TYPES: dict[str, tuple[int, str]] = {
     "unreadable": (400, "The body could not be read"),
     "not-json": (400, "The body is not JSON"),
+    "forbidden": (403, "Not allowed"),
     "not-found": (404, "Not found"),
     "method-not-allowed": (405, "Method not allowed"),
     "conflict": (409, "Not possible in the present state"),

@@ -164,8 +164,13 @@ class Session:
         sub.reopened = True
         self._open(sub)
 
-    def _lose(self, sub: Subscription) -> None:
-        self.say(sub.message("gap", reason="overrun", snapshot=True))
+    def interrupt(self, sub: Subscription) -> None:
+        """Changes were missed: a live subscription goes on from a new snapshot."""
+        self._detach(sub)
+        self._lose(sub, "interrupted")
+
+    def _lose(self, sub: Subscription, reason: str = "overrun") -> None:
+        self.say(sub.message("gap", reason=reason, snapshot=True))
         self._reopen(sub)
 
     # --- from the hub --------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from pathlib import Path
 PORT = 7070
 LOOPBACK = "127.0.0.1"
 GRACE_S = 20.0
-POOL_SIZE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,6 @@ class ServeSettings:
     """How long running attempts may take to end after the signal to stop."""
     allow_targets: tuple[str, ...] = ()
     """Networks (CIDR) that webhooks may reach although they are private, loopback or link-local."""
-    pool_size: int = POOL_SIZE
-    """Database connections of this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,6 @@ class DevSettings:
     grace_s: float = 5.0
     allow_targets: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """A developer's targets run on the same machine."""
-    pool_size: int = POOL_SIZE
 
     def serve(self, database_url: str) -> ServeSettings:
         """The same node, once its database runs at `database_url`."""
@@ -58,5 +54,4 @@ class DevSettings:
             port=self.port,
             grace_s=self.grace_s,
             allow_targets=self.allow_targets,
-            pool_size=self.pool_size,
         )

@@ -62,6 +62,11 @@ class Subscription:
         if not self.floor or self._above_floor(change):
             self.session.put(self, event)
 
+    def interrupt(self) -> None:
+        """From the hub: what was missed can't be told."""
+        if self.stage is _LIVE:
+            self.session.interrupt(self)
+
     def wants(self, change: Change) -> bool:
         """True when this change of its topic is news to it."""
         if change.queue.tenant != self.tenant:

@@ -16,6 +16,14 @@ from storage.statements import statements
 
 TABLES = ("finished", "attempts")
 _SQL = statements("housekeeping")
+_MADE_MEANWHILE = (
+    asyncpg.DuplicateTableError,
+    asyncpg.DuplicateObjectError,
+    asyncpg.UniqueViolationError,
+    asyncpg.InvalidObjectDefinitionError,
+    asyncpg.WrongObjectTypeError,
+)
+"""Another process made it at the same moment: IF NOT EXISTS is not atomic, and nothing is attached twice."""
 _DAY = re.compile(r"_(\d+)\Z")
 
 
@@ -53,15 +61,15 @@ def _day(name: str) -> int:
 
 
 async def _make(connection: Connection, table: str, day: int) -> None:
+    """Also puts to use again what an interrupted removal had detached."""
     name = f"{table}_{day}"
     try:
         async with connection.transaction():
-            await connection.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)")
+            await connection.execute(f"CREATE TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING ALL)")
             await connection.execute(
                 f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})"
             )
-    except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError, asyncpg.InvalidObjectDefinitionError):
-        # Another process made it at the same moment.
+    except _MADE_MEANWHILE:
         return
 
 

@@ -88,7 +88,7 @@ async def _apply_missing(connection: Connection) -> list[str]:
 async def _make_ledger(connection: Connection) -> None:
     try:
         await connection.execute(_LEDGER)
-    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+    except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
         # Another process made it between the look and the making: IF NOT EXISTS is not atomic.
         await connection.execute(_LEDGER)
 

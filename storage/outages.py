@@ -41,7 +41,10 @@ def keeps_session(error: BaseException) -> bool:
     """Whether the connection may be used again after `error` came out of a statement."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] != "08" and error.sqlstate not in _FATAL_STATES
-    return is_data_fault(error) or not isinstance(error, (*_BROKEN, BaseExceptionGroup))
+    if is_data_fault(error):
+        return True
+    # Cancelled half-way (no Exception), timed out or broken: what the server will still send is unknown.
+    return isinstance(error, Exception) and not isinstance(error, _BROKEN)
 
 
 def as_unavailable(error: BaseException) -> Unavailable:

@@ -9,7 +9,7 @@ import click
 
 from gateway.cli.exits import Exit, show_problem
 from gateway.cli.options import database_option
-from gateway.settings import GRACE_S, LOOPBACK, POOL_SIZE, PORT, DevSettings, ServeSettings
+from gateway.settings import GRACE_S, LOOPBACK, PORT, DevSettings, ServeSettings
 
 _PORT = click.IntRange(0, 65_535)
 
@@ -69,14 +69,6 @@ def dev_command(port: int, data: Path, no_demo: bool) -> None:
     metavar="CIDR",
     help="A private network that webhooks may reach; may be repeated.",
 )
-@click.option(
-    "--pool-size",
-    type=click.IntRange(3, 100),
-    default=POOL_SIZE,
-    show_default=True,
-    envvar="RINGWHEEL_POOL_SIZE",
-    help="Database connections.",
-)
 def serve_command(
     database_url: str,
     bind: str,
@@ -85,7 +77,6 @@ def serve_command(
     name: str | None,
     grace: float,
     allow_target: tuple[str, ...],
-    pool_size: int,
 ) -> None:
     """Run a node on a PostgreSQL that is there already."""
     settings = ServeSettings(
@@ -96,7 +87,6 @@ def serve_command(
         name=name,
         grace_s=grace,
         allow_targets=allow_target,
-        pool_size=pool_size,
     )
     _run("serve", settings)
 

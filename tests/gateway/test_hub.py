@@ -14,9 +14,13 @@ class Ear:
 
     def __init__(self) -> None:
         self.heard: list[Event] = []
+        self.interruptions = 0
 
     def push(self, event: Event) -> None:
         self.heard.append(event)
+
+    def interrupt(self) -> None:
+        self.interruptions += 1
 
     @property
     def numbers(self) -> list[int]:
@@ -127,3 +131,18 @@ def test_cursors() -> None:
         "boot-1.x." + "9" * 30,
     ):
         assert hub.seq_of(bad) is None
+
+
+def test_an_interruption_ends_every_cursor_and_reaches_every_feed_once() -> None:
+    hub = Hub("b")
+    ear = Ear()
+    with hub.watching():
+        hub.add(id_of(1), ear)
+        hub.add(("default", "mail"), ear)
+        hub.publish([a_change(1)])
+        hub.interrupt()
+        assert ear.interruptions == 1
+        assert not hub.has(0)
+        assert not hub.has(1)
+        hub.publish([a_change(2)])
+        assert hub.after(2, 10) == [a_change(2)]

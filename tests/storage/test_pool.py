@@ -131,8 +131,8 @@ async def test_no_server_is_unavailable_and_soon_asked_again(tmp_path: Any) -> N
     assert 1 <= second.value.retry_after_ms <= 51
 
 
-async def test_no_such_database_is_a_matter_of_the_settings(database_url: str) -> None:
-    name = database_url.split("/")[-1].split("?")[0]
+async def test_no_such_database_is_a_matter_of_the_settings(database_url: str, session: asyncpg.Connection) -> None:
+    name = await session.fetchval("SELECT current_database()::text")
     with pytest.raises(Misconfigured, match="does not exist"):
         async with Database(database_url.replace(name, f"{name}_x"), "boot-c"):
             pass

@@ -187,13 +187,15 @@ async def test_no_error_text_can_stop_a_result(home: Home, error: str) -> None:
     assert attempt.error == row.last_error
 
 
-async def test_a_move_that_keeps_its_due_time_is_heap_only(home: Home, watch: Watch) -> None:
+async def test_a_claim_is_a_heap_only_update(home: Home, session: asyncpg.Connection) -> None:
+    """It keeps the due time, so no index is touched."""
     task = make_task(1, await home.queue())
     await home.tasks.accept([task])
-    before = await watch.value("SELECT ctid::text FROM tasks")
-    await home.write(make_record(Op.MOVE, task, 1, attempt=1, claim_ms=T0_MS + 9))
-    assert await watch.value("SELECT ctid::text FROM tasks") != before
-    assert await watch.value("SELECT pg_stat_force_next_flush() IS NULL OR true") is True
+    claim = make_record(Op.MOVE, task, 1, attempt=1, claim_ms=T0_MS + 9)
+    [(statement, arguments)] = batches_of("boot-a", [claim], 1)
+    async with session.transaction():
+        assert await session.fetch(statement, *arguments) == []
+        assert await session.fetchval("SELECT pg_stat_get_xact_tuples_hot_updated('tasks'::regclass)") == 1
 
 
 async def test_the_views_read_well(home: Home, session: asyncpg.Connection) -> None:
@@ -311,7 +313,29 @@ async def test_making_partitions_waits_for_no_reader(home: Home, session: asyncp
         await home.housekeeping.make_partitions(T0_DAY, T0_DAY + 3)
 
 
-async def test_a_table_that_was_made_but_not_attached_is_put_to_use(home: Home, session: asyncpg.Connection) -> None:
-    await session.execute(f"CREATE TABLE finished_{T0_DAY} (LIKE finished INCLUDING ALL)")
+async def test_what_an_interrupted_removal_left_is_put_to_use_or_removed(
+    home: Home, session: asyncpg.Connection, watch: Watch
+) -> None:
+    await home.housekeeping.make_partitions(T0_DAY, T0_DAY + 1)
+    for day in (T0_DAY, T0_DAY + 1):
+        await session.execute(f"ALTER TABLE finished DETACH PARTITION finished_{day} CONCURRENTLY")
+    await home.housekeeping.make_partitions(T0_DAY + 1, T0_DAY + 1)
+    attached = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'finished'::regclass"
+    assert await watch.value(attached) == 1
+    dropped = await home.housekeeping.drop_partitions(T0_DAY + 2)
+    assert sorted(dropped) == sorted(f"{table}_{T0_DAY + n}" for table in ("finished", "attempts") for n in (0, 1))
+
+
+async def test_a_removal_that_was_cut_off_half_way_is_ended(
+    home: Home, session: asyncpg.Connection, watch: Watch
+) -> None:
     await home.housekeeping.make_partitions(T0_DAY, T0_DAY)
-    assert await home.housekeeping.drop_partitions(T0_DAY + 1) == [f"finished_{T0_DAY}", f"attempts_{T0_DAY}"]
+    reader = await asyncpg.connect(home.dsn)
+    async with reader.transaction():
+        await reader.fetch("SELECT * FROM finished")
+        await session.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await session.execute(f"ALTER TABLE finished DETACH PARTITION finished_{T0_DAY} CONCURRENTLY")
+    reader.terminate()
+    assert await watch.value("SELECT inhdetachpending FROM pg_inherits WHERE inhparent = 'finished'::regclass") is True
+    assert len(await home.housekeeping.drop_partitions(T0_DAY + 1)) == 2

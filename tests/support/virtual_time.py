@@ -59,10 +59,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """See asyncio; a stopped process runs it when it is continued."""
-        process = _process_of(context)
+        context = contextvars.copy_context() if context is None else context
+        process = context.get(_PROCESS)
         if process is None:
             return super().call_soon(callback, *args, context=context)
-        turn = _Turn(process, callback, args)
+        turn = _Turn(process, callback, args, context)
         turn.handle = super().call_soon(turn, context=context)
         return turn.handle
 
@@ -70,10 +71,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """See asyncio; a stopped process runs it when it is continued."""
-        process = _process_of(context)
+        context = contextvars.copy_context() if context is None else context
+        process = context.get(_PROCESS)
         if process is None:
             return super().call_at(when, callback, *args, context=context)
-        turn = _Turn(process, callback, args)
+        turn = _Turn(process, callback, args, context)
         turn.handle = handle = super().call_at(when, turn, context=context)
         return handle
 
@@ -83,7 +85,7 @@ class Process:
 
     def __init__(self) -> None:
         self._stopped = False
-        self._held: list[tuple[_Turn, contextvars.Context]] = []
+        self._held: list[_Turn] = []
 
     @property
     def stopped(self) -> bool:
@@ -105,25 +107,28 @@ class Process:
         self._stopped = False
         held, self._held = self._held, []
         loop = asyncio.get_running_loop()
-        for turn, context in held:
-            loop.call_soon(turn.late, context=context)
+        for turn in held:
+            loop.call_soon(turn.late, context=turn.context)
 
     def hold(self, turn: "_Turn") -> None:
         """Keep a turn until the process goes on."""
-        self._held.append((turn, contextvars.copy_context()))
+        self._held.append(turn)
 
 
 class _Turn:
     """One callback of a process."""
 
-    __slots__ = ("args", "callback", "handle", "process")
+    __slots__ = ("args", "callback", "context", "handle", "process")
 
     handle: asyncio.Handle
 
-    def __init__(self, process: Process, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, process: Process, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context
+    ) -> None:
         self.process = process
         self.callback = callback
         self.args = args
+        self.context = context
 
     def __call__(self) -> None:
         if self.process.stopped:
@@ -136,6 +141,3 @@ class _Turn:
         if not self.handle.cancelled():
             self()
 
-
-def _process_of(context: contextvars.Context | None) -> Process | None:
-    return _PROCESS.get() if context is None else context.get(_PROCESS)

@@ -82,7 +82,7 @@ def test_wrong_usage_is_2(words: list[str]) -> None:
 
 def test_serve_takes_flags(root: Root) -> None:
     words = "serve --database-url postgresql://db --bind 0.0.0.0 --port 80 --advertise a:80 --name n1 --grace 3"
-    assert run(*words.split(), "--allow-target", "10.0.0.0/8", "--pool-size", "9").exit_code == 0
+    assert run(*words.split(), "--allow-target", "10.0.0.0/8").exit_code == 0
     assert root.settings == ServeSettings(
         database_url="postgresql://db",
         bind="0.0.0.0",
@@ -91,7 +91,6 @@ def test_serve_takes_flags(root: Root) -> None:
         name="n1",
         grace_s=3.0,
         allow_targets=("10.0.0.0/8",),
-        pool_size=9,
     )
 
 

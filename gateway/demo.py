@@ -1,0 +1,88 @@
+"""The demo of `ringwheel dev`: a webhook target on a port of its own, and a little traffic to look at.
+
+Every few seconds one task is submitted, now and then one that fails twice before it succeeds.
+"""
+
+import asyncio
+import itertools
+import os
+import sys
+from shutil import which
+
+import click
+from aiohttp import web
+
+from actors.core.codec import SpecCodec
+from actors.core.draft import Draft
+from actors.core.errors import RingwheelError
+from actors.core.retry import RetryPolicy
+from actors.core.spec import HttpTarget, Spec
+from actors.ports.queues import QueueStore
+from gateway.context import DEFAULT_TENANT, IntakePort
+from gateway.settings import LOOPBACK
+from gateway.sink import Sink
+
+PERIOD_S = 5.0
+PORT = 7079
+"""Where the target is, if nobody else is there: tasks of an earlier run find it again."""
+RETRY = RetryPolicy(max_attempts=5, min_backoff_ms=500, max_backoff_ms=2_000)
+
+
+class Demo:
+    """The demo target and its traffic."""
+
+    def __init__(self, intake: IntakePort, queues: QueueStore, codec: SpecCodec) -> None:
+        self._intake = intake
+        self._queues = queues
+        self._codec = codec
+
+    async def run(self, url: str, *, traffic: bool) -> None:
+        """Serve the target, say where everything is, and submit tasks until cancelled."""
+        runner = web.AppRunner(Sink().app(), access_log=None)
+        await runner.setup()
+        try:
+            await _listen(runner)
+            target = f"http://{LOOPBACK}:{runner.addresses[0][1]}"
+            click.echo(_welcome(url, target))
+            if traffic:
+                await self._traffic(target)
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    async def _traffic(self, target: str) -> None:
+        for number in itertools.count():
+            path = "/flaky?failures=2" if number % 4 == 3 else "/ok"
+            spec, _ = self._codec.intern(Spec(http=HttpTarget(target + path), retry=RETRY))
+            try:
+                queue = await self._queues.ensure(DEFAULT_TENANT, "demo")
+                payload = b'{"number": %d}' % number
+                await self._intake.submit([Draft(queue, spec, delay_ms=1_000, payload=payload)])
+            except RingwheelError as error:
+                click.echo(f"demo: {type(error).__name__}: {error}", err=True)
+            await asyncio.sleep(PERIOD_S)
+
+
+async def _listen(runner: web.AppRunner) -> None:
+    try:
+        await web.TCPSite(runner, LOOPBACK, PORT).start()
+    except OSError:
+        await web.TCPSite(runner, LOOPBACK, 0).start()
+
+
+def _program() -> str:
+    """How this program can be called from here."""
+    return "ringwheel" if which("ringwheel") else os.path.relpath(sys.argv[0])
+
+
+def _welcome(url: str, target: str) -> str:
+    task = f'{{"http": {{"url": "{target}/ok"}}, "payload": {{"hello": "world"}}, "delay": 3}}'
+    return f"""
+  ringwheel is ready at   {url}
+  a webhook target is at  {target}   (open it to see what arrives)
+
+  Try:  curl -s {url}/v1/tasks -H 'content-type: application/json' -d '{task}'
+        {_program()} list
+        {_program()} watch --queue demo
+  Ctrl-C stops everything; nothing is lost.
+"""

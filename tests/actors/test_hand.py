@@ -1,0 +1,275 @@
+"""The clock hand: who is visited when, in which order, and how often."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from actors.clock import Clock
+from actors.core.events import Effect, Ended, Event, Publish, Submitted, Ticked
+from actors.core.shard import ShardState
+from actors.hand import MAIL, ROUND_S, SLICE_EVENTS, STALE_TIMES, Hand, ShardActor
+from tests.support.builders import T0_MS
+
+NEVER_MS = 1 << 60
+
+
+class ShardDouble(ShardState):
+    """Notes what it is given; wants to be visited at `times`, one after the other."""
+
+    def __init__(self, shard: int, *times: int) -> None:
+        super().__init__(shard, 1, T0_MS, limit=16, horizon_ms=60_000)
+        self.times = list(times)
+        self.seen: list[tuple[Event, int]] = []
+        self.reply: list[Effect] = []
+
+    def apply(self, event: Event, now_ms: int) -> list[Effect]:
+        self.seen.append((event, now_ms))
+        if isinstance(event, Ended) and not event.outcomes:
+            raise ValueError("poison")
+        while self.times and self.times[0] <= now_ms:
+            self.times.pop(0)
+        return self.reply
+
+    def next_ms(self, now_ms: int) -> int:
+        return self.times[0] if self.times else NEVER_MS
+
+    @property
+    def ticks(self) -> list[int]:
+        """When it was visited without mail, after the first visit."""
+        return [now_ms for event, now_ms in self.seen if isinstance(event, Ticked)][1:]
+
+
+class World:
+    """A hand and what came of it."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.clock = Clock(lambda: loop.time() * 1_000)
+        self.clock.observe(T0_MS, 0)
+        self.carried: list[tuple[ShardActor, list[Effect]]] = []
+        self.crashes: list[tuple[int, Exception]] = []
+        self.hand = Hand(self.clock, lambda actor, effects: self.carry(actor, effects), self._crash)
+        self.carry: Callable[[ShardActor, list[Effect]], object] = lambda actor, effects: self.carried.append(
+            (actor, effects)
+        )
+
+    def add(self, shard: int, *times: int) -> ShardDouble:
+        state = ShardDouble(shard, *times)
+        self.hand.add(shard, state)
+        return state
+
+    def _crash(self, shard: int, error: Exception) -> None:
+        self.crashes.append((shard, error))
+        self.hand.remove(shard)
+
+    @asynccontextmanager
+    async def turning(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(self.hand.run())
+            yield
+            running.cancel()
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+def hint(at_ms: int = T0_MS) -> Submitted:
+    return Submitted([], at_ms)
+
+
+async def test_a_new_shard_is_visited_at_once(world: World) -> None:
+    async with world.turning():
+        await asyncio.sleep(5)
+        state = world.add(3)
+        await asyncio.sleep(0.001)
+    assert state.seen == [(Ticked(), T0_MS + 5_000)]
+
+
+async def test_events_of_a_shard_are_applied_in_their_order(world: World) -> None:
+    a, b = world.add(1), world.add(2)
+    hints = [hint(number) for number in range(20)]
+    for number, event in enumerate(hints):
+        assert world.hand.post(1 + number % 2, event)
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert [event for event, _ in a.seen[1:]] == hints[::2]
+    assert [event for event, _ in b.seen[1:]] == hints[1::2]
+
+
+async def test_mail_wakes_an_idle_hand_at_once(world: World) -> None:
+    state = world.add(1)
+    async with world.turning():
+        await asyncio.sleep(100)
+        world.hand.post(1, hint())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert state.seen[-1] == (hint(), T0_MS + 100_000)
+
+
+async def test_under_load_it_comes_round_every_two_milliseconds(world: World) -> None:
+    state = world.add(1)
+    async with world.turning():
+        for _ in range(1_000):
+            world.hand.post(1, hint())
+            await asyncio.sleep(0.0001)
+    rounds = len({now_ms for _, now_ms in state.seen})
+    assert rounds <= 0.1 / ROUND_S + 2
+
+
+async def test_it_sleeps_until_the_next_expiry_exactly(world: World) -> None:
+    times = [T0_MS + ms for ms in (7, 1_000, 1_001, 3_600_000)]
+    a, b = world.add(1, *times), world.add(2, T0_MS + 500)
+    async with world.turning():
+        await asyncio.sleep(4_000)
+    assert b.ticks == [T0_MS + 500]
+    # the second of two neighbours waits for the hand to come round
+    assert a.ticks == [times[0], times[1], times[2] + 1, times[3]]
+
+
+async def test_an_earlier_expiry_set_from_outside_shortens_the_sleep(world: World) -> None:
+    state = world.add(1, T0_MS + 60_000)
+    async with world.turning():
+        await asyncio.sleep(10)
+        state.times.insert(0, T0_MS + 10_500)
+        world.hand.apply(world.hand.actors[1], hint(), world.clock.now_ms())
+        await asyncio.sleep(100)
+    assert state.ticks == [T0_MS + 10_500, T0_MS + 60_000]
+
+
+async def test_a_time_that_was_given_up_costs_no_visit(world: World) -> None:
+    state = world.add(1, T0_MS + 1_000)
+    async with world.turning():
+        await asyncio.sleep(0.1)
+        state.times = [T0_MS + 5_000]
+        world.hand.post(1, hint())
+        await asyncio.sleep(10)
+    assert state.ticks == [T0_MS + 5_000]
+
+
+async def test_times_that_were_given_up_do_not_pile_up(world: World) -> None:
+    state = world.add(1)
+    async with world.turning():
+        for number in range(10_000):
+            state.times = [T0_MS + 3_600_000 + number]
+            world.hand.post(1, hint())
+            await asyncio.sleep(0.003)
+        assert len(world.hand._times) <= 2 * STALE_TIMES
+
+
+async def test_a_shard_that_always_has_work_left_does_not_stop_the_others_nor_the_clock(world: World) -> None:
+    busy, calm = world.add(1), world.add(2, T0_MS + 1_000)
+    async with world.turning():
+        await asyncio.sleep(0.01)
+        busy.next_ms = lambda now_ms: now_ms  # type: ignore[method-assign]
+        world.hand.post(1, hint())
+        await asyncio.sleep(2)
+    assert calm.ticks == [T0_MS + 1_000]
+    assert 2 / ROUND_S * 0.9 <= len(busy.ticks) <= 2 / ROUND_S + 2
+
+
+async def test_mail_that_makes_more_mail_does_not_hold_up_a_neighbour_or_the_timers(world: World) -> None:
+    noisy, quiet, timed = world.add(1), world.add(2), world.add(3, T0_MS + 50)
+    noisy.reply = [Publish([])]
+    world.carry = lambda actor, effects: bool(world.hand.post(1, hint()))
+    for _ in range(2 * SLICE_EVENTS):
+        world.hand.post(1, hint())
+    async with world.turning():
+        await asyncio.sleep(0.02)
+        world.hand.post(2, hint())
+        await asyncio.sleep(0.1)
+        noisy.reply = []
+    assert quiet.seen[-1][1] <= T0_MS + 25
+    assert timed.ticks == [T0_MS + 50]
+
+
+async def test_the_loop_gets_a_turn_after_each_slice(world: World) -> None:
+    state = world.add(1)
+    others = [world.add(shard) for shard in range(2, 40)]
+    for shard in range(1, 40):
+        for _ in range(SLICE_EVENTS // 4):
+            world.hand.post(shard, hint())
+    async with world.turning():
+        most = before = 0
+        while len(state.seen) + sum(len(other.seen) for other in others) < 39 * (SLICE_EVENTS // 4 + 1):
+            await asyncio.sleep(0)
+            applied = len(state.seen) + sum(len(other.seen) for other in others)
+            most, before = max(most, applied - before), applied
+        assert most <= SLICE_EVENTS + SLICE_EVENTS // 4 + 1
+
+
+async def test_the_loop_gets_a_turn_among_many_expiries(world: World) -> None:
+    states = [world.add(shard, T0_MS + 1_000) for shard in range(3 * SLICE_EVENTS)]
+    turns = []
+    async with world.turning():
+        await asyncio.sleep(0.99)
+        asyncio.get_running_loop().call_later(
+            0.0105, lambda: turns.append(sum(bool(state.ticks) for state in states))
+        )
+        await asyncio.sleep(0.1)
+    assert all(state.ticks == [T0_MS + 1_000] for state in states)
+    assert turns
+    assert turns[0] <= SLICE_EVENTS
+
+
+async def test_a_full_mailbox_drops_hints_and_nothing_else(world: World) -> None:
+    state = world.add(1)
+    for _ in range(MAIL):
+        world.hand.post(1, hint())
+    assert world.hand.dropped_hints == 1
+    assert not world.hand.post(1, hint())
+    assert world.hand.dropped_hints == 2
+    assert world.hand.post(1, Ticked())
+    async with world.turning():
+        await asyncio.sleep(1)
+        assert world.hand.post(1, hint())
+        await asyncio.sleep(1)
+    assert len(state.seen) == MAIL + 2
+
+
+async def test_mail_for_a_shard_that_is_not_here_is_refused(world: World) -> None:
+    assert not world.hand.post(1, hint())
+    world.add(1)
+    actor = world.hand.remove(1)
+    assert not world.hand.post(1, hint())
+    world.hand.apply(actor, hint(), T0_MS)
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert isinstance(actor.state, ShardDouble)
+    assert actor.state.seen == []
+
+
+async def test_a_shard_that_went_is_not_visited_and_its_successor_is(world: World) -> None:
+    old = world.add(1, T0_MS + 1_000)
+    async with world.turning():
+        await asyncio.sleep(0.5)
+        world.hand.remove(1)
+        new = world.add(1, T0_MS + 2_000)
+        await asyncio.sleep(5)
+    assert old.ticks == []
+    assert new.ticks == [T0_MS + 2_000]
+
+
+async def test_a_shard_that_fails_takes_nobody_else_down(world: World) -> None:
+    bad, good = world.add(1), world.add(2)
+    world.hand.post(1, Ended([]))
+    world.hand.post(1, hint())
+    world.hand.post(2, hint())
+    async with world.turning():
+        await asyncio.sleep(1)
+    [(shard, error)] = world.crashes
+    assert shard == 1
+    assert isinstance(error, ValueError)
+    assert len(bad.seen) == 2
+    assert len(good.seen) == 2
+
+
+async def test_effects_are_carried_out_with_their_actor(world: World) -> None:
+    state = world.add(1)
+    state.reply = [Publish([])]
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert world.carried == [(world.hand.actors[1], [Publish([])])]

@@ -1,0 +1,277 @@
+"""Whole nodes over one memory database, in one loop and in virtual time, with a scripted dispatcher each.
+
+A node can be paused (its process is stopped), killed, cut off from the database, or started again. What was run and
+what was published is kept for the test to look at.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from actors.core.draft import Draft, Receipt
+from actors.core.errors import Unavailable
+from actors.core.events import Change
+from actors.core.queue import Queue, QueueBook
+from actors.core.spec import Spec
+from actors.core.task import State, Task
+from actors.membership import new_boot
+from actors.node import Node
+from storage.memory import (
+    MemoryDatabase,
+    MemoryHousekeeping,
+    MemoryLeaseStore,
+    MemoryLedgerStore,
+    MemoryLink,
+    MemoryQueueStore,
+    MemoryReader,
+    MemoryTaskStore,
+)
+from storage.memory.rows import Row
+from tests.support.builders import HASH, SPEC, T0_MS
+from tests.support.scripted import Run, Script, ScriptedDispatcher, succeed
+from tests.support.virtual_time import Process
+
+T = TypeVar("T")
+
+WITHIN_S = 60.0
+"""How long `until` waits, in virtual time, unless told otherwise."""
+
+
+class Wire(MemoryLink):
+    """A link whose statements travel: half of the way before they take effect, half of it before the reply is here."""
+
+    def __init__(self, database: MemoryDatabase, boot: str, way_ms: Callable[[], float], done: Callable[[], None]):
+        super().__init__(database, boot)
+        self._way_ms = way_ms
+        self._done = done
+        self._open = asyncio.Event()
+        self._open.set()
+        self.sent: list[str] = []
+        """Names of all statements so far."""
+
+    def hang(self) -> None:
+        """Statements are neither carried out nor refused, until `flow`."""
+        self._open.clear()
+
+    def flow(self) -> None:
+        """Statements go on."""
+        self._open.set()
+
+    async def call(self, statement: str, work: Callable[[], T]) -> T:
+        """See MemoryLink."""
+        self.sent.append(statement)
+        await asyncio.sleep(self._way_ms() / 1_000)
+        await self._open.wait()
+        answer = await super().call(statement, work)
+        await asyncio.sleep(self._way_ms() / 1_000)
+        self._done()
+        if self.away:
+            raise Unavailable(f"{statement}: the reply was lost")
+        return answer
+
+
+class Member:
+    """One process of the cluster: a node, its dispatcher, its way to the database."""
+
+    def __init__(self, cluster: "Cluster", name: str, script: Script) -> None:
+        boot = new_boot()
+        self.name = name
+        self.boot = boot
+        self.process = Process()
+        self.wire = Wire(cluster.database, boot, lambda: cluster.way_ms(), cluster.changed.set)
+        self.book = QueueBook()
+        self.queues = MemoryQueueStore(self.wire, self.book)
+        self.reader = MemoryReader(self.wire, self.book)
+        self.changes: list[Change] = []
+        self.drift = 0.0
+        """How much faster this node's clock runs than the others'."""
+        self._cluster = cluster
+        self.node = Node(
+            boot=boot,
+            name=name,
+            address=f"{name}:7070",
+            tasks=MemoryTaskStore(self.wire, self.book),
+            ledger=MemoryLedgerStore(self.wire),
+            leases=MemoryLeaseStore(self.wire),
+            queues=self.queues,
+            housekeeping=MemoryHousekeeping(self.wire),
+            publish=self._publish,
+            boot_ms=lambda: asyncio.get_running_loop().time() * 1_000 * (1 + self.drift),
+        )
+        self.dispatcher = ScriptedDispatcher(self.node, self._wrote, script)
+        self.failure: BaseExceptionGroup | None = None
+        self.ended = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def owned(self) -> dict[int, int]:
+        """Shard -> epoch, as this node believes."""
+        return {shard: actor.state.epoch for shard, actor in self.node.hand.actors.items()}
+
+    def live_in(self, group: asyncio.TaskGroup) -> None:
+        """Run until killed."""
+        self._task = self.process.start(group, self._live())
+
+    async def _live(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.node.run())
+                group.create_task(self.dispatcher.run())
+        except BaseExceptionGroup as failure:
+            self.failure = failure
+        finally:
+            self.ended.set()
+            self._cluster.changed.set()
+
+    async def failed(self) -> BaseException:
+        """Wait for its end, and answer the one error that ended it."""
+        await self.ended.wait()
+        error: BaseException | None = self.failure
+        self.failure = None
+        while isinstance(error, BaseExceptionGroup):
+            (error,) = error.exceptions
+        assert error is not None
+        return error
+
+    async def kill(self) -> None:
+        """Nothing of it happens any more: what is under way is neither finished nor taken back."""
+        assert self._task is not None
+        self.wire.away = True
+        self._task.cancel()
+        self.process.resume()
+        await self.ended.wait()
+
+    def _publish(self, changes: list[Change]) -> None:
+        self.changes.extend(changes)
+        self._cluster.changed.set()
+
+    def _wrote(self, task: Task) -> None:
+        self._cluster.wrote(self, task)
+
+
+class Cluster:
+    """A database, and the nodes on it."""
+
+    def __init__(self, *, shards: int = 256) -> None:
+        self.database = MemoryDatabase(self.now_ms, shards)
+        self.members: list[Member] = []
+        self.runs: list[Run] = []
+        self.changed = asyncio.Event()
+        """Something happened that a test may wait for."""
+        self.way_ms: Callable[[], float] = lambda: 0.5
+        """Half a round trip to the database."""
+        self._group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for member in self.members:
+            await member.kill()
+        await self._group.__aexit__(kind, error, trace)
+        for member in self.members:
+            if member.failure is not None:
+                raise member.failure
+
+    def now_ms(self) -> float:
+        """The primary's clock."""
+        return T0_MS + asyncio.get_running_loop().time() * 1_000
+
+    def join(self, name: str = "a", script: Script = succeed) -> Member:
+        """A new process; it is not ready yet."""
+        member = Member(self, name, script)
+        self.members.append(member)
+        member.live_in(self._group)
+        return member
+
+    async def start(self, name: str = "a", script: Script = succeed) -> Member:
+        """A new process that has its part of the shards."""
+        member = self.join(name, script)
+        await self.until(lambda: member.node.ready)
+        return member
+
+    async def until(self, true: Callable[[], bool], within_s: float = WITHIN_S) -> None:
+        """Wait until it is true; it is asked after everything that happens."""
+        async with asyncio.timeout(within_s):
+            while not true():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def ended(self, ids: Iterable[str], within_s: float = WITHIN_S) -> None:
+        """Wait until all of them are finished, and the word of it is out."""
+        wanted = set(ids)
+        await self.until(lambda: wanted <= self.database.finished.keys(), within_s)
+        await asyncio.sleep(0.01)
+
+    def wrote(self, member: Member, task: Task) -> None:
+        """An attempt's request goes out."""
+        fence = member.node.fence_of(task)
+        run = Run(task.id, member.name, task.epoch, task.attempt, self.now_ms(), task.payload, task.schedule_ms, fence)
+        self.runs.append(run)
+        self.changed.set()
+
+    def runs_of(self, task_id: str) -> list[Run]:
+        """The attempts of one task, in order."""
+        return [run for run in self.runs if run.id == task_id]
+
+    def row(self, task_id: str) -> Row:
+        """The row, live or finished."""
+        row = self.database.row(task_id)
+        assert row is not None
+        return row
+
+    def state(self, task_id: str) -> State:
+        """What the tables say."""
+        return self.row(task_id).state
+
+    def cut(self, *, away: bool) -> None:
+        """The database goes away for everybody, or comes back."""
+        for member in self.members:
+            member.wire.away = away
+
+    def owners(self) -> dict[int, str | None]:
+        """Shard -> boot, as the tables have it."""
+        return {shard: row.owner for shard, row in self.database.shards.items()}
+
+
+async def submit(member: Member, drafts: Sequence[Draft]) -> list[Receipt]:
+    """Submit drafts that must all be accepted."""
+    receipts: list[Receipt] = []
+    for answer in await member.node.intake.submit(drafts):
+        assert isinstance(answer, Receipt), answer
+        receipts.append(answer)
+    return receipts
+
+
+async def submit_some(member: Member, count: int, queue: str = "emails", *, delay_ms: int | None = None) -> list[str]:
+    """Submit `count` plain webhook tasks; their ids."""
+    home = await member.queues.ensure("default", queue)
+    return [receipt.id for receipt in await submit(member, [draft(home, delay_ms=delay_ms) for _ in range(count)])]
+
+
+def draft(
+    queue: Queue,
+    *,
+    spec: Spec = SPEC,
+    key: str | None = None,
+    key_hash: bytes = HASH,
+    delay_ms: int | None = None,
+    schedule_ms: int | None = None,
+    payload: bytes | None = None,
+    ring_key: str | None = None,
+) -> Draft:
+    """A draft of a webhook task."""
+    return Draft(
+        queue,
+        spec,
+        key=key,
+        key_hash=None if key is None else key_hash,
+        delay_ms=delay_ms,
+        schedule_ms=schedule_ms,
+        payload=payload,
+        ring_key=ring_key,
+    )
