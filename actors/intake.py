@@ -10,6 +10,7 @@ once (Overloaded, before anything is sent). Unavailable means: outcome unknown, 
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from actors.clock import Clock
@@ -18,7 +19,6 @@ from actors.core.errors import KeyReused, Overloaded
 from actors.core.ids import ENTROPY_BYTES, keyed_id, new_ids, position_of_key, shard_of, with_position
 from actors.core.settle import retry_of
 from actors.core.task import State, Task
-from actors.gather import Gather
 from actors.ports.tasks import Accepted, TaskStore
 from actors.stats import Stats
 
@@ -26,19 +26,92 @@ WAITING = 50_000
 WAITING_BYTES = 256 * 1024 * 1024
 FLUSH_TASKS = 2_000
 """A commit takes this many: enough for the full rate, few enough not to hold the loop up while they are encoded."""
+ENTROPY_IDS = 1_000
 
 
-class _Submission:
-    """Tasks of one request of one kind, and whoever waits for them."""
+class _Batch:
+    """Tasks of one commit, of all requests that came in time for it."""
 
-    __slots__ = ("done", "tasks")
+    __slots__ = ("answers", "error", "settled", "tasks", "waiters")
 
-    def __init__(self, tasks: list[Task]) -> None:
-        self.tasks = tasks
-        self.done: asyncio.Future[list[Receipt | Exception]] = asyncio.get_running_loop().create_future()
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+        self.answers: list[Receipt | Exception] = []
+        """One a task, once `settled`, unless there is an `error` for all."""
+        self.error: Exception | None = None
+        self.settled = False
+        self.waiters: list[asyncio.Future[None]] = []
 
-    def __len__(self) -> int:
-        return len(self.tasks)
+    async def wait(self) -> None:
+        """Return when it is settled. One future a waiter: whoever is cancelled takes nobody with it."""
+        if not self.settled:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.waiters.append(waiter)
+            await waiter
+
+    def settle(self) -> None:
+        """Wake all who wait."""
+        self.settled = True
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class _Lane:
+    """The commits of one kind of task: one under way, one that gathers, more when it overflows."""
+
+    def __init__(self, flush: Callable[[_Batch], Awaitable[None]]) -> None:
+        self._flush = flush
+        self._batches: deque[_Batch] = deque()
+        self._some = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def put(self, tasks: list[Task]) -> list[Receipt | Exception]:
+        """The answers of these tasks, after their commit."""
+        if len(tasks) <= FLUSH_TASKS:
+            return await self._settled(*self._gather(tasks))
+        parts = [self._gather(tasks[at : at + FLUSH_TASKS]) for at in range(0, len(tasks), FLUSH_TASKS)]
+        answers: list[Receipt | Exception] = []
+        for batch, start, end in parts:
+            answers += await self._settled(batch, start, end)
+        return answers
+
+    @staticmethod
+    async def _settled(batch: _Batch, start: int, end: int) -> list[Receipt | Exception]:
+        await batch.wait()
+        if batch.error is not None:
+            raise batch.error
+        return batch.answers[start:end]
+
+    async def idle(self) -> None:
+        """Return when nothing waits and nothing is under way."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Flush batch after batch until cancelled."""
+        while True:
+            await self._some.wait()
+            batch = self._batches.popleft()
+            if not self._batches:
+                self._some.clear()
+            try:
+                await self._flush(batch)
+            except Exception as error:  # noqa: BLE001 - every waiter is told, whatever it was
+                batch.error = error
+            batch.settle()
+            if not self._batches:
+                self._idle.set()
+
+    def _gather(self, tasks: list[Task]) -> tuple[_Batch, int, int]:
+        if not self._batches or len(self._batches[-1].tasks) + len(tasks) > FLUSH_TASKS:
+            self._batches.append(_Batch())
+            self._some.set()
+            self._idle.clear()
+        batch = self._batches[-1]
+        start = len(batch.tasks)
+        batch.tasks += tasks
+        return batch, start, start + len(tasks)
 
 
 class Intake:
@@ -60,8 +133,9 @@ class Intake:
         self._waiting = 0
         self._waiting_bytes = 0
         self._last_us = 0
-        self._unkeyed: Gather[_Submission] = Gather(self._flush_unkeyed, FLUSH_TASKS, len)
-        self._keyed: Gather[_Submission] = Gather(self._flush_keyed, FLUSH_TASKS, len)
+        self._entropy = b""
+        self._unkeyed = _Lane(self._flush_unkeyed)
+        self._keyed = _Lane(self._flush_keyed)
 
     async def run(self) -> None:
         """Flush until cancelled."""
@@ -92,38 +166,23 @@ class Intake:
             self._waiting_bytes -= size
 
     async def _commit(self, drafts: Sequence[Draft], tasks: list[Task]) -> list[Receipt | Exception]:
+        if len(tasks) == 1:
+            return await (self._unkeyed if drafts[0].key is None else self._keyed).put(tasks)
         keyed = [task for draft, task in zip(drafts, tasks, strict=True) if draft.key is not None]
         if not keyed:
-            return await self._put(self._unkeyed, tasks)()
+            return await self._unkeyed.put(tasks)
         if len(keyed) == len(tasks):
-            return await self._put(self._keyed, tasks)()
+            return await self._keyed.put(tasks)
         unkeyed = [task for draft, task in zip(drafts, tasks, strict=True) if draft.key is None]
-        with_key, without = self._put(self._keyed, keyed), self._put(self._unkeyed, unkeyed)
-        first, second = iter(await with_key()), iter(await without())
+        first, second = iter(await self._keyed.put(keyed)), iter(await self._unkeyed.put(unkeyed))
         return [next(second) if draft.key is None else next(first) for draft in drafts]
-
-    @staticmethod
-    def _put(gather: Gather[_Submission], tasks: list[Task]) -> Callable[[], Awaitable[list[Receipt | Exception]]]:
-        """Send tasks on their way, in parts that fit a flush; call the answer to wait for all of them."""
-        parts = [_Submission(tasks[at : at + FLUSH_TASKS]) for at in range(0, len(tasks), FLUSH_TASKS)]
-        for part in parts:
-            # An answer that nobody waits for any more (its client went away) is no unretrieved exception.
-            part.done.add_done_callback(_retrieve)
-        gather.put(parts)
-
-        async def wait() -> list[Receipt | Exception]:
-            if len(parts) == 1:
-                return await parts[0].done
-            return [answer for part in parts for answer in await part.done]
-
-        return wait
 
     def _tasks(self, drafts: Sequence[Draft]) -> list[Task]:
         now_ms = self._clock.now_ms()
         accept_us = max(now_ms * 1_000, self._last_us + 1)
         self._last_us = accept_us + len(drafts)
         shards = self._shards()
-        ids = new_ids(now_ms, os.urandom(ENTROPY_BYTES * len(drafts)), len(drafts))
+        ids = new_ids(now_ms, self._random(len(drafts)), len(drafts))
         return [
             self._task(draft, task_id, shards, now_ms, accept_us + place)
             for place, (draft, task_id) in enumerate(zip(drafts, ids, strict=True))
@@ -152,41 +211,30 @@ class Intake:
             budget=retry_of(draft.spec, queue).max_attempts,
         )
 
-    async def _flush_unkeyed(self, batch: list[_Submission]) -> None:
-        tasks = [task for submission in batch for task in submission.tasks]
-        try:
-            errors = await self._store.accept(tasks)
-        except Exception as error:  # noqa: BLE001 - every waiter is told, whatever it was
-            _fail(batch, error)
-            return
-        answers: list[Receipt | Exception]
-        answers = [_receipt(task, State.SCHEDULED, new=True) for task in tasks]
+    def _random(self, count: int) -> bytes:
+        """Entropy for so many ids; the system is asked for that of many at a time."""
+        size = ENTROPY_BYTES * count
+        if len(self._entropy) < size:
+            self._entropy = os.urandom(max(size, ENTROPY_BYTES * ENTROPY_IDS))
+        taken, self._entropy = self._entropy[:size], self._entropy[size:]
+        return taken
+
+    async def _flush_unkeyed(self, batch: _Batch) -> None:
+        tasks = batch.tasks
+        errors = await self._store.accept(tasks)
+        batch.answers = [_receipt(task, State.SCHEDULED, new=True) for task in tasks]
         for place, refusal in errors.items():
-            answers[place] = refusal
-        fresh = [task for place, task in enumerate(tasks) if place not in errors] if errors else tasks
-        self._settle(batch, answers, fresh)
+            batch.answers[place] = refusal
+        self._tell([task for place, task in enumerate(tasks) if place not in errors] if errors else tasks)
 
-    async def _flush_keyed(self, batch: list[_Submission]) -> None:
-        tasks = [task for submission in batch for task in submission.tasks]
-        try:
-            accepted = await self._store.accept_keyed(tasks)
-        except Exception as error:  # noqa: BLE001 - every waiter is told, whatever it was
-            _fail(batch, error)
-            return
-        answers = [_keyed_answer(task, answer) for task, answer in zip(tasks, accepted, strict=True)]
-        fresh = [
-            task for task, answer in zip(tasks, answers, strict=True) if isinstance(answer, Receipt) and answer.new
-        ]
-        self._settle(batch, answers, fresh)
-        self._stats.replayed += sum(isinstance(answer, Receipt) and not answer.new for answer in answers)
+    async def _flush_keyed(self, batch: _Batch) -> None:
+        accepted = await self._store.accept_keyed(batch.tasks)
+        batch.answers = [_keyed_answer(task, answer) for task, answer in zip(batch.tasks, accepted, strict=True)]
+        receipts = [(t, r) for t, r in zip(batch.tasks, batch.answers, strict=True) if isinstance(r, Receipt)]
+        self._stats.replayed += sum(not receipt.new for _, receipt in receipts)
+        self._tell([task for task, receipt in receipts if receipt.new])
 
-    def _settle(self, batch: list[_Submission], answers: list[Receipt | Exception], fresh: list[Task]) -> None:
-        start = 0
-        for submission in batch:
-            end = start + len(submission.tasks)
-            if not submission.done.done():
-                submission.done.set_result(answers[start:end])
-            start = end
+    def _tell(self, fresh: list[Task]) -> None:
         self._stats.accepted += len(fresh)
         self._hint(fresh)
 
@@ -201,14 +249,3 @@ def _keyed_answer(task: Task, answer: Accepted | Exception) -> Receipt | Excepti
 
 def _receipt(task: Task, state: State, *, new: bool) -> Receipt:
     return Receipt(task.id, task.shard, state, new, task.schedule_ms, task.accept_us)
-
-
-def _fail(batch: list[_Submission], error: Exception) -> None:
-    for submission in batch:
-        if not submission.done.done():
-            submission.done.set_exception(error)
-
-
-def _retrieve(done: asyncio.Future[list[Receipt | Exception]]) -> None:
-    if not done.cancelled():
-        done.exception()

@@ -266,7 +266,8 @@ class Node:
 
     def _hint(self, tasks: list[Task]) -> None:
         now_ms = self.clock.now_ms()
-        for shard, some in _by_shard(tasks).items():
+        near = [task for task in tasks if task.due_ms <= now_ms + HORIZON_MS]  # no shard has loaded further
+        for shard, some in _by_shard(near).items():
             self.hand.post(shard, Submitted(some, now_ms))
 
     def _count(self, changes: list[Change]) -> None:

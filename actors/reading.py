@@ -31,7 +31,7 @@ PROBE_S = 2.0
 """One round over all shards takes this long, in PROBE_STEPS statements."""
 PROBE_STEPS = 16
 PROBE_LATE_MS = 3_000
-PROBE_BACK_MS = 60_000
+PROBE_BACK_MS = 10_000
 """Each round looks this far back; one in FULL_ROUND looks from the beginning of time."""
 PROBE_ROWS = 64
 FULL_ROUND = 30

@@ -9,6 +9,7 @@ import re
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import orjson
 from aiohttp import web
@@ -22,6 +23,7 @@ from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type,
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.decode import TaskDecoder, check_key
 from gateway.problems import problem_of
+from gateway.ready import answer
 from gateway.task_view import attempt_object, new_task, state_of, task_object
 
 DECODER: web.AppKey[TaskDecoder] = web.AppKey("decoder", TaskDecoder)
@@ -53,8 +55,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         raise receipt
     if not receipt.new:
         return await _replay(request, receipt)
-    headers = {"Content-Type": JSON, "Location": f"/v1/tasks/{receipt.id}"}
-    return web.Response(body=new_task(draft, receipt), status=201, headers=headers)
+    return answer(request, HTTPStatus.CREATED, new_task(draft, receipt), f"/v1/tasks/{receipt.id}")
 
 
 async def create_batch(request: web.Request) -> web.StreamResponse:

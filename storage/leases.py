@@ -25,7 +25,9 @@ class PgLeaseStore:
         self.timeline = 1
 
     async def join(self, boot: str, name: str, address: str) -> int:
-        """See the port."""
+        """See the port. From now on sessions bear this boot's name: those of a dead boot are ended by its heirs."""
+        if boot != self._db.boot:
+            await self._db.rename(boot)
         async with self._db.leases.use() as connection:
             return int(await connection.fetchval(_SQL["join"], boot, name, address))
 

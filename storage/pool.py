@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import asyncpg
 
@@ -42,6 +42,7 @@ class Line:
         self._session = session
         self.name = name
         """What connections made from now on are called (application_name)."""
+        self._pool: Any = None
         self._pause_s = 0.0
         self._closed_until = 0.0
 
@@ -90,6 +91,8 @@ class Line:
             await self._pool.release(connection)
 
     async def _acquire(self) -> Connection:
+        if self._pool is None:
+            raise Unavailable("the database has not been reached yet")
         left_s = self._closed_until - asyncio.get_running_loop().time()
         if left_s > 0:
             raise Unavailable("the database was away a moment ago", retry_after_ms=int(left_s * 1000) + 1)
