@@ -64,14 +64,12 @@ class Courier:
     async def _pull(self, attempts: Attempts, group: TaskGroup) -> None:
         while True:
             await self._node.work()
-            limit = self._hosts.limit
-            if limit:
-                for task in self._node.take(limit):
-                    self._admit(task, attempts, group)
-                await asyncio.sleep(0)  # the node may always have work, and its tasks may all be turned away
-            else:
+            while not self._hosts.limit:  # the node has told of its work, and does not tell again before `take`
                 self._vacancy = asyncio.get_running_loop().create_future()
                 await self._vacancy
+            for task in self._node.take(self._hosts.limit):
+                self._admit(task, attempts, group)
+            await asyncio.sleep(0)  # the node may always have work, and its tasks may all be turned away
 
     def _admit(self, task: Task, attempts: Attempts, group: TaskGroup) -> None:
         plan = self._plans.of(task.spec)

@@ -83,6 +83,16 @@ def test_memory_does_not_overrule_an_end_that_is_committed() -> None:
     assert shown(ended, node)["state"] == "succeeded"
 
 
+@pytest.mark.parametrize(("recorded", "state"), [(1, "running"), (2, "scheduled")])
+def test_an_attempt_runs_until_its_end_is_committed(recorded: int, state: str) -> None:
+    node = NodeDouble()
+    waiting = row(state=State.SCHEDULED, finish_ms=None, attempt=recorded)
+    node.tasks[waiting.id] = Task(waiting.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=2)
+    node.tasks[waiting.id].phase = Phase.WRITING
+    task = shown(waiting, node)
+    assert (task["state"], task["attempt"], task["fence"] is None) == (state, 2, state == "scheduled")
+
+
 def test_an_attempt_of_the_history() -> None:
     attempt = attempt_object(AttemptRow(2, "00000001.0000000001.000002", NOW_MS, 46, "failed", 500, "HTTP 500"))
     assert attempt == {

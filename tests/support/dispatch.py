@@ -35,10 +35,11 @@ class FakeNode:
         self.batches: list[int] = []
         self.lease = True
         self._changed = asyncio.Event()
+        self._work = asyncio.Event()
 
     def offer(self, tasks: Sequence[Task]) -> None:
         self.due.extend(tasks)
-        self._changed.set()
+        self._work.set()
 
     async def until(self, count: int) -> list[Outcome]:
         """Wait for so many outcomes."""
@@ -48,13 +49,16 @@ class FakeNode:
         return self.outcomes
 
     async def work(self) -> None:
-        while not self.due:
-            self._changed.clear()
-            await self._changed.wait()
+        """As the real one: says once that there is work; a `take` that gave some says it again."""
+        await self._work.wait()
+        self._work.clear()
 
     def take(self, limit: int) -> list[Task]:
         assert limit > 0
-        return [self.due.popleft() for _ in range(min(limit, len(self.due)))]
+        taken = [self.due.popleft() for _ in range(min(limit, len(self.due)))]
+        if taken:
+            self._work.set()
+        return taken
 
     def may_fire(self) -> bool:
         return self.lease
