@@ -2,7 +2,8 @@
 
 Time between two beats comes from CLOCK_BOOTTIME (it counts suspended time, and no wall clock moves it). The offset to
 the primary is the largest of the last 16 samples of "server time in the answer minus my time on receipt": each sample
-errs only downwards, by the answer's way, so the estimate is never ahead of the primary and no task fires early.
+errs only downwards, by the answer's way and by DRIFT for its age, so the estimate is never ahead of the primary and no
+task fires early.
 
 Promises: never goes back, never ahead of the primary's clock beyond its own steps; corrections are slewed, at most
 SLEW_MS a sample. Refuses: an answer before the first sample.
@@ -16,6 +17,8 @@ from actors.core.errors import Unavailable
 
 SAMPLES = 16
 SLEW_MS = 50.0
+DRIFT = 0.0005
+"""How much faster than the primary's this node's clock may run: what a kernel slews a clock at most (adjtime)."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW", time.CLOCK_MONOTONIC))
 
@@ -30,18 +33,23 @@ class Clock:
 
     def __init__(self, boot_ms: Callable[[], float] = boot_ms) -> None:
         self.boot_ms = boot_ms
-        self._samples: deque[float] = deque(maxlen=SAMPLES)
+        self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
+        """(offset, when it was received)."""
         self._offset_ms: float | None = None
+        """As of `_seen_ms`, when the last sample was received."""
+        self._seen_ms = 0.0
         self._last_ms = 0
 
     def observe(self, primary_ms: float, received_ms: float) -> None:
         """One sample: the primary's clock in an answer, and `boot_ms()` when it came."""
-        self._samples.append(primary_ms - received_ms)
-        best = max(self._samples)
+        self._samples.append((primary_ms - received_ms, received_ms))
+        best = max(offset_ms - DRIFT * (received_ms - at_ms) for offset_ms, at_ms in self._samples)
         if self._offset_ms is None:
             self._offset_ms = best
         else:
-            self._offset_ms += max(-SLEW_MS, min(best - self._offset_ms, SLEW_MS))
+            held = self._offset_ms - DRIFT * (received_ms - self._seen_ms)
+            self._offset_ms = held + max(-SLEW_MS, min(best - held, SLEW_MS))
+        self._seen_ms = received_ms
 
     def now_ms(self) -> int:
         """The primary's time, rounded down. Raises Unavailable before the first sample."""
@@ -62,4 +70,5 @@ class Clock:
     def _estimate_ms(self) -> float:
         if self._offset_ms is None:
             raise Unavailable("the database's clock is not known yet")
-        return self.boot_ms() + self._offset_ms
+        boot_ms = self.boot_ms()
+        return boot_ms + self._offset_ms - DRIFT * (boot_ms - self._seen_ms)

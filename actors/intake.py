@@ -32,10 +32,11 @@ ENTROPY_IDS = 1_000
 class _Batch:
     """Tasks of one commit, of all requests that came in time for it."""
 
-    __slots__ = ("answers", "error", "settled", "tasks", "waiters")
+    __slots__ = ("answers", "error", "payload_bytes", "settled", "tasks", "waiters")
 
     def __init__(self) -> None:
         self.tasks: list[Task] = []
+        self.payload_bytes = 0
         self.answers: list[Receipt | Exception] = []
         """One a task, once `settled`, unless there is an `error` for all."""
         self.error: Exception | None = None
@@ -57,32 +58,28 @@ class _Batch:
                 waiter.set_result(None)
 
 
+_Place = tuple[_Batch, int, int]
+"""Tasks of one submit in one batch: from, to."""
+
+
 class _Lane:
     """The commits of one kind of task: one under way, one that gathers, more when it overflows."""
 
     def __init__(self, flush: Callable[[_Batch], Awaitable[None]]) -> None:
         self._flush = flush
         self._batches: deque[_Batch] = deque()
+        self.waiting = 0
+        """Tasks that are not settled, whether anybody still waits for them or not."""
+        self.waiting_bytes = 0
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def put(self, tasks: list[Task]) -> list[Receipt | Exception]:
-        """The answers of these tasks, after their commit."""
+    def put(self, tasks: list[Task]) -> list[_Place]:
+        """Send these tasks on their way; where their answers will be (see `_answers`)."""
         if len(tasks) <= FLUSH_TASKS:
-            return await self._settled(*self._gather(tasks))
-        parts = [self._gather(tasks[at : at + FLUSH_TASKS]) for at in range(0, len(tasks), FLUSH_TASKS)]
-        answers: list[Receipt | Exception] = []
-        for batch, start, end in parts:
-            answers += await self._settled(batch, start, end)
-        return answers
-
-    @staticmethod
-    async def _settled(batch: _Batch, start: int, end: int) -> list[Receipt | Exception]:
-        await batch.wait()
-        if batch.error is not None:
-            raise batch.error
-        return batch.answers[start:end]
+            return [self._gather(tasks)] if tasks else []
+        return [self._gather(tasks[at : at + FLUSH_TASKS]) for at in range(0, len(tasks), FLUSH_TASKS)]
 
     async def idle(self) -> None:
         """Return when nothing waits and nothing is under way."""
@@ -99,11 +96,13 @@ class _Lane:
                 await self._flush(batch)
             except Exception as error:  # noqa: BLE001 - every waiter is told, whatever it was
                 batch.error = error
+            self.waiting -= len(batch.tasks)
+            self.waiting_bytes -= batch.payload_bytes
             batch.settle()
             if not self._batches:
                 self._idle.set()
 
-    def _gather(self, tasks: list[Task]) -> tuple[_Batch, int, int]:
+    def _gather(self, tasks: list[Task]) -> _Place:
         if not self._batches or len(self._batches[-1].tasks) + len(tasks) > FLUSH_TASKS:
             self._batches.append(_Batch())
             self._some.set()
@@ -111,6 +110,10 @@ class _Lane:
         batch = self._batches[-1]
         start = len(batch.tasks)
         batch.tasks += tasks
+        size = sum(task.payload_bytes for task in tasks)
+        batch.payload_bytes += size
+        self.waiting += len(tasks)
+        self.waiting_bytes += size
         return batch, start, start + len(tasks)
 
 
@@ -130,8 +133,6 @@ class Intake:
         self._shards = shards
         self._hint = hint
         self._stats = stats
-        self._waiting = 0
-        self._waiting_bytes = 0
         self._last_us = 0
         self._entropy = b""
         self._unkeyed = _Lane(self._flush_unkeyed)
@@ -154,27 +155,21 @@ class Intake:
         An item may be refused alone (Invalid, KeyReused). Raises Overloaded or Unavailable for all of them.
         """
         size = sum(len(draft.payload) for draft in drafts if draft.payload is not None)
-        if self._waiting + len(drafts) > WAITING or self._waiting_bytes + size > WAITING_BYTES:
+        waiting = self._unkeyed.waiting + self._keyed.waiting
+        waiting_bytes = self._unkeyed.waiting_bytes + self._keyed.waiting_bytes
+        if waiting + len(drafts) > WAITING or waiting_bytes + size > WAITING_BYTES:
             raise Overloaded("too many tasks wait to be written")
         tasks = self._tasks(drafts)
-        self._waiting += len(drafts)
-        self._waiting_bytes += size
-        try:
-            return await self._commit(drafts, tasks)
-        finally:
-            self._waiting -= len(drafts)
-            self._waiting_bytes -= size
-
-    async def _commit(self, drafts: Sequence[Draft], tasks: list[Task]) -> list[Receipt | Exception]:
         if len(tasks) == 1:
-            return await (self._unkeyed if drafts[0].key is None else self._keyed).put(tasks)
+            return await _answers((self._unkeyed if drafts[0].key is None else self._keyed).put(tasks))
         keyed = [task for draft, task in zip(drafts, tasks, strict=True) if draft.key is not None]
         if not keyed:
-            return await self._unkeyed.put(tasks)
+            return await _answers(self._unkeyed.put(tasks))
         if len(keyed) == len(tasks):
-            return await self._keyed.put(tasks)
+            return await _answers(self._keyed.put(tasks))
         unkeyed = [task for draft, task in zip(drafts, tasks, strict=True) if draft.key is None]
-        first, second = iter(await self._keyed.put(keyed)), iter(await self._unkeyed.put(unkeyed))
+        with_key, without = self._keyed.put(keyed), self._unkeyed.put(unkeyed)
+        first, second = iter(await _answers(with_key)), iter(await _answers(without))
         return [next(second) if draft.key is None else next(first) for draft in drafts]
 
     def _tasks(self, drafts: Sequence[Draft]) -> list[Task]:
@@ -237,6 +232,17 @@ class Intake:
     def _tell(self, fresh: list[Task]) -> None:
         self._stats.accepted += len(fresh)
         self._hint(fresh)
+
+
+async def _answers(places: list[_Place]) -> list[Receipt | Exception]:
+    """The answers at these places, once they are there."""
+    answers: list[Receipt | Exception] = []
+    for batch, start, end in places:
+        await batch.wait()
+        if batch.error is not None:
+            raise batch.error
+        answers += batch.answers[start:end]
+    return answers
 
 
 def _keyed_answer(task: Task, answer: Accepted | Exception) -> Receipt | Exception:

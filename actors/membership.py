@@ -62,8 +62,9 @@ class Membership:
         self._members = Members(boot, name)
         self._fire_until_ms = 0.0
         self._joined = False
+        self._left = False
         self.orphans = True
-        """Some shard has no living owner, as far as the last beat tells."""
+        """Some shard has no living owner, as far as the last beat tells, or an older boot of my name may have it."""
         self._orphaned_ms: dict[int, tuple[int, float]] = {}
         """Shard -> (epoch, since when) of orphans."""
         self.beaten = asyncio.Event()
@@ -81,14 +82,9 @@ class Membership:
         self._members = Members(self.boot, self._name)
         self._reborn()
 
-    async def join(self) -> None:
-        """Enter the cluster and learn its number of shards. Raises Unavailable."""
-        self.shards = await self._store.join(self.boot, self._name, self._address)
-        self._joined = True
-
     async def run(self) -> None:
-        """Beat until cancelled."""
-        while True:
+        """Beat until cancelled, or until this node has left."""
+        while not self._left:
             started_ms = self._clock.boot_ms()
             try:
                 async with asyncio.timeout(BEAT_LIMIT_S):
@@ -98,14 +94,24 @@ class Membership:
             await asyncio.sleep(max(BEAT_S - (self._clock.boot_ms() - started_ms) / 1_000, 0.05))
 
     async def leave(self) -> None:
-        """Give everything up in good order."""
+        """Give everything up, for good. Raises Unavailable; then others take over once this boot stands still."""
+        self._left = True
         self._fire_until_ms = 0.0
+        self._owned({})
         await self._store.leave(self.boot)
 
+    def _is_over(self, boot: str) -> bool:
+        """Whether an answer to this boot comes too late to mean anything."""
+        return self._left or boot != self.boot
+
     async def _beat(self, sent_ms: float) -> None:
+        boot = self.boot
         if not self._joined:
-            await self.join()
-        beat = await self._store.beat(self.boot)
+            self.shards = await self._store.join(boot, self._name, self._address)
+            self._joined = boot == self.boot
+        beat = await self._store.beat(boot)
+        if self._is_over(boot):
+            return
         if beat is None:
             log.warning("this boot was declared dead; joining again", boot=self.boot)
             self.rejoin()
@@ -118,25 +124,32 @@ class Membership:
         self._owned(beat.owned)
         self._settings(beat.settings_version)
         self.beaten.set()
-        await self._bury(suspects)
+        if await self._bury(suspects):
+            await self._beat(
+                self._clock.boot_ms()
+            )  # their shards are orphans now: nobody has to wait for the next beat
+            return
         if beat.orphans and self._members.named:
-            await self._sweep(beat)
-        self.orphans = bool(beat.orphans)
-        if not self.orphans:
+            await self._sweep(boot, beat)
+        if self._is_over(boot):
+            return
+        self.orphans = bool(beat.orphans) or not self._members.named
+        if not beat.orphans:
             self._orphaned_ms.clear()
 
-    async def _bury(self, suspects: Iterable[tuple[str, int]]) -> None:
+    async def _bury(self, suspects: Iterable[tuple[str, int]]) -> bool:
         dead = [boot for boot, beats in suspects if await self._store.condemn(boot, beats)]
         if dead:
             log.warning("declared dead", boots=dead)
             await self._store.end_sessions(dead)
+        return bool(dead)
 
-    async def _sweep(self, beat: Beat) -> None:
+    async def _sweep(self, boot: str, beat: Beat) -> None:
         mine = self._mine(beat)
         if not mine:
             return
-        taken = await self._store.sweep(self.boot, mine)
-        if taken:
+        taken = await self._store.sweep(boot, mine)
+        if taken and not self._is_over(boot):
             log.info("took shards over", count=len(taken))
             self._owned(beat.owned | taken)
             beat.orphans = {shard: epoch for shard, epoch in beat.orphans.items() if shard not in taken}

@@ -161,10 +161,10 @@ class Node:
     async def work(self) -> None:
         """Return when `take` may give something."""
         await self._work.wait()
-        self._work.clear()
 
     def take(self, limit: int) -> list[Task]:
         """At most `limit` due webhook tasks, started: attempt counted, payload present. [] = none now."""
+        self._work.clear()
         if self._draining or not self.may_fire():
             return []
         tasks = list(dict.fromkeys(self.desk.take(limit)))
@@ -172,13 +172,15 @@ class Node:
             self.reading.payloads(unread)
         now_ms = self.clock.now_ms()
         for shard, some in _by_shard(tasks).items():
-            self.hand.apply(self.hand.actors[shard], Started(some), now_ms)
-        for task in tasks:
+            if (actor := self.hand.actors.get(shard)) is not None:
+                self.hand.apply(actor, Started(some), now_ms)
+        started = [task for task in tasks if task.phase is Phase.RUNNING]
+        for task in started:
             if task.attempt == 1:
                 self.stats.late(now_ms - task.schedule_ms)
         if tasks:
             self._work.set()  # there may be more: whoever takes again finds out
-        return tasks
+        return started
 
     def may_fire(self) -> bool:
         """The lease is valid at this moment."""
@@ -208,22 +210,26 @@ class Node:
     async def ask(self, command: Command) -> Change | None:
         """Carry a command out; None: it was so already. Raises Unknown, Conflict, Overloaded or Unavailable."""
         shard = shard_of(command.id, self.membership.shards)
-        await self._owner_of(shard)
+        try:
+            async with asyncio.timeout(ASK_LIMIT_S):
+                await self._owner_of(shard)
+                answer = await self._ask(shard, command)
+        except TimeoutError:
+            raise Unavailable("the command's outcome is not known in time") from None
+        if answer.error is not None:
+            raise answer.error
+        return answer.change
+
+    async def _ask(self, shard: int, command: Command) -> Answer:
         self._token += 1
         command.token = token = self._token
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[token] = (shard, future)
         try:
             self.hand.post(shard, Asked([command]))
-            async with asyncio.timeout(ASK_LIMIT_S):
-                answer = await future
-        except TimeoutError:
-            raise Unavailable("the command's outcome is not known in time") from None
+            return await future
         finally:
-            self._waiting.pop(token, None)
-        if answer.error is not None:
-            raise answer.error
-        return answer.change
+            del self._waiting[token]
 
     async def _owner_of(self, shard: int) -> None:
         """Wait until this node owns the shard, at most OWNER_WAIT_S."""
@@ -306,6 +312,7 @@ class Node:
         if not self._interrupted:
             self._interrupted = True
             asyncio.get_running_loop().call_soon(self._tell_watchers)
+        self._progress.set()
         self.stats.shard_losses += 1
         for task in state.holding.known.values():
             task.phase = Phase.GONE
@@ -329,17 +336,16 @@ class Node:
         self.membership.rejoin()
 
     def _limit(self, shards: int) -> int:
-        queues = max(len({q for a in self.hand.actors.values() for q in a.state.holding.shares}), 1)
-        return max(16, min(4_096, HELD // max(shards * queues, 1)))
+        shares = (share for actor in self.hand.actors.values() for share in actor.state.holding.shares.items())
+        queues = len({queue_id for queue_id, share in shares if share.held or share.after is not None})
+        return max(16, min(4_096, HELD // max(shards * queues, shards, 1)))
 
     def _spilled(self) -> Iterable[tuple[int, list[int]]]:
         return [(shard, list(actor.state.holding.spilled)) for shard, actor in self.hand.actors.items()]
 
     def _running(self) -> bool:
         return any(
-            task.phase in (Phase.RUNNING, Phase.WRITING)
-            for actor in self.hand.actors.values()
-            for task in actor.state.holding.known.values()
+            _is_under_way(task) for actor in self.hand.actors.values() for task in actor.state.holding.known.values()
         )
 
     # --- settings
@@ -359,6 +365,13 @@ class Node:
                 log.warning("reading settings failed", detail=str(error))
                 self._settings_version = -1
             self._work.set()
+
+
+def _is_under_way(task: Task) -> bool:
+    """Whether its end is this node's to write; what its target completes later outlives the node."""
+    if task.phase is Phase.RUNNING:
+        return task.claim_ms is None or task.claim_ms != task.due_ms
+    return task.phase is Phase.WRITING
 
 
 def _by_shard(tasks: list[Task]) -> dict[int, list[Task]]:

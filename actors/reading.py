@@ -32,7 +32,7 @@ PROBE_S = 2.0
 PROBE_STEPS = 16
 PROBE_LATE_MS = 3_000
 PROBE_BACK_MS = 10_000
-"""Each round looks this far back; one in FULL_ROUND looks from the beginning of time."""
+"""Each round looks this far back behind the one before; one in FULL_ROUND looks from the beginning of time."""
 PROBE_ROWS = 64
 FULL_ROUND = 30
 log = structlog.get_logger("reading")
@@ -84,25 +84,29 @@ class Reading:
 
     async def probe(self, owned: Callable[[], Iterable[tuple[int, list[int]]]]) -> None:
         """Look for overdue rows that memory does not know, round after round; `owned` gives (shard, spilled queues)."""
+        seen_ms = [0] * PROBE_STEPS
+        """Per step: when its last round that went well was asked for. Outages leave no stretch unseen."""
         for turn in _forever():
             full = turn % FULL_ROUND == 0
             for step in range(PROBE_STEPS):
                 await asyncio.sleep(PROBE_S / PROBE_STEPS)
                 some = [(shard, skip) for shard, skip in owned() if shard % PROBE_STEPS == step]
                 if some:
-                    await self._probe(some, full=full)
+                    after_ms = -1 if full else seen_ms[step] - PROBE_LATE_MS - PROBE_BACK_MS
+                    seen_ms[step] = await self._probe(some, after_ms) or seen_ms[step]
 
-    async def _probe(self, some: list[tuple[int, list[int]]], *, full: bool) -> None:
+    async def _probe(self, some: list[tuple[int, list[int]]], after_ms: int) -> int | None:
+        """When it was asked for; None: in vain."""
         asked_ms = self._clock.now_ms()
-        after_ms = -1 if full else asked_ms - PROBE_LATE_MS - PROBE_BACK_MS
         spans = [Span(shard, after_ms, asked_ms - PROBE_LATE_MS, PROBE_ROWS, skip) for shard, skip in some]
         try:
             tasks = await self._store.probe(spans)
         except Unavailable as error:
             log.warning("probe failed", detail=error.detail)
-            return
+            return None
         for shard, found in _by_shard(tasks).items():
             self._post(shard, Probed(found, asked_ms))
+        return asked_ms
 
     async def _load(self, pages: list[Page]) -> None:
         answers: list[Loaded] | list[LoadFailed]

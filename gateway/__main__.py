@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from actors.core.codec import SpecCodec
-from actors.core.errors import Unavailable
+from actors.core.errors import Misconfigured, Unavailable
 from actors.core.queue import QueueBook
 from actors.membership import new_boot
 from actors.node import Node
@@ -103,8 +103,7 @@ class Service:
         async with AsyncExitStack() as stack:
             await self.runner.setup()
             stack.push_async_callback(self.runner.cleanup)
-            site = web.TCPSite(self.runner, self.settings.bind, self.settings.port, reuse_address=True, backlog=1024)
-            await site.start()
+            await self._listen()
             self.url = f"http://{self.settings.bind}:{self.runner.addresses[0][1]}"
             log.info("listening", url=self.url, node=self.node.name)
             if not await self._enter_database(stack):
@@ -118,6 +117,13 @@ class Service:
                 self.hub.close()
                 for task in running:
                     task.cancel()
+
+    async def _listen(self) -> None:
+        bind, port = self.settings.bind, self.settings.port
+        try:
+            await web.TCPSite(self.runner, bind, port, reuse_address=True, backlog=1024).start()
+        except OSError as error:
+            raise Misconfigured(f"can't listen on {bind}:{port} ({error}): choose another port or address") from error
 
     async def _enter_database(self, stack: AsyncExitStack) -> bool:
         """Wait for the database; False: told to stop first. Raises Misconfigured."""

@@ -16,6 +16,7 @@ from aiohttp.http import StreamWriter
 from aiohttp.typedefs import LooseHeaders
 from multidict import CIMultiDict, istr
 
+from actors.core.task import Phase, Task
 from gateway.targets import TargetPolicy
 
 KEEP_ALIVE_S = 4.0
@@ -37,19 +38,24 @@ class LeaseEnded(Exception):
 
 
 class Letter:
-    """What a request carries: its whole head, `host` included but without framing, and its body, if any."""
+    """What a request carries: its whole head, `host` included but without framing, and its body, if any.
 
-    __slots__ = ("body", "head")
+    `task` is whose attempt it is: once its shard is lost, it is no longer RUNNING, and the letter may not go out.
+    """
 
-    def __init__(self, head: CIMultiDict[str], body: bytes | None) -> None:
+    __slots__ = ("body", "head", "task")
+
+    def __init__(self, head: CIMultiDict[str], body: bytes | None, task: Task) -> None:
         self.head = head
         self.body = body
+        self.task = task
 
 
 class Request(ClientRequest):
     """A request whose `data` is a Letter."""
 
     may_fire: Callable[[], bool]
+    _task: Task
     _small: bytes = b""
 
     def update_headers(self, headers: LooseHeaders | None) -> None:
@@ -62,6 +68,7 @@ class Request(ClientRequest):
     def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
         """Open the letter."""
         assert isinstance(body, Letter)
+        self._task = body.task
         self.headers = body.head
         payload = body.body
         if payload is not None and len(payload) > SMALL_BYTES:
@@ -73,8 +80,8 @@ class Request(ClientRequest):
             self.headers[_CONTENT_LENGTH] = "0"
 
     async def send(self, conn: Connection) -> ClientResponse:
-        """Write the request, unless the lease has ended meanwhile. Raises LeaseEnded."""
-        if not self.may_fire():
+        """Write the request, unless the lease ended or the shard was lost while connecting. Raises LeaseEnded."""
+        if not self.may_fire() or self._task.phase is not Phase.RUNNING:
             raise LeaseEnded
         if self._body is not None:
             return await super().send(conn)

@@ -18,6 +18,7 @@ from actors.core.errors import RingwheelError
 from actors.core.retry import RetryPolicy
 from actors.core.spec import HttpTarget, Spec
 from actors.ports.queues import QueueStore
+from gateway.cli.options import DEFAULT_URL
 from gateway.context import DEFAULT_TENANT, IntakePort
 from gateway.settings import LOOPBACK
 from gateway.sink import Sink
@@ -43,7 +44,7 @@ class Demo:
         try:
             await _listen(runner)
             target = f"http://{LOOPBACK}:{runner.addresses[0][1]}"
-            click.echo(_welcome(url, target))
+            click.echo(_welcome(url, target, "demo" if traffic else "default"))
             if traffic:
                 await self._traffic(target)
             await asyncio.Event().wait()
@@ -75,14 +76,15 @@ def _program() -> str:
     return "ringwheel" if which("ringwheel") else os.path.relpath(sys.argv[0])
 
 
-def _welcome(url: str, target: str) -> str:
+def _welcome(url: str, target: str, queue: str) -> str:
     task = f'{{"http": {{"url": "{target}/ok"}}, "payload": {{"hello": "world"}}, "delay": 3}}'
+    there = "" if url == DEFAULT_URL else f" --url {url}"
     return f"""
   ringwheel is ready at   {url}
   a webhook target is at  {target}   (open it to see what arrives)
 
   Try:  curl -s {url}/v1/tasks -H 'content-type: application/json' -d '{task}'
-        {_program()} list
-        {_program()} watch --queue demo
+        {_program()} list{there}
+        {_program()} watch --queue {queue}{there}
   Ctrl-C stops everything; nothing is lost.
 """

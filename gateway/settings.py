@@ -41,7 +41,7 @@ class DevSettings:
     bind: str = LOOPBACK
     port: int = PORT
     demo: bool = True
-    """Serve a webhook target of its own at `/demo` and show a first task."""
+    """Submit a little traffic of its own, to have something to look at."""
     grace_s: float = 5.0
     allow_targets: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """A developer's targets run on the same machine."""

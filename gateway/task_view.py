@@ -11,7 +11,7 @@ import orjson
 
 from actors.core.draft import Draft, Receipt
 from actors.core.spec import HttpTarget, Spec
-from actors.core.task import Phase, State
+from actors.core.task import Phase, State, Task
 from actors.ports.reader import AttemptRow, TaskRow
 from gateway.context import NodePort
 from gateway.times import time_text
@@ -36,7 +36,7 @@ def new_task(draft: Draft, receipt: Receipt) -> bytes:
 
 def task_object(row: TaskRow, node: NodePort, *, payload: bool = False) -> dict[str, Any]:
     """Any task, ready to be encoded; with `payload`, what it carries (null when that is no longer kept)."""
-    state, attempt, fence = _running(row, node)
+    state, attempt, fence, lateness_ms = _now(row, node)
     body = {
         "id": row.id,
         "queue": row.queue.name,
@@ -49,7 +49,7 @@ def task_object(row: TaskRow, node: NodePort, *, payload: bool = False) -> dict[
         "labels": orjson.Fragment(row.labels or "{}"),
         "http": None if row.spec.http is None else _http(row.spec.http),
         "fence": fence,
-        "lateness_ms": row.lateness_ms,
+        "lateness_ms": lateness_ms,
         "last_attempt": _last_attempt(row),
         "finish_time": None if row.finish_ms is None else time_text(row.finish_ms),
         "result": None if row.result is None else _result(row.result),
@@ -73,17 +73,23 @@ def attempt_object(row: AttemptRow) -> dict[str, Any]:
 
 def state_of(row: TaskRow, node: NodePort) -> State:
     """The state that clients see."""
-    return _running(row, node)[0]
+    return _now(row, node)[0]
 
 
-def _running(row: TaskRow, node: NodePort) -> tuple[State, int, str | None]:
-    """State, attempt and fence: of the owner when it runs the task, else of the tables (a claim means running)."""
+def _now(row: TaskRow, node: NodePort) -> tuple[State, int, str | None, int | None]:
+    """State, attempt, fence, lateness: of the owner when it runs the task, else of the tables (a claim = running)."""
     if row.finish_ms is not None:
-        return row.state, row.attempt, None
+        return row.state, row.attempt, None, row.lateness_ms
     live = node.live(row.id)
-    if live is not None and live.phase is Phase.RUNNING:
-        return State.RUNNING, live.attempt, node.fence_of(live)
-    return (row.state if row.claim_ms is None else State.RUNNING), row.attempt, None
+    if live is not None and _under_way(live, row):
+        return State.RUNNING, live.attempt, node.fence_of(live), live.lateness_ms
+    return (row.state if row.claim_ms is None else State.RUNNING), row.attempt, None, row.lateness_ms
+
+
+def _under_way(live: Task, row: TaskRow) -> bool:
+    """An attempt runs, or its end is being written and not yet in the row: one unknown to it, or with a claim."""
+    recorded = live.attempt == row.attempt and row.claim_ms is None
+    return live.phase is Phase.RUNNING or (live.phase is Phase.WRITING and not recorded)
 
 
 def _http(target: HttpTarget) -> dict[str, Any]:

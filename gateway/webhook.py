@@ -83,7 +83,7 @@ class Plan:
         head[FENCE] = fence
         head[QUEUE] = task.queue.name
         head[SCHEDULE_TIME] = rfc3339(task.schedule_ms)
-        return Letter(head, payload)
+        return Letter(head, payload, task)
 
 
 class Plans:

@@ -101,7 +101,7 @@ class Line:
                 connection = await self._pool.acquire()
         except TimeoutError as error:
             raise Unavailable(f"no free connection for {self._session.purpose} in {ACQUIRE_S} s") from error
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             self._back_off()
             raise as_refusal(error) from error
         self._pause_s = 0.0

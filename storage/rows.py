@@ -19,8 +19,8 @@ STATES = (State.SCHEDULED, State.RUNNING, State.SUCCEEDED, State.DEAD, State.EXP
 """By the number that stands for them in `finished.state`."""
 NUMBERS = {state: number for number, state in enumerate(STATES)}
 
-TASK_WIDTH = 15
-"""Columns of a task, from `id` to `claim_ms`."""
+TASK_WIDTH = 16
+"""Columns of a task, from `id` to `epoch`."""
 
 
 class Queues:
@@ -53,7 +53,7 @@ def compact(labels: str | None) -> str | None:
 
 
 def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
-    """A task of the columns `id` to `claim_ms`; learn its queue before."""
+    """A task of the columns `id` to `epoch`; learn its queue before."""
     (
         task_id,
         shard,
@@ -70,8 +70,9 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
         attempt,
         lateness_ms,
         claim_ms,
+        epoch,
     ) = row
-    return Task(
+    task = Task(
         str(task_id),
         shard,
         queues.get(queue_id),
@@ -88,6 +89,8 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
         lateness_ms=lateness_ms,
         claim_ms=claim_ms,
     )
+    task.epoch = epoch
+    return task
 
 
 COLUMNS = (

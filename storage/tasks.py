@@ -200,6 +200,6 @@ def _full(loaded: Loaded) -> set[int]:
 
 
 def _found(task: Task, row: Row) -> Found:
-    epoch, number, payload = row[TASK_WIDTH:]
+    number, payload = row[TASK_WIDTH:]
     task.payload = payload
-    return Found(task.id, task, STATES[number] if number else None, epoch)
+    return Found(task.id, task, STATES[number] if number else None, task.epoch)

@@ -3,12 +3,12 @@
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
 from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record, Verdict
 from actors.core.holding import Holding
-from actors.core.settle import finish, record, retry_of, settle
+from actors.core.settle import finish, move, retry_of, settle
 from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after
 
 WAITING = 64
 """Commands that may wait for one record of one task."""
-COMPLETIONS = frozenset({Move.SUCCEED, Move.RETRY, Move.DIE})
+COMPLETIONS = {Move.SUCCEED: Verdict.SUCCEEDED, Move.RETRY: Verdict.FAILED, Move.DIE: Verdict.NEVER}
 
 
 class Commands:
@@ -29,13 +29,13 @@ class Commands:
     def decide(
         self, task: Task, command: Command, epoch: int, now_ms: int, records: list[Record], effects: list[Effect]
     ) -> None:
-        """Turn the command on a task in memory into a record, or refuse it."""
+        """Turn the command on a live task into a record, which makes it WRITING, or refuse it."""
         if task.queue.tenant != command.tenant:
             effects.append(Answer(command.token, error=Unknown(command.id)))
             return
         state = State.RUNNING if task.phase is Phase.RUNNING or task.claim_ms is not None else State.SCHEDULED
         try:
-            decided = self._record(task, state, command, epoch, now_ms)
+            decided = _record(task, state, command, epoch, now_ms)
         except Conflict as error:
             effects.append(Answer(command.token, error=error))
             return
@@ -47,15 +47,17 @@ class Commands:
         self, found: Found, command: Command, epoch: int, now_ms: int, records: list[Record], effects: list[Effect]
     ) -> None:
         """The same for a task that was not in memory: it is far from due, finished, or not there."""
-        if found.task is None or found.task.queue.tenant != command.tenant:
+        task = found.task
+        if task is None or task.queue.tenant != command.tenant:
             effects.append(Answer(command.token, error=Unknown(command.id)))
-        elif found.state is not None and found.state in TERMINAL:
-            self._decide_finished(found.task, found.state, command, epoch, now_ms, records, effects)
+        elif found.state in TERMINAL:
+            self._decide_finished(task, found.state, command, epoch, now_ms, records, effects)
         else:
-            found.task.phase = Phase.RUNNING if found.task.claim_ms is not None else Phase.GONE
-            self.decide(found.task, command, epoch, now_ms, records, effects)
-            if found.task.phase is Phase.WRITING:
-                self._holding.adopt(found.task)
+            task.phase = Phase.GONE
+            task.epoch = found.epoch
+            self.decide(task, command, epoch, now_ms, records, effects)
+            if task.phase is Phase.WRITING:
+                self._holding.adopt(task)
 
     @staticmethod
     def overruled(refused: Record) -> list[Effect]:
@@ -63,19 +65,6 @@ class Commands:
         if refused.token is None:
             return []
         return [Answer(refused.token, error=Unavailable("the task changed hands; try again"))]
-
-    def _record(self, task: Task, state: State, command: Command, epoch: int, now_ms: int) -> Record:
-        move = command.move
-        if move in COMPLETIONS:
-            return settle(task, _completion(task, state, command), epoch, now_ms)
-        to = after(state, move)
-        if move is Move.CANCEL:
-            return finish(task, epoch, move, now_ms, state)
-        due_ms = now_ms if command.due_ms is None else max(command.due_ms, now_ms)
-        moved = record(task, epoch, Op.MOVE, to, now_ms, due_ms)
-        if move is Move.RESCHEDULE:
-            moved.schedule_ms = due_ms
-        return moved
 
     def _decide_finished(
         self,
@@ -95,8 +84,21 @@ class Commands:
             effects.append(Answer(command.token, error=Conflict(detail, state.value)))
         else:
             records.append(_redrive(task, command, epoch, now_ms))
-            task.phase = Phase.WRITING
             self._holding.adopt(task)
+
+
+def _record(task: Task, state: State, command: Command, epoch: int, now_ms: int) -> Record:
+    """What the command makes of the live task; raises Conflict when it is not legal."""
+    if command.move in COMPLETIONS:
+        return settle(task, _completion(task, state, command), epoch, now_ms)
+    to = after(state, command.move)
+    if to in TERMINAL:
+        return finish(task, epoch, to, now_ms)
+    due_ms = now_ms if command.due_ms is None else max(command.due_ms, now_ms)
+    moved = move(task, epoch, to, now_ms, due_ms)
+    if command.move is Move.RESCHEDULE:
+        moved.schedule_ms = due_ms
+    return moved
 
 
 def _completion(task: Task, state: State, command: Command) -> Outcome:
@@ -109,15 +111,14 @@ def _completion(task: Task, state: State, command: Command) -> Outcome:
         raise Conflict("the fence is not that of the current attempt", state.value)
     outcome.task = task
     outcome.started_ms = task.started_ms or outcome.started_ms
-    if command.move is Move.SUCCEED:
-        outcome.verdict = Verdict.SUCCEEDED
-    elif command.move is Move.DIE:
-        outcome.verdict = Verdict.NEVER
+    outcome.verdict = COMPLETIONS[command.move]
     return outcome
 
 
 def _redrive(task: Task, command: Command, epoch: int, now_ms: int) -> Record:
-    again = record(task, epoch, Op.REDRIVE, State.SCHEDULED, now_ms, now_ms)
+    """A new life: what counts from `schedule_ms` (ttl, retry duration, lateness) counts from now."""
+    again = move(task, epoch, State.SCHEDULED, now_ms, now_ms, Op.REDRIVE)
+    again.schedule_ms, again.lateness_ms = now_ms, None
     again.budget = task.attempt + retry_of(task.spec, task.queue).max_attempts
     again.token = command.token
     return again

@@ -1,11 +1,12 @@
 """The desk of a node: due webhook tasks of all its shards, a lane a queue, until a dispatcher takes them.
 
 Lanes take turns, so that a queue with a long backlog does not hold the others up; a paused queue's lane waits. A
-task whose payload rests in the tables is set aside to be read when its turn comes, and goes first afterwards: what is
-read ahead is bounded in number and bytes, not by the length of the backlog.
+task whose payload rests in the tables is set aside to be read when its turn comes, and goes first in its lane
+afterwards: what is read ahead is bounded in number and bytes and shared among the lanes, however long a backlog is.
 
 Promises: a task is handed out at most once an offer; one that is no longer `OFFERED` (cancelled, expired, its shard
-lost) is dropped on the way out. Bounds: a shard offers at most its limit a queue (`holding.py`).
+lost), or was offered anew since, is dropped on the way out. Bounds: a shard offers at most twice its limit a queue
+(`holding.py`).
 """
 
 from collections import deque
@@ -19,23 +20,35 @@ READ_BYTES = 32 * 1024 * 1024
 KEPT_BYTES = 64 * 1024 * 1024
 """Payloads that tasks at the desk may keep in memory; beyond it they are let go and read again in turn."""
 COMPACT = 1_024
+_OFFERED = Phase.OFFERED
+
+Entry = tuple[Task, int, int]
+"""A task, its revision when it was offered, and the bytes of its payload that count (as kept, or as read ahead)."""
 
 
 class _Lane:
     """One queue's due tasks, oldest first; may hold some that are no longer offered."""
 
-    __slots__ = ("compact_at", "queue", "tasks")
+    __slots__ = ("ahead", "compact_at", "queue", "ready", "tasks")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
-        self.tasks: deque[Task] = deque()
+        self.tasks: deque[Entry] = deque()
+        self.ready: deque[Entry] = deque()
+        """Those whose payload was read."""
+        self.ahead = 0
+        """Tasks whose payload is being read, or was read and not taken yet."""
         self.compact_at = COMPACT
 
-    def put(self, task: Task) -> None:
-        self.tasks.append(task)
-        if len(self.tasks) > self.compact_at:
-            self.tasks = deque(t for t in self.tasks if t.phase is Phase.OFFERED)
-            self.compact_at = max(COMPACT, 2 * len(self.tasks))
+    def __bool__(self) -> bool:
+        return bool(self.tasks or self.ready)
+
+    def compact(self) -> int:
+        """Forget what is no longer offered; answers how many kept bytes went with it."""
+        kept = sum(entry[2] for entry in self.tasks)
+        self.tasks = deque(entry for entry in self.tasks if _is_offered(entry))
+        self.compact_at = max(COMPACT, 2 * len(self.tasks))
+        return kept - sum(entry[2] for entry in self.tasks)
 
 
 class Desk:
@@ -46,9 +59,10 @@ class Desk:
         self._turns: deque[_Lane] = deque()
         """Lanes that have tasks."""
         self._unread: list[Task] = []
-        self._front: deque[Task] = deque()
-        self._reading = 0
-        self._reading_bytes = 0
+        self._reading: dict[Task, int] = {}
+        """Tasks whose payload is being read -> their revision then."""
+        self._ahead = 0
+        self._ahead_bytes = 0
         self._kept_bytes = 0
 
     def put(self, tasks: list[Task]) -> None:
@@ -60,28 +74,18 @@ class Desk:
             lane = self._lanes.get(task.queue.id)
             if lane is None:
                 lane = self._lanes[task.queue.id] = _Lane(task.queue)
-            if not lane.tasks:
-                self._turns.append(lane)
-            lane.put(task)
-            if task.payload is not None:
-                self._keep(task)
+            self._open(lane)
+            lane.tasks.append((task, task.rev, 0 if task.payload is None else self._keep(task)))
+            if len(lane.tasks) > lane.compact_at:
+                self._kept_bytes -= lane.compact()
 
     def take(self, limit: int) -> list[Task]:
-        """At most `limit` tasks that are offered and have their payload."""
+        """At most `limit` tasks that are offered and have their payload; fewer only when there are no more."""
         taken: list[Task] = []
-        front = self._front
-        if not front and not self._turns:
-            self._kept_bytes = 0
-        while front and len(taken) < limit:
-            self._take(front.popleft(), taken)
-        for _ in range(len(self._turns)):
-            lane = self._turns.popleft()
-            if not lane.queue.paused:
-                self._take_turn(lane, limit, taken)
-            if lane.tasks:
-                self._turns.append(lane)
-            if len(taken) >= limit:
-                break
+        before = -1
+        while before < len(taken) < limit:
+            before = len(taken)
+            self._take_round(limit, taken)
         return taken
 
     def unread(self) -> list[Task]:
@@ -92,46 +96,102 @@ class Desk:
     def read(self, tasks: list[Task]) -> None:
         """These were read (or could not be: then their turn comes again)."""
         for task in tasks:
-            self._reading -= 1
-            self._reading_bytes -= task.payload_bytes
-            if task.phase is not Phase.OFFERED:
+            rev = self._reading.pop(task, None)
+            if rev is None:
                 continue
-            if task.payload is None:
+            lane = self._lanes[task.queue.id]
+            entry = (task, rev, task.payload_bytes)
+            if task.payload is not None and _is_offered(entry):
+                self._open(lane)
+                lane.ready.append(entry)
+                continue
+            self._let_go(lane, entry)
+            if _is_offered(entry):
                 self.put([task])
-            else:
-                self._keep(task)
-                self._front.append(task)
 
     def __bool__(self) -> bool:
         """Whether `take` may give something (a paused queue's tasks do not count)."""
-        return bool(self._front) or any(not lane.queue.paused for lane in self._turns)
+        return any(not lane.queue.paused for lane in self._turns)
 
-    def _keep(self, task: Task) -> None:
-        self._kept_bytes += task.payload_bytes
-        if self._kept_bytes > KEPT_BYTES and task.payload_bytes:
-            self._kept_bytes -= task.payload_bytes
+    def _open(self, lane: _Lane) -> None:
+        """The lane is about to have tasks."""
+        if not lane:
+            self._turns.append(lane)
+
+    def _keep(self, task: Task) -> int:
+        """Bytes that the task's payload adds to what is kept; 0 when it was let go."""
+        size = task.payload_bytes
+        if self._kept_bytes + size > KEPT_BYTES:
             task.payload = None
+            return 0
+        self._kept_bytes += size
+        return size
 
-    def _take_turn(self, lane: _Lane, limit: int, taken: list[Task]) -> None:
-        share = max((limit - len(taken)) // (len(self._turns) + 1), 1)
-        until = min(len(taken) + share, limit)
-        tasks = lane.tasks
+    def _take_round(self, limit: int, taken: list[Task]) -> None:
+        """Each lane that is not paused has one turn, for an equal share of what is left."""
+        turns = self._turns
+        waiting = sum(not lane.queue.paused for lane in turns)
+        for _ in range(len(turns)):
+            if len(taken) >= limit:
+                return
+            lane = turns.popleft()
+            if lane.queue.paused:
+                self._unready(lane)
+            else:
+                share = max((limit - len(taken)) // waiting, 1)
+                ahead = max(READ_TASKS // waiting, 1)
+                self._take_turn(lane, len(taken) + share, ahead, taken)
+                waiting -= 1
+            if lane:
+                turns.append(lane)
+
+    def _take_turn(self, lane: _Lane, until: int, ahead: int, taken: list[Task]) -> None:
+        """Take from the lane until so many are taken, what was read before first; read ahead what has no payload."""
+        ready, tasks = lane.ready, lane.tasks
+        while ready and len(taken) < until:
+            entry = ready.popleft()
+            self._let_go(lane, entry)
+            if _is_offered(entry):
+                taken.append(entry[0])
         while tasks and len(taken) < until:
-            if tasks[0].payload is None and tasks[0].payload_bytes and not self._may_read():
+            task, rev, kept = entry = tasks[0]
+            unread = task.payload is None and task.payload_bytes
+            offered = _is_offered(entry)
+            if offered and unread and not (lane.ahead < ahead and self._may_read()):
                 break
-            self._take(tasks.popleft(), taken)
+            tasks.popleft()
+            self._kept_bytes -= kept
+            if offered and unread:
+                self._set_aside(lane, task, rev)
+            elif offered:
+                taken.append(task)
 
     def _may_read(self) -> bool:
-        return self._reading < READ_TASKS and self._reading_bytes < READ_BYTES
+        return self._ahead < READ_TASKS and self._ahead_bytes < READ_BYTES
 
-    def _take(self, task: Task, taken: list[Task]) -> None:
-        if task.payload is not None:
-            self._kept_bytes -= task.payload_bytes
-        if task.phase is not Phase.OFFERED:
-            return
-        if task.payload is None and task.payload_bytes:
-            self._reading += 1
-            self._reading_bytes += task.payload_bytes
+    def _set_aside(self, lane: _Lane, task: Task, rev: int) -> None:
+        if task not in self._reading:
+            lane.ahead += 1
+            self._ahead += 1
+            self._ahead_bytes += task.payload_bytes
             self._unread.append(task)
-        else:
-            taken.append(task)
+        self._reading[task] = rev
+
+    def _let_go(self, lane: _Lane, entry: Entry) -> None:
+        """A task is no longer ahead of its turn."""
+        lane.ahead -= 1
+        self._ahead -= 1
+        self._ahead_bytes -= entry[2]
+
+    def _unready(self, lane: _Lane) -> None:
+        """What a paused lane has read ahead is read again when its turn comes: others may need the room."""
+        while lane.ready:
+            task, rev, _ = entry = lane.ready.pop()
+            self._let_go(lane, entry)
+            if _is_offered(entry):
+                task.payload = None
+                lane.tasks.appendleft((task, rev, 0))
+
+
+def _is_offered(entry: Entry) -> bool:
+    return entry[0].phase is _OFFERED and entry[0].rev == entry[1]

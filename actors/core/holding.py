@@ -7,42 +7,65 @@ for each queue whose backlog did not fit, a key-set position `after`:
     (rows beyond may be, too; an id is held once)
 
 So one move, "page forward from a position", serves as the wheel's horizon and as the refill of a backlog. Memory is
-bounded by `limit` tasks a queue and shard (up to three times that for a moment); a task that does not fit is dropped:
-it is a row, and a later page brings it.
+bounded by twice `limit` tasks a queue and shard; when that is full, half of it, the tasks due last, is let go: they are
+rows, and a later page brings them. A page never asks for more than fits, so what it brings is not let go again.
 
-Promises: an id that finished is not armed again by a read that was older than that (two generations of 5 s; reads older
-than 5 s are refused). Refuses: nothing; it never loses a task, because it owns none.
+Promises: what a read shows is not armed when memory knew a later revision of it moments ago (two generations of 5 s;
+reads older than 5 s are refused). Refuses: answers to pages that are not under way. It never loses a task, because it
+owns none.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from actors.core.events import LAST_ID, NO_ID, Loaded, Page
 from actors.core.task import Phase, Task
 from actors.core.wheel import Wheel
 
+# On 3.11 a member of an enum costs ten times a global.
+_WAITING, _OFFERED, _RUNNING, _WRITING, _GONE = Phase
 GENERATION_MS = 5_000
-"""Finished ids are remembered for one to two of these; a read may be at most one old."""
+"""What memory let go is remembered for one to two of these; a read may be at most one old."""
 LEAD_MS = 1_000
 """A position in the near future is paged forward this long before it is due."""
 KEEP_MS = 2_000
 KEEP_BYTES = 16_384
 """A payload stays in memory when its task is due within KEEP_MS and it is not larger than this."""
+NEVER_MS = 1 << 62
+
+Key = tuple[int, str]
+"""(due_ms, id): the order of rows in a queue."""
 
 
 class Share:
     """One queue's part of a shard's memory."""
 
-    __slots__ = ("after", "held", "loading", "missed_ms", "offered")
+    __slots__ = ("after", "ceiling", "held", "offered", "page")
 
     def __init__(self) -> None:
         self.held = 0
         """Tasks waiting or offered."""
         self.offered = 0
-        self.after: tuple[int, str] | None = None
-        """Backlog beyond this key (due, id) rests in the tables; None: all of it is here."""
-        self.loading = False
-        self.missed_ms: int | None = None
-        """Smallest due time among tasks dropped while a page is under way (the page may not show them)."""
+        self.after: Key | None = None
+        """Backlog beyond this key rests in the tables; None: all of it is here."""
+        self.page: Page | None = None
+        """The page under way."""
+        self.ceiling: Key | None = None
+        """How far the page under way may take `after` at most: tasks beyond were let go that it may not show."""
+
+    def lower(self, key: Key) -> None:
+        """Tasks beyond this key rest in the tables."""
+        if self.after is None or key < self.after:
+            self.after = key
+        if self.page is not None and (self.ceiling is None or key < self.ceiling):
+            self.ceiling = key
+
+    def advance(self, key: Key | None) -> None:
+        """The page under way brought everything up to this key (None: to its end, which is where memory ends)."""
+        self.page = None
+        self.after = key
+        if self.ceiling is not None:
+            self.lower(self.ceiling)
 
 
 class Holding:
@@ -58,6 +81,7 @@ class Holding:
         "known",
         "limit",
         "loaded_until_ms",
+        "next_page_ms",
         "shard",
         "shares",
         "spilled",
@@ -75,112 +99,133 @@ class Holding:
         """The shares whose `after` is set."""
         self.wheel: Wheel[Task] = Wheel(now_ms)
         self.loaded_until_ms = -1
+        self.next_page_ms = now_ms
+        """When the next stretch of the horizon has to be asked for."""
         self._loading: Page | None = None
-        self._recent: set[str] = set()
-        self._old: set[str] = set()
+        self._recent: dict[str, int] = {}
+        """Id -> lowest revision that is not old, of tasks that memory let go."""
+        self._old: dict[str, int] = {}
         self._generation_ms = now_ms
 
     # --- coming in
 
     def admit(self, tasks: Iterable[Task], now_ms: int) -> list[Task]:
-        """Hold these live tasks; answers those that are due already. What does not fit is dropped (phase GONE)."""
+        """Hold these live tasks; answers those that are due already. What does not fit is let go (phase GONE)."""
         due: list[Task] = []
         later: list[Task] = []
+        known, shares, until_ms, most = self.known, self.shares, self.loaded_until_ms, 2 * self.limit
         for task in tasks:
-            if not self._fits(task):
-                task.phase = Phase.GONE
-            elif task.due_ms <= now_ms:
-                self._hold(task)
+            if task.due_ms > until_ms or self.knows(task):
+                if known.get(task.id) is not task:
+                    task.phase = _GONE
+                continue
+            share = shares.get(task.queue.id) or self._new_share(task)
+            if (share.after is not None or share.held >= most) and not self._make_room(share, task, now_ms):
+                task.phase = _GONE
+                continue
+            task.phase = _WAITING
+            known[task.id] = task
+            share.held += 1
+            if task.due_ms <= now_ms:
                 due.append(task)
             else:
-                self._hold(task)
                 task.wake_ms = task.due_ms
                 if task.payload_bytes and (task.due_ms - now_ms > KEEP_MS or task.payload_bytes > KEEP_BYTES):
                     task.payload = None
                 later.append(task)
         if later:
-            self.wheel.insert_many(later)
+            # One that came in first may have been let go for another that came in after it.
+            self.wheel.insert_many([task for task in later if task.phase is _WAITING])
         return due
 
-    def knows(self, task_id: str) -> bool:
-        """Whether this id is in memory or finished moments ago: a read may be older than that."""
-        return task_id in self.known or task_id in self._recent or task_id in self._old
+    def overlook(self, tasks: Iterable[Task]) -> None:
+        """News of these live tasks is too old to be acted on: a page brings them, unless they are over by now."""
+        for task in tasks:
+            if task.due_ms <= self.loaded_until_ms and not self.knows(task):
+                share = self.shares.get(task.queue.id) or self._new_share(task)
+                self._spill(task.queue.id, share, _before(task))
 
-    def share_of(self, task: Task) -> Share:
-        """The part of the memory that the task's queue has."""
-        share = self.shares.get(task.queue.id)
-        if share is None:
-            share = self.shares[task.queue.id] = Share()
+    def knows(self, task: Task) -> bool:
+        """Whether memory has this task, or had a later revision of it moments ago: a read may be older than that."""
+        return task.id in self.known or self.outgrew(task)
+
+    def outgrew(self, task: Task) -> bool:
+        """Whether memory let a later revision of this task go, moments ago."""
+        return task.rev < self._recent.get(task.id, 0) or task.rev < self._old.get(task.id, 0)
+
+    def _new_share(self, task: Task) -> Share:
+        share = self.shares[task.queue.id] = Share()
         return share
 
-    def _fits(self, task: Task) -> bool:
-        if task.due_ms > self.loaded_until_ms or self.knows(task.id):
-            return False
-        share = self.share_of(task)
-        beyond = share.after is not None and (task.due_ms, task.id) > share.after
-        if not beyond and share.held < (self.limit if share.after is None else 2 * self.limit):
+    def _make_room(self, share: Share, task: Task, now_ms: int) -> bool:
+        """Whether a share that is full, or has backlog in the tables, can hold one more task, this one."""
+        key, after = _key(task), share.after
+        if share.held >= 2 * self.limit and (after is None or key <= after):
+            after = self._overflow(task.queue.id, share, now_ms)
+        beyond = after is not None and key > after
+        if not beyond and share.held < 2 * self.limit:
             return True
-        if not beyond:
-            share.after = (task.due_ms - 1, LAST_ID)
-            self.spilled[task.queue.id] = share
-        if share.loading and (share.missed_ms is None or task.due_ms < share.missed_ms):
-            share.missed_ms = task.due_ms
+        if not beyond or share.page is not None:
+            share.lower(_before(task))
         return False
 
-    def _hold(self, task: Task) -> None:
-        task.phase = Phase.WAITING
-        self.known[task.id] = task
-        self.shares[task.queue.id].held += 1
+    def _overflow(self, queue_id: int, share: Share, now_ms: int) -> Key:
+        """Keep the first `limit` tasks and what is due, let the rest go, and put the position between them."""
+        held = [task for task in self.known.values() if task.queue.id == queue_id and task.phase <= _OFFERED]
+        held.sort(key=_key)
+        kept = max(self.limit, bisect_right(held, now_ms, key=_due_ms))
+        self._spill(queue_id, share, _key(held[kept - 1]))
+        for task in held[kept:]:
+            del self.known[task.id]
+            self.withdraw(task, _GONE)
+        assert share.after is not None
+        return share.after
+
+    def _spill(self, queue_id: int, share: Share, key: Key) -> None:
+        share.lower(key)
+        self.spilled[queue_id] = share
 
     # --- changing place
 
     def offer(self, tasks: list[Task]) -> None:
         """These waiting tasks go to the desk."""
         for task in tasks:
-            task.phase = Phase.OFFERED
+            task.phase = _OFFERED
             self.shares[task.queue.id].offered += 1
 
     def withdraw(self, task: Task, phase: Phase) -> None:
-        """A waiting or offered task starts, or a record of it is written: it no longer counts as backlog."""
-        if task.phase <= Phase.OFFERED:
+        """The task starts, or a record of it is written, or it goes: it waits no longer."""
+        if task.phase <= _OFFERED:
             share = self.shares[task.queue.id]
             share.held -= 1
-            if task.phase is Phase.OFFERED:
+            if task.phase is _OFFERED:
                 share.offered -= 1
         if task.slot is not None:
             self.wheel.cancel(task)
         task.phase = phase
 
     def give_back(self, task: Task) -> None:
-        """A started task returns as waiting, its attempt unused."""
-        self._hold(task)
+        """A started task waits again, its attempt unused. It need not fit: it is bounded by what runs."""
+        task.phase = _WAITING
+        self.shares[task.queue.id].held += 1
 
     def adopt(self, task: Task) -> None:
         """Hold a task that is being written (it need not fit: it leaves, or is admitted, when that is done)."""
+        task.phase = _WRITING
         self.known[task.id] = task
 
-    def drop(self, task: Task) -> None:
-        """Forget a task without a trace: its row may bring it back."""
-        if self.known.get(task.id) is task:
-            del self.known[task.id]
-            self.share_of(task)
-            self.withdraw(task, Phase.GONE)
-
-    def finish(self, task: Task) -> None:
-        """Forget a task that is over, but remember its id so that an older read can't bring it back."""
-        self.drop(task)
-        task.phase = Phase.GONE
-        self._recent.add(task.id)
-
-    def revive(self, task: Task) -> None:
-        """A finished id is live again (redrive)."""
-        self._recent.discard(task.id)
-        self._old.discard(task.id)
+    def let_go(self, task: Task, rev: int) -> None:
+        """Forget a task, but not that its row has come to `rev`, live or finished."""
+        if task.phase is not _WRITING:
+            self.withdraw(task, _GONE)
+        task.phase = _GONE
+        del self.known[task.id]
+        self._recent[task.id] = rev
 
     def turn_generation(self, now_ms: int) -> None:
-        """Let the older generation of finished ids go, every GENERATION_MS."""
+        """Forget the older generation of what was let go, every GENERATION_MS."""
         if now_ms - self._generation_ms >= GENERATION_MS:
-            self._old, self._recent = self._recent, set()
+            self._old, self._recent = self._recent, {}
             self._generation_ms = now_ms
 
     # --- pages
@@ -188,87 +233,102 @@ class Holding:
     def pages(self, now_ms: int) -> list[Page]:
         """The pages to ask for now: the next stretch of the horizon, and backlogs that have room again."""
         asked: list[Page] = []
-        if self._loading is None and self.loaded_until_ms - now_ms <= self.horizon_ms // 2:
+        if self.next_page_ms <= now_ms:
             asked.append(self._next_stretch(now_ms))
         for queue_id, share in self.spilled.items():
-            if not share.loading and self._wants_refill(share, now_ms):
-                asked.append(self._refill(queue_id, share, now_ms))
+            if share.page is None and (room := self._room(queue_id, share, now_ms)) > 0:
+                asked.append(self._refill(queue_id, share, room, now_ms))
         return asked
-
-    def next_page_ms(self) -> int:
-        """When `pages` has something to say by the passing of time alone."""
-        return self.loaded_until_ms - self.horizon_ms // 2 if self._loading is None else self.loaded_until_ms
 
     def next_refill_ms(self, now_ms: int) -> int | None:
         """When the nearest position in the future has to be paged forward (one in the past waits for room)."""
-        starts = (s.after[0] - LEAD_MS for s in self.spilled.values() if s.after is not None and not s.loading)
+        starts = (s.after[0] - LEAD_MS for s in self.spilled.values() if s.after is not None and s.page is None)
         return min((ms for ms in starts if ms > now_ms), default=None)
 
     def loaded(self, answer: Loaded, now_ms: int) -> list[Task]:
         """Take a page's rows in; answers those that are due. A page that is too old to be trusted is asked again."""
         page = answer.page
-        if now_ms - page.asked_ms > GENERATION_MS or page.epoch != self.epoch:
+        if now_ms - page.asked_ms > GENERATION_MS:
             self.failed(page)
             return []
-        if page.queue_id is None:
+        if page == self._loading:
             self._loading = None
-            self._spill(answer)
-        elif (share := self.shares.get(page.queue_id)) is not None:
+            self.next_page_ms = self.loaded_until_ms - self.horizon_ms // 2
+            self._spill_full(answer)
+        elif (share := self._share_of(page)) is not None:
             self._advance(page, share, answer)
+        else:
+            return []
         return self.admit(answer.tasks, now_ms)
 
     def failed(self, page: Page) -> None:
         """The page brought nothing: the same position is asked again."""
-        if page.queue_id is None:
-            self.loaded_until_ms = page.after_due_ms
+        if page == self._loading:
             self._loading = None
-        elif (share := self.shares.get(page.queue_id)) is not None:
-            share.loading = False
+            self.loaded_until_ms = self.next_page_ms = page.after_due_ms
+        elif (share := self._share_of(page)) is not None:
+            share.page = None
+
+    def _share_of(self, page: Page) -> Share | None:
+        """The share that has this page under way."""
+        share = None if page.queue_id is None else self.spilled.get(page.queue_id)
+        return share if share is not None and share.page == page else None
 
     def _next_stretch(self, now_ms: int) -> Page:
         start_ms = self.loaded_until_ms
         # Raised before the load is sent: what is accepted from now on below it is armed by its own hint.
         self.loaded_until_ms = now_ms + self.horizon_ms
+        self.next_page_ms = NEVER_MS
         last = LAST_ID if start_ms >= 0 else NO_ID
         self._loading = Page(self.shard, self.epoch, None, start_ms, last, self.loaded_until_ms, self.limit, now_ms)
         return self._loading
 
-    def _wants_refill(self, share: Share, now_ms: int) -> bool:
-        half = self.limit // 2
-        if share.held <= half:
-            return True
-        near = share.after is not None and share.after[0] <= now_ms + LEAD_MS
-        return near and share.offered <= half and share.held < 2 * self.limit
-
-    def _refill(self, queue_id: int, share: Share, now_ms: int) -> Page:
+    def _room(self, queue_id: int, share: Share, now_ms: int) -> int:
+        """How many rows a refill may bring now."""
         assert share.after is not None
-        share.loading = True
-        share.missed_ms = None
-        due_ms, last = share.after
-        room = max(self.limit - share.offered, self.limit // 2)
-        return Page(self.shard, self.epoch, queue_id, due_ms, last, self.loaded_until_ms, room, now_ms)
+        half = self.limit // 2
+        if share.after[0] > now_ms:
+            near = share.after[0] <= now_ms + LEAD_MS
+            return self.limit - share.held if near or share.held <= half else 0
+        if share.offered > half:
+            return 0
+        if share.held >= 2 * self.limit:
+            # What is due goes first: tasks that wait for a later time make room for it.
+            self._overflow(queue_id, share, now_ms)
+        return min(self.limit - share.offered, 2 * self.limit - share.held)
 
-    def _spill(self, answer: Loaded) -> None:
+    def _refill(self, queue_id: int, share: Share, room: int, now_ms: int) -> Page:
+        assert share.after is not None
+        due_ms, last = share.after
+        share.page = Page(self.shard, self.epoch, queue_id, due_ms, last, self.loaded_until_ms, room, now_ms)
+        share.ceiling = None
+        return share.page
+
+    def _spill_full(self, answer: Loaded) -> None:
         """The queues that hit the page's limit go on from their last row."""
-        last: dict[int, tuple[int, str]] = {}
-        for task in answer.tasks:
-            if task.queue.id in answer.full:
-                last[task.queue.id] = max(last.get(task.queue.id, (-1, "")), (task.due_ms, task.id))
-        for queue_id, key in last.items():
-            share = self.shares.setdefault(queue_id, Share())
-            if share.after is None or key < share.after:
-                share.after = key
-                self.spilled[queue_id] = share
+        last: dict[int, Task] = {task.queue.id: task for task in answer.tasks if task.queue.id in answer.full}
+        for queue_id, task in last.items():
+            self._spill(queue_id, self.shares.get(queue_id) or self._new_share(task), _key(task))
 
     def _advance(self, page: Page, share: Share, answer: Loaded) -> None:
         """A refill moves its queue's position to its last row, or to the end of what it asked for."""
-        share.loading = False
-        if page.queue_id in answer.full and answer.tasks:
-            share.after = (answer.tasks[-1].due_ms, answer.tasks[-1].id)
-        elif share.missed_ms is not None:
-            share.after = (min(share.missed_ms - 1, page.until_ms), LAST_ID)
-        elif page.until_ms < self.loaded_until_ms:
-            share.after = (page.until_ms, LAST_ID)
+        assert page.queue_id is not None
+        if page.queue_id in answer.full:
+            share.advance(_key(answer.tasks[-1]))
         else:
-            share.after = None
-            del self.spilled[answer.page.queue_id]  # type: ignore[arg-type]
+            share.advance((page.until_ms, LAST_ID) if page.until_ms < self.loaded_until_ms else None)
+        if share.after is None:
+            del self.spilled[page.queue_id]
+
+
+def _key(task: Task) -> Key:
+    return task.due_ms, task.id
+
+
+def _due_ms(task: Task) -> int:
+    return task.due_ms
+
+
+def _before(task: Task) -> Key:
+    """A position that has this task, and its equals, beyond it."""
+    return task.due_ms - 1, LAST_ID

@@ -6,8 +6,11 @@ from actors.core.retry import RetryPolicy
 from actors.core.spec import Spec
 from actors.core.task import Move, State, Task, after
 
-CLAIM_AFTER_MS = 500
-"""An attempt that outlives this is claimed durably; most do not, and cost one write less."""
+_FINISH = Op.FINISH
+_SUCCESS = Verdict.SUCCEEDED
+_SUCCEEDED = after(State.RUNNING, Move.SUCCEED)
+_DEAD = after(State.RUNNING, Move.DIE)
+_AGAIN = after(State.RUNNING, Move.RETRY)
 
 
 def retry_of(spec: Spec, queue: Queue) -> RetryPolicy:
@@ -26,28 +29,40 @@ def expiry_ms_of(task: Task) -> int | None:
     return None if ttl_ms is None or task.attempt else task.schedule_ms + ttl_ms
 
 
-def record(
-    task: Task,
-    epoch: int,
-    op: Op,
-    state: State,
-    now_ms: int,
-    due_ms: int,
-    *,
-    claim_ms: int | None = None,
-    outcome: Outcome | None = None,
-) -> Record:
-    """A record that leaves everything of `task` as it is, but for what is named."""
-    rev, schedule_ms = task.rev, task.schedule_ms
-    attempt, budget, lateness_ms = task.attempt, task.budget, task.lateness_ms
+def finish(task: Task, epoch: int, to: State, now_ms: int, outcome: Outcome | None = None) -> Record:
+    """The record that ends `task` in the terminal state `to`."""
     return Record(
-        op, task, epoch, rev, state, now_ms, schedule_ms, due_ms, attempt, budget, lateness_ms, claim_ms, outcome
+        _FINISH,
+        task,
+        epoch,
+        task.rev,
+        to,
+        now_ms,
+        task.schedule_ms,
+        task.due_ms,
+        task.attempt,
+        task.budget,
+        task.lateness_ms,
+        None,
+        outcome,
     )
 
 
-def finish(task: Task, epoch: int, move: Move, now_ms: int, state: State, outcome: Outcome | None = None) -> Record:
-    """The record that ends `task`, being in `state`, by `move`."""
-    return record(task, epoch, Op.FINISH, after(state, move), now_ms, task.due_ms, outcome=outcome)
+def move(task: Task, epoch: int, state: State, now_ms: int, due_ms: int, op: Op = Op.MOVE) -> Record:
+    """The record that leaves `task` live, in `state` and next due at `due_ms`; all else stays as it is."""
+    return Record(
+        op,
+        task,
+        epoch,
+        task.rev,
+        state,
+        now_ms,
+        task.schedule_ms,
+        due_ms,
+        task.attempt,
+        task.budget,
+        task.lateness_ms,
+    )
 
 
 def claim(task: Task, epoch: int, now_ms: int, *, later: bool = False) -> Record:
@@ -56,27 +71,41 @@ def claim(task: Task, epoch: int, now_ms: int, *, later: bool = False) -> Record
     A claim of the `later` kind moves `due_ms` to the deadline: whether its owner lives or not, nothing happens before.
     """
     deadline_ms = task.started_ms + deadline_ms_of(task.spec, task.queue)
-    due_ms = deadline_ms if later else task.due_ms
-    return record(task, epoch, Op.MOVE, State.RUNNING, now_ms, due_ms, claim_ms=deadline_ms)
+    claimed = move(task, epoch, State.RUNNING, now_ms, deadline_ms if later else task.due_ms)
+    claimed.claim_ms = deadline_ms
+    return claimed
 
 
 def settle(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
     """The record of a running task's outcome: done, waiting for its next attempt, or dead."""
     verdict = outcome.verdict
-    if verdict is Verdict.SUCCEEDED:
-        return finish(task, epoch, Move.SUCCEED, now_ms, State.RUNNING, outcome)
+    if verdict is _SUCCESS:
+        return finish(task, epoch, _SUCCEEDED, now_ms, outcome)
     if verdict is Verdict.LATER:
         return claim(task, epoch, now_ms, later=True)
+    if verdict is Verdict.UNSENT:
+        return _unsent(task, outcome, epoch, now_ms)
     due_ms = _next_attempt_ms(task, outcome, now_ms)
     if due_ms is None:
-        return finish(task, epoch, Move.DIE, now_ms, State.RUNNING, outcome)
-    return record(task, epoch, Op.MOVE, after(State.RUNNING, Move.RETRY), now_ms, due_ms, outcome=outcome)
+        return finish(task, epoch, _DEAD, now_ms, outcome)
+    again = move(task, epoch, _AGAIN, now_ms, due_ms)
+    again.outcome = outcome
+    return again
+
+
+def _unsent(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
+    """Nothing was sent, so there was no attempt: the claim is taken back."""
+    again = move(task, epoch, _AGAIN, now_ms, now_ms + (outcome.retry_after_ms or 0))
+    again.attempt -= 1
+    if not again.attempt:
+        again.lateness_ms = None
+    return again
 
 
 def _next_attempt_ms(task: Task, outcome: Outcome, now_ms: int) -> int | None:
     if outcome.verdict is Verdict.NEVER or task.attempt >= task.budget:
         return None
-    if outcome.verdict in (Verdict.LOST, Verdict.UNSENT):
+    if outcome.verdict is Verdict.LOST:
         return now_ms
     policy = retry_of(task.spec, task.queue)
     made = task.attempt - max(task.budget - policy.max_attempts, 0)

@@ -76,7 +76,7 @@ def row_of(task: Task) -> Row:
 
 def task_of(row: Row, queue: Queue, *, payload: bool = False) -> Task:
     """A fresh task that mirrors the row."""
-    return Task(
+    task = Task(
         row.id,
         row.shard,
         queue,
@@ -94,6 +94,8 @@ def task_of(row: Row, queue: Queue, *, payload: bool = False) -> Task:
         lateness_ms=row.lateness_ms,
         claim_ms=row.claim_ms,
     )
+    task.epoch = row.epoch
+    return task
 
 
 def task_row_of(row: Row, queue: Queue, *, payload: bool) -> TaskRow:

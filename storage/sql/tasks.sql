@@ -56,7 +56,7 @@ SELECT w.n::int4, t.*
  CROSS JOIN LATERAL (
        SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
               coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
-              t.lateness_ms, t.claim_ms
+              t.lateness_ms, t.claim_ms, t.epoch
          FROM tasks t
         WHERE t.shard = w.shard AND t.queue_id = w.queue
           AND (t.due_ms, t.id) > (w.after_ms, w.after_id) AND t.due_ms <= w.until_ms
@@ -88,7 +88,7 @@ SELECT t.*
  CROSS JOIN LATERAL (
        SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
               coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
-              t.lateness_ms, t.claim_ms
+              t.lateness_ms, t.claim_ms, t.epoch
          FROM tasks t
         WHERE t.shard = w.shard AND t.queue_id = w.queue_id AND t.due_ms > w.after_ms AND t.due_ms <= w.until_ms
         ORDER BY t.due_ms, t.id

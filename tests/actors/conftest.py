@@ -23,3 +23,10 @@ async def cluster() -> AsyncIterator[Cluster]:
     """A database, and as many nodes as the test starts."""
     async with Cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+async def small() -> AsyncIterator[Cluster]:
+    """The same with few shards: for hours and days."""
+    async with Cluster(shards=8) as cluster:
+        yield cluster

@@ -10,6 +10,7 @@ import tracemalloc
 import pytest
 
 from actors.core.events import Verdict
+from actors.core.task import Phase
 from gateway.attempt import MAX_RESULT_BYTES
 from gateway.client import SMALL_BYTES
 from gateway.webhook import AGENT
@@ -297,6 +298,22 @@ async def test_a_lease_that_ends_while_connecting_stops_the_request() -> None:
         assert await received == b""
     assert (outcome.verdict, outcome.status, outcome.retry_after_ms) == (Verdict.UNSENT, None, None)
     assert outcome.error == "lease ended before the request was sent"
+
+
+async def test_a_shard_that_is_lost_before_the_request_is_written_stops_it() -> None:
+    node = FakeNode()
+    async with raw_target(says(OK)) as target, courier(node):
+        task = webhook(target.url())
+
+        def lose_the_shard() -> bool:
+            task.phase = Phase.GONE
+            return True
+
+        node.may_fire = lose_the_shard  # type: ignore[method-assign]
+        node.offer([task])
+        (outcome,) = await node.until(1)
+        assert target.exchanges == []
+    assert outcome.verdict is Verdict.UNSENT
 
 
 async def test_a_lease_that_ended_stops_a_request_on_a_pooled_connection() -> None:

@@ -131,6 +131,18 @@ async def test_no_server_is_unavailable_and_soon_asked_again(tmp_path: Any) -> N
     assert 1 <= second.value.retry_after_ms <= 51
 
 
+async def test_a_connection_that_ends_while_it_is_set_up_is_unavailable(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(*_: object) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+
+    monkeypatch.setattr("storage.pool.prepare", ends)
+    await home.db.reads.expire()
+    with pytest.raises(Unavailable):
+        await pid_of(home.db.reads)
+
+
 async def test_no_such_database_is_a_matter_of_the_settings(database_url: str, session: asyncpg.Connection) -> None:
     name = await session.fetchval("SELECT current_database()::text")
     with pytest.raises(Misconfigured, match="does not exist"):

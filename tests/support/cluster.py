@@ -27,6 +27,7 @@ from storage.memory import (
     MemoryReader,
     MemoryTaskStore,
 )
+from storage.memory.database import NodeRow
 from storage.memory.rows import Row
 from tests.support.builders import HASH, SPEC, T0_MS
 from tests.support.scripted import Run, Script, ScriptedDispatcher, succeed
@@ -62,7 +63,8 @@ class Wire(MemoryLink):
         """See MemoryLink."""
         self.sent.append(statement)
         await asyncio.sleep(self._way_ms() / 1_000)
-        await self._open.wait()
+        if not self._open.is_set():
+            await self._open.wait()
         answer = await super().call(statement, work)
         await asyncio.sleep(self._way_ms() / 1_000)
         self._done()
@@ -161,6 +163,8 @@ class Cluster:
         """Something happened that a test may wait for."""
         self.way_ms: Callable[[], float] = lambda: 0.5
         """Half a round trip to the database."""
+        self.observe: Callable[[Member, Run, Task], None] = lambda member, run, task: None
+        """Called for each run."""
         self._group = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -209,9 +213,19 @@ class Cluster:
 
     def wrote(self, member: Member, task: Task) -> None:
         """An attempt's request goes out."""
-        fence = member.node.fence_of(task)
-        run = Run(task.id, member.name, task.epoch, task.attempt, self.now_ms(), task.payload, task.schedule_ms, fence)
+        run = Run(
+            task.id,
+            member.name,
+            task.epoch,
+            task.attempt,
+            self.now_ms(),
+            task.payload,
+            task.schedule_ms,
+            member.node.fence_of(task),
+            task.started_ms,
+        )
         self.runs.append(run)
+        self.observe(member, run, task)
         self.changed.set()
 
     def runs_of(self, task_id: str) -> list[Run]:
@@ -232,6 +246,12 @@ class Cluster:
         """The database goes away for everybody, or comes back."""
         for member in self.members:
             member.wire.away = away
+
+    def give_away(self, boot: str) -> None:
+        """Every shard changes hands at once: somebody else took it, who may be no member of this cluster."""
+        self.database.nodes.setdefault(boot, NodeRow(boot, boot, f"{boot}:7070"))
+        for row in self.database.shards.values():
+            row.owner, row.epoch = boot, row.epoch + 1
 
     def owners(self) -> dict[int, str | None]:
         """Shard -> boot, as the tables have it."""

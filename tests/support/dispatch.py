@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from actors.core.events import Outcome
 from actors.core.queue import Queue
 from actors.core.spec import HttpTarget, Spec
-from actors.core.task import Task, fence
+from actors.core.task import Phase, Task, fence
 from gateway.deliver import CALLERS, Courier
 from gateway.targets import TargetPolicy
 
@@ -56,6 +56,8 @@ class FakeNode:
     def take(self, limit: int) -> list[Task]:
         assert limit > 0
         taken = [self.due.popleft() for _ in range(min(limit, len(self.due)))]
+        for task in taken:
+            task.phase = Phase.RUNNING
         if taken:
             self._work.set()
         return taken

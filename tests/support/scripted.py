@@ -1,11 +1,11 @@
-"""A dispatcher that sends nothing: a script says how each attempt ends, and a log keeps what was run, where and when."""
+"""A dispatcher that sends nothing: a script says how each attempt ends; what was run is told to the test."""
 
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from actors.core.events import Outcome, Verdict
-from actors.core.task import Task
+from actors.core.task import Phase, Task
 from actors.node import Node
 
 TAKE = 512
@@ -26,7 +26,7 @@ class Step:
 
 @dataclass(slots=True, frozen=True)
 class Run:
-    """An attempt whose request was written, `at_ms` on the primary's clock."""
+    """An attempt whose request was written, `at_ms` on the primary's clock; `started_ms` is its owner's word."""
 
     id: str
     node: str
@@ -36,6 +36,7 @@ class Run:
     payload: bytes | None
     schedule_ms: int
     fence: str
+    started_ms: int
 
 
 Script = Callable[[Task], Step]
@@ -65,18 +66,21 @@ class ScriptedDispatcher:
         self.script = script
         self.limit = TAKE
         """Tasks a take."""
-        self.working = True
-        """False: nobody takes anything."""
+        self.working = asyncio.Event()
+        """Cleared: nobody takes anything."""
+        self.working.set()
         self.takes: list[int] = []
 
     async def run(self) -> None:
         """Dispatch until cancelled."""
         while True:
+            await self.working.wait()
             await self._node.work()
-            tasks = self._node.take(self.limit) if self.working else []
-            self.takes.append(len(tasks))
-            self._begin(tasks)
-            await asyncio.sleep(0)
+            if self.working.is_set():
+                tasks = self._node.take(self.limit)
+                self.takes.append(len(tasks))
+                self._begin(tasks)
+                await asyncio.sleep(0)
 
     def _begin(self, tasks: Iterable[Task]) -> None:
         loop = asyncio.get_running_loop()
@@ -100,7 +104,7 @@ class ScriptedDispatcher:
             self._node.ended(at_once)
 
     def _write(self, outcome: Outcome, step: Step, at_once: list[Outcome]) -> None:
-        if not self._node.may_fire():
+        if not self._node.may_fire() or outcome.task.phase is not Phase.RUNNING:
             outcome.verdict, outcome.retry_after_ms = Verdict.UNSENT, None
             at_once.append(outcome)
             return

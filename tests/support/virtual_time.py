@@ -55,7 +55,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Virtual seconds."""
         return self._jump.now_s
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]  # plain callables, no variadic generics
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """See asyncio; a stopped process runs it when it is continued."""
@@ -67,7 +67,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         turn.handle = super().call_soon(turn, context=context)
         return turn.handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # the same
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """See asyncio; a stopped process runs it when it is continued."""
@@ -140,4 +140,3 @@ class _Turn:
         """After the process went on: unless it was cancelled in the meantime."""
         if not self.handle.cancelled():
             self()
-

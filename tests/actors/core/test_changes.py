@@ -1,0 +1,53 @@
+from actors.core import changes
+from actors.core.events import Op, Verdict
+from actors.core.queue import Queue
+from actors.core.task import State
+from tests.support.builders import LABELS, T0_MS, make_outcome, make_record, make_task
+
+QUEUE = Queue(1, "default", "q")
+
+
+def test_a_record_says_what_it_made_of_the_task() -> None:
+    task = make_task(1, QUEUE, labels=LABELS)
+    task.rev = 3
+    outcome = make_outcome(task, Verdict.FAILED, status=503, error="busy")
+    record = make_record(Op.MOVE, task, 7, due_ms=T0_MS + 9, attempt=2, lateness_ms=4, outcome=outcome)
+    assert changes.recorded(record) == (
+        task.id,
+        QUEUE,
+        State.SCHEDULED,
+        2,
+        8,
+        T0_MS,
+        T0_MS,
+        T0_MS + 9,
+        LABELS,
+        503,
+        "busy",
+        4,
+    )
+
+
+def test_a_record_without_an_attempt_has_no_status() -> None:
+    change = changes.recorded(make_record(Op.FINISH, make_task(1, QUEUE), 7, state=State.CANCELLED))
+    assert (change.state, change.status, change.error) == (State.CANCELLED, None, None)
+
+
+def test_a_start_is_said_of_the_task_as_it_runs() -> None:
+    task = make_task(1, QUEUE, labels=LABELS)
+    task.rev, task.attempt, task.started_ms, task.lateness_ms = 3, 2, T0_MS + 5, 4
+    expected = (task.id, QUEUE, State.RUNNING, 2, 7, T0_MS + 5, T0_MS, T0_MS, LABELS, None, None, 4)
+    assert changes.started(task) == expected
+
+
+def test_versions_grow_through_a_life() -> None:
+    """Scheduled, started, claimed, ended: whoever hears them out of order can put them in order."""
+    task = make_task(1, QUEUE)
+    start = changes.started(task)
+    claim = changes.recorded(make_record(Op.MOVE, task, 7, state=State.RUNNING))
+    task.rev = 1
+    retry = changes.recorded(make_record(Op.MOVE, task, 7))
+    task.rev = 2
+    again = changes.started(task)
+    end = changes.recorded(make_record(Op.FINISH, task, 7, state=State.SUCCEEDED))
+    assert [change.version for change in (start, claim, retry, again, end)] == [1, 3, 4, 5, 6]

@@ -1,0 +1,110 @@
+"""Batches that gather while the last one is on its way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.gather import Gather
+from tests.support.virtual_time import VirtualTimeLoop
+
+
+class Flushed:
+    """Keeps the batches; each takes `takes_s`."""
+
+    def __init__(self, most: int, weigh: Callable[[int], int] | None = None, takes_s: float = 1.0) -> None:
+        self.batches: list[list[int]] = []
+        self._takes_s = takes_s
+        self.gather: Gather[int] = Gather(self._flush, most, weigh)
+
+    async def _flush(self, batch: list[int]) -> None:
+        self.batches.append(batch)
+        await asyncio.sleep(self._takes_s)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self.gather.run())
+            yield
+            task.cancel()
+
+
+async def test_the_next_batch_gathers_while_one_is_on_its_way() -> None:
+    flushed = Flushed(10)
+    async with flushed.running():
+        flushed.gather.put([1])
+        await asyncio.sleep(0.5)
+        flushed.gather.put([2, 3])
+        flushed.gather.put([4])
+        assert len(flushed.gather) == 3
+        await flushed.gather.idle()
+    assert flushed.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_batch_has_at_most_so_many_items() -> None:
+    flushed = Flushed(4)
+    async with flushed.running():
+        flushed.gather.put(range(10))
+        await flushed.gather.idle()
+    assert flushed.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+async def test_an_item_that_weighs_more_than_a_batch_goes_alone() -> None:
+    flushed = Flushed(5, weigh=lambda item: item)
+    async with flushed.running():
+        flushed.gather.put([9, 2, 3, 1, 5, 6])
+        await flushed.gather.idle()
+    assert flushed.batches == [[9], [2, 3], [1], [5], [6]]
+
+
+async def test_idle_means_that_nothing_waits_and_nothing_is_on_its_way() -> None:
+    flushed = Flushed(2)
+    loop = asyncio.get_running_loop()
+    await flushed.gather.idle()
+    flushed.gather.put([])
+    await flushed.gather.idle()
+    async with flushed.running():
+        flushed.gather.put(range(6))
+        await flushed.gather.idle()
+        assert loop.time() == pytest.approx(3)
+        flushed.gather.put([1])
+        await flushed.gather.idle()
+        assert loop.time() == pytest.approx(4)
+    assert len(flushed.gather) == 0
+
+
+async def test_an_error_of_flush_ends_it() -> None:
+    async def fail(batch: list[int]) -> None:
+        raise ZeroDivisionError
+
+    gather: Gather[int] = Gather(fail, 1)
+    gather.put([1])
+    with pytest.raises(ZeroDivisionError):
+        await gather.run()
+
+
+@given(
+    puts=st.lists(st.tuples(st.lists(st.integers(0, 12)), st.floats(0, 3)), max_size=12),
+    most=st.integers(1, 20),
+    weighed=st.booleans(),
+)
+def test_nothing_is_lost_nothing_overtakes_and_no_batch_is_too_heavy(
+    puts: list[tuple[list[int], float]], most: int, weighed: bool
+) -> None:
+    async def scenario() -> list[list[int]]:
+        flushed = Flushed(most, weigh=(lambda item: item) if weighed else None)
+        async with flushed.running():
+            for items, pause_s in puts:
+                flushed.gather.put(items)
+                await asyncio.sleep(pause_s)
+            await flushed.gather.idle()
+        return flushed.batches
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        batches = runner.run(scenario())
+    assert [item for batch in batches for item in batch] == [item for items, _ in puts for item in items]
+    assert all(batch for batch in batches)
+    assert all(len(batch) == 1 or (sum(batch) if weighed else len(batch)) <= most for batch in batches)

@@ -1,0 +1,272 @@
+"""Group commit of submits: what is sent together, what is answered, and how much may wait."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from actors.clock import Clock
+from actors.core.draft import Draft, Receipt
+from actors.core.errors import Invalid, Overloaded, Unavailable
+from actors.core.queue import Queue
+from actors.core.task import Task
+from actors.intake import FLUSH_TASKS, WAITING, WAITING_BYTES, Intake
+from actors.stats import Stats
+from storage.memory import Fault, MemoryDatabase, MemoryLink, MemoryStores
+from tests.support.builders import T0_MS
+from tests.support.cluster import draft
+
+QUEUE = Queue(1, "default", "emails")
+
+
+class World:
+    """An intake over the memory twin."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        clock = Clock(lambda: loop.time() * 1_000)
+        clock.observe(T0_MS, 0)
+        self.stores = MemoryStores(MemoryDatabase(lambda: float(T0_MS)), "boot-a")
+        self.stores.book.put(QUEUE)
+        self.link: MemoryLink = self.stores.link
+        self.stats = Stats()
+        self.hints: list[Task] = []
+        self.commits: list[int] = []
+        self.intake = Intake(self.stores.tasks, clock, lambda: 256, self.hints.extend, self.stats)
+
+    async def send(self, *drafts: Draft) -> list[Receipt | Exception]:
+        return await self.intake.submit(drafts)
+
+    @property
+    def live(self) -> list[str]:
+        return sorted(row.id for row in self.link.database.live.all())
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    world = World()
+    accept = world.stores.tasks.accept
+    accept_keyed = world.stores.tasks.accept_keyed
+
+    async def counted(tasks: list[Task]) -> object:
+        world.commits.append(len(tasks))
+        return await accept(tasks)
+
+    async def counted_keyed(tasks: list[Task]) -> object:
+        world.commits.append(len(tasks))
+        return await accept_keyed(tasks)
+
+    monkeypatch.setattr(world.stores.tasks, "accept", counted)
+    monkeypatch.setattr(world.stores.tasks, "accept_keyed", counted_keyed)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(world.intake.run())
+        yield world
+        running.cancel()
+
+
+async def test_what_comes_while_a_commit_is_under_way_goes_with_the_next_one(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(draft(QUEUE)))
+        await gate.reached.wait()
+        for _ in range(10):
+            group.create_task(world.send(draft(QUEUE), draft(QUEUE)))
+        await asyncio.sleep(1)
+        gate.open()
+    assert world.commits == [1, 20]
+    assert len(world.hints) == 21
+    assert world.stats.accepted == 21
+
+
+async def test_keyed_and_unkeyed_tasks_of_one_batch_are_committed_side_by_side(world: World) -> None:
+    gate, keyed = world.link.hold_next("accept"), world.link.hold_next("accept_keyed")
+    async with asyncio.TaskGroup() as group:
+        sent = group.create_task(world.send(draft(QUEUE), draft(QUEUE, key="a"), draft(QUEUE), draft(QUEUE, key="b")))
+        async with asyncio.timeout(1):
+            await gate.reached.wait()
+            await keyed.reached.wait()
+        gate.open()
+        await asyncio.sleep(0)
+        assert not sent.done()
+        keyed.open()
+    assert [isinstance(answer, Receipt) for answer in sent.result()] == [True] * 4
+
+
+async def test_a_submit_larger_than_a_commit_is_answered_as_one(world: World) -> None:
+    answers = await world.send(*[draft(QUEUE) for _ in range(2 * FLUSH_TASKS + 1)])
+    assert world.commits == [FLUSH_TASKS, FLUSH_TASKS, 1]
+    assert sorted(answer.id for answer in answers if isinstance(answer, Receipt)) == world.live
+
+
+async def test_a_commit_takes_a_bounded_number_of_tasks(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(draft(QUEUE)))
+        await gate.reached.wait()
+        for _ in range(30):
+            group.create_task(world.send(*[draft(QUEUE) for _ in range(300)]))
+        await asyncio.sleep(1)
+        gate.open()
+    assert max(world.commits) <= FLUSH_TASKS
+    assert len(world.commits) == 1 + 5
+
+
+async def test_an_empty_submit_sends_nothing(world: World) -> None:
+    assert await world.send() == []
+    assert world.commits == []
+
+
+async def test_tasks_of_one_submit_are_ordered_by_their_accept_time(world: World) -> None:
+    one = await world.send(*[draft(QUEUE) for _ in range(50)])
+    two = await world.send(*[draft(QUEUE) for _ in range(50)])
+    times = [world.link.database.live.get(answer.id) for answer in [*one, *two] if isinstance(answer, Receipt)]
+    accepted = [row.accept_us for row in times if row is not None]
+    assert accepted == sorted(set(accepted))
+    assert len(accepted) == 100
+
+
+async def test_a_delay_counts_from_now_and_a_past_time_is_kept_but_due_at_once(world: World) -> None:
+    answers = await world.send(
+        draft(QUEUE, delay_ms=500), draft(QUEUE, schedule_ms=T0_MS - 9_000), draft(QUEUE, schedule_ms=T0_MS + 7)
+    )
+    rows = [world.link.database.live.get(answer.id) for answer in answers if isinstance(answer, Receipt)]
+    assert [(row.schedule_ms - T0_MS, row.due_ms - T0_MS) for row in rows if row is not None] == [
+        (500, 500),
+        (-9_000, 0),
+        (7, 7),
+    ]
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_commit_that_fails_is_told_to_all_who_wait_for_it_and_not_sent_again(
+    world: World, fault: Fault
+) -> None:
+    world.link.fail_next("accept", fault)
+    gate = world.link.hold_next("accept")
+    told: list[str] = []
+
+    async def refused() -> None:
+        with pytest.raises(Unavailable):
+            await world.send(draft(QUEUE), draft(QUEUE))
+        told.append("Unavailable")
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(refused())
+        await gate.reached.wait()
+        gate.open()
+    assert len(told) == 5
+    assert len(world.commits) <= 2
+    assert world.hints == [] or len(world.hints) == 8
+    assert isinstance((await world.send(draft(QUEUE)))[0], Receipt)
+
+
+async def test_a_mixed_submit_of_which_one_half_fails_fails_as_a_whole(world: World) -> None:
+    for statement in ("accept", "accept_keyed"):
+        world.link.fail_next(statement)
+        with pytest.raises(Unavailable):
+            await world.send(draft(QUEUE), draft(QUEUE, key="k"))
+        await world.intake.idle()
+
+
+async def test_an_error_of_the_program_reaches_the_client_and_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(world.stores.tasks, "accept", None)
+        with pytest.raises(TypeError):
+            await world.send(draft(QUEUE))
+    assert isinstance((await world.send(draft(QUEUE)))[0], Receipt)
+
+
+async def test_refused_items_are_not_hinted_at(world: World) -> None:
+    bad = draft(QUEUE)
+    bad.labels = '{"a":"\\u0000"}'
+    answers = await world.send(draft(QUEUE), bad, draft(QUEUE))
+    assert isinstance(answers[1], Invalid)
+    assert len(world.hints) == world.stats.accepted == 2
+    bad.key, bad.key_hash = "k", bytes(16)
+    (answer,) = await world.send(bad)
+    assert isinstance(answer, Invalid)
+    assert world.stats.replayed == 0
+
+
+# --- bounds
+
+
+async def test_more_than_the_bound_is_refused_before_anything_is_sent(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        for _ in range(WAITING // 5_000):
+            group.create_task(world.send(*[draft(QUEUE)] * 5_000))
+        await gate.reached.wait()
+        with pytest.raises(Overloaded):
+            await world.send(draft(QUEUE))
+        with pytest.raises(Overloaded):
+            await world.send(draft(QUEUE, key="k"))
+        gate.open()
+    assert len(world.live) == WAITING
+    assert isinstance((await world.send(draft(QUEUE)))[0], Receipt)
+
+
+async def test_payloads_are_bounded_in_bytes(world: World) -> None:
+    payload = bytes(1024 * 1024)
+    many = [draft(QUEUE, payload=payload)] * (WAITING_BYTES // len(payload))
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(*many))
+        await gate.reached.wait()
+        with pytest.raises(Overloaded):
+            await world.send(draft(QUEUE, payload=b"x"))
+        group.create_task(world.send(draft(QUEUE)))
+        gate.open()
+    assert isinstance((await world.send(draft(QUEUE, payload=payload)))[0], Receipt)
+
+
+async def test_a_client_that_goes_away_takes_nobody_with_it(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(draft(QUEUE)))
+        await gate.reached.wait()
+        gone = group.create_task(world.send(draft(QUEUE)))
+        stays = group.create_task(world.send(draft(QUEUE), draft(QUEUE)))
+        await asyncio.sleep(0.1)
+        gone.cancel()
+        gate.open()
+    (first, second) = stays.result()
+    assert isinstance(first, Receipt)
+    assert isinstance(second, Receipt)
+    assert {first.id, second.id} <= set(world.live)
+    await world.intake.idle()
+
+
+async def test_what_clients_left_behind_counts_until_it_is_written(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(draft(QUEUE)))
+        await gate.reached.wait()
+        for _ in range(WAITING // 5_000):
+            gone = group.create_task(world.send(*[draft(QUEUE)] * 4_999))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            gone.cancel()
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await world.send(*[draft(QUEUE)] * 5_000)
+        gate.open()
+    await world.intake.idle()
+    assert isinstance((await world.send(*[draft(QUEUE)] * WAITING))[0], Receipt)
+
+
+async def test_idle_waits_for_all_that_was_sent_before(world: World) -> None:
+    await world.intake.idle()
+    gate, keyed = world.link.hold_next("accept"), world.link.hold_next("accept_keyed")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(draft(QUEUE), draft(QUEUE, key="k")))
+        await asyncio.sleep(0)
+        idle = group.create_task(world.intake.idle())
+        for held in (gate, keyed):
+            await asyncio.sleep(1)
+            assert not idle.done()
+            held.open()
+    assert len(world.live) == 2

@@ -1,0 +1,1 @@
+"""The whole service with everything real: PostgreSQL, sockets, processes."""

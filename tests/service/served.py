@@ -1,0 +1,55 @@
+"""The service in the test's own loop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from gateway.__main__ import Service
+from gateway.settings import ServeSettings
+from tests.service.api import LIMIT_S, Api
+
+DEFAULTS: dict[str, Any] = {"port": 0, "name": "node-a", "grace_s": 0.05, "allow_targets": ("127.0.0.0/8",)}
+
+
+class Node(Api):
+    """A client of the service, and the service itself."""
+
+    def __init__(self, service: Service, session: aiohttp.ClientSession) -> None:
+        super().__init__(service.url, session)
+        self.service = service
+
+
+@asynccontextmanager
+async def serving(dsn: str, **settings: Any) -> AsyncIterator[Node]:
+    """A node that owns what it should own; it leaves in good order."""
+    async with starting(dsn, **settings) as api:
+        await ready(api)
+        yield api
+
+
+@asynccontextmanager
+async def starting(dsn: str, **settings: Any) -> AsyncIterator[Node]:
+    """A node that listens, whether it has its database or not."""
+    service = Service(ServeSettings(dsn, **(DEFAULTS | settings)))
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(service.run(), name="service")
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while not service.url:
+                    assert not running.done()
+                    await asyncio.sleep(0)
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(connector=connector) as session:
+                yield Node(service, session)
+        finally:
+            service.stop()
+
+
+async def ready(api: Api) -> None:
+    """Return once `/readyz` says so."""
+    async with asyncio.timeout(LIMIT_S):
+        while (await api.call("GET", "/readyz")).status != 200:
+            pass

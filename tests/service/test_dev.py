@@ -1,0 +1,89 @@
+"""`ringwheel dev`, as a developer meets it."""
+
+import asyncio
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from tests.service.api import Api
+from tests.service.programs import LIMIT_S, URL, Program, ringwheel
+
+
+def left_of(data: Path) -> list[str]:
+    """Command lines of the processes that were started for this folder or work in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes()
+            if str(data).encode() in words or str(data) in os.readlink(entry / "cwd"):
+                found.append(words.replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # no process, or one that has just ended, or a stranger's
+    return found
+
+
+async def shell(command: str) -> list[Any]:
+    """The JSON documents that a command line prints, one a line."""
+    process = await asyncio.create_subprocess_shell(
+        command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(LIMIT_S):
+        out, _ = await process.communicate()
+    assert process.returncode == 0, command
+    return [orjson.loads(line) for line in out.splitlines()]
+
+
+async def interrupted(program: Program, data: Path) -> None:
+    """Ctrl-C: it ends, and so does all that it started."""
+    program.signal(signal.SIGINT)
+    assert await program.ended() == 0
+    assert left_of(data) == []
+
+
+async def test_from_the_first_start_to_the_second(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    words = ("dev", "--data", str(data), "--port", "0")
+    async with ringwheel(*words) as program, aiohttp.ClientSession() as session:
+        api = Api((await program.says(f"ready at +{URL}"))[1], session)
+        curl = (await program.says(r"Try: +(curl .*)\n"))[1]
+        [task] = await shell(curl)
+        assert task["http"]["url"].startswith((await program.says(f"target is at +{URL}"))[1])
+        assert (await api.wait(task["id"]))["state"] == "succeeded"
+        shown = re.findall(r"\n +(.*ringwheel (?:list|watch).*)", program.output)
+        listing, _ = shown
+        assert task["id"] in {listed["id"] for listed in await shell(f"{listing} --json")}
+        assert all(f"--url {api.url}" in line for line in shown), "it is not at the usual port"
+        future = await api.submit(delay="5d", payload="kept")
+        assert left_of(data) != []
+        await interrupted(program, data)
+    async with ringwheel(*words, "--no-demo") as program, aiohttp.ClientSession() as session:
+        api = Api((await program.says(f"ready at +{URL}"))[1], session)
+        assert (await api.get(task["id"]))["state"] == "succeeded"
+        assert (await api.get(future["id"], "?view=full"))["payload"] == "kept"
+        before = {listed["id"] for listed in await api.listed(queue="demo")}
+        mine = await api.submit(queue="pulled", ttl=0.3)
+        assert (await api.wait(mine["id"]))["state"] == "expired"
+        assert {listed["id"] for listed in await api.listed(queue="demo")} == before, "no tasks but mine"
+        assert f"watch --queue default --url {api.url}" in program.output
+        await interrupted(program, data)
+
+
+@pytest.mark.timeout(60)
+async def test_interrupted_while_it_starts(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with ringwheel("dev", "--data", str(data), "--port", "0") as program:
+        while not left_of(data / "pgdata"):  # the database cluster is being made
+            pass
+        program.signal(signal.SIGINT)
+        await program.ended()
+    while left_of(data):
+        pass
+    async with ringwheel("dev", "--data", str(data), "--port", "0") as program:
+        await program.says(f"ready at +{URL}")
+        await interrupted(program, data)
