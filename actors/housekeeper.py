@@ -25,6 +25,8 @@ class Housekeeper:
     def __init__(self, store: Housekeeping, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self.prepared = False
+        """Today's partitions were there once: tasks can finish."""
 
     async def prepare(self) -> None:
         """Return when today's partitions are there: nothing can finish before."""
@@ -49,3 +51,4 @@ class Housekeeper:
         await self._store.make_partitions(today, today + AHEAD_DAYS)
         for name in await self._store.drop_partitions(today):
             log.info("dropped a partition of history", partition=name)
+        self.prepared = True

@@ -153,8 +153,9 @@ class Node:
 
     @property
     def ready(self) -> bool:
-        """The lease is valid, and every shard has a living owner."""
-        return self.may_fire() and not self._draining and not self.membership.orphans
+        """The lease is valid, every shard has a living owner, and what finishes has a place to go."""
+        settled = self.housekeeper.prepared and not self.membership.orphans
+        return settled and self.may_fire() and not self._draining
 
     # --- for dispatchers
 

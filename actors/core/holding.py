@@ -23,13 +23,13 @@ from actors.core.task import Phase, Task
 from actors.core.wheel import Wheel
 
 # On 3.11 a member of an enum costs ten times a global.
-_WAITING, _OFFERED, _RUNNING, _WRITING, _GONE = Phase
+_WAITING, _OFFERED, _, _WRITING, _GONE = Phase
 GENERATION_MS = 5_000
 """What memory let go is remembered for one to two of these; a read may be at most one old."""
 LEAD_MS = 1_000
 """A position in the near future is paged forward this long before it is due."""
-KEEP_MS = 2_000
-KEEP_BYTES = 16_384
+KEEP_MS = 5_000
+KEEP_BYTES = 4_096
 """A payload stays in memory when its task is due within KEEP_MS and it is not larger than this."""
 NEVER_MS = 1 << 62
 

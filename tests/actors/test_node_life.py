@@ -31,11 +31,13 @@ async def test_partitions_are_made_before_anything_can_finish(cluster: Cluster) 
     member = cluster.join()
     for _ in range(5):
         member.wire.fail_next("make_partitions")
-    await cluster.until(lambda: member.node.ready)
+    await cluster.until(lambda: member.node.may_fire() and not member.node.membership.orphans)
     (task_id,) = await submit_some(member, 1)
-    await asyncio.sleep(4)
+    await asyncio.sleep(3.5)
     assert cluster.state(task_id) is State.SCHEDULED
+    assert not member.node.ready
     await cluster.ended([task_id], within_s=3)
+    assert member.node.ready
 
 
 async def test_a_child_that_fails_ends_the_node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -331,6 +331,26 @@ def test_an_older_revision_is_known_and_a_newer_one_is_not() -> None:
     assert not made.knows(row(task))
 
 
+def test_a_refill_ends_where_it_was_asked_to_end() -> None:
+    """The next stretch was asked for meanwhile, and what it brought of this queue was left to the backlog."""
+    made = holding()
+    page = full_of_due(made)
+    now_ms = T0_MS + 3_000
+    made.loaded_until_ms += 40_000
+    made.loaded(Loaded(page, [], set()), now_ms)
+    assert made.spilled[QUEUE.id].after == (page.until_ms, LAST_ID)
+
+
+def test_a_backlog_that_is_due_makes_those_go_that_wait_for_later() -> None:
+    made = holding(limit=2)
+    later = tasks(4, in_ms=50_000)
+    made.admit(later, T0_MS)
+    made.overlook(tasks(1, first=50))
+    page = refill(made)
+    assert (page.after_due_ms, page.limit) == (T0_MS - 1, 2)
+    assert [task.phase for task in later] == [Phase.WAITING, Phase.WAITING, Phase.GONE, Phase.GONE]
+
+
 def test_each_queue_has_its_own_share() -> None:
     made = holding(limit=2)
     other = Queue(2, "default", "other")

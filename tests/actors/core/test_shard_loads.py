@@ -130,10 +130,12 @@ def test_the_probe_arms_what_memory_does_not_know_and_counts_it() -> None:
     assert stage.shard.tally.found == 1
 
 
-def test_a_probe_older_than_five_seconds_is_thrown_away() -> None:
+@pytest.mark.parametrize(("age_ms", "found"), [(5_000, 1), (5_001, 0)])
+def test_a_probe_older_than_five_seconds_is_thrown_away(age_ms: int, found: int) -> None:
     stage = Stage()
-    stage.apply(Probed([stage.task(in_ms=-4_000)], stage.now_ms - 5_001))
-    assert (stage.offers, stage.shard.tally.found) == ([], 0)
+    stage.now_ms += 6_000
+    stage.apply(Probed([stage.task(in_ms=-4_000)], stage.now_ms - age_ms))
+    assert (len(stage.offers), stage.shard.tally.found) == (found, found)
 
 
 def test_what_the_probe_brings_beyond_the_memory_is_not_counted() -> None:
