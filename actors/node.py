@@ -53,7 +53,8 @@ from actors.stats import Stats
 HORIZON_MS = 60_000
 """Tasks due within it are in memory; the rest are rows."""
 HELD = 65_536
-"""Tasks that the wheels and desks of a node may hold, shared among its shards and the queues in use."""
+"""Tasks that the wheels and desks of a node should hold, shared among its shards and the queues in use; a queue may
+hold twice its share for a moment (`holding.py`)."""
 ASK_LIMIT_S = 10.0
 OWNER_WAIT_S = 2.0
 log = structlog.get_logger("node")
