@@ -36,7 +36,7 @@ from actors.core.events import (
 )
 from actors.core.ids import shard_of
 from actors.core.shard import ShardState
-from actors.core.task import Phase, Task, fence
+from actors.core.task import Phase, Task, by_shard, fence
 from actors.hand import Hand, ShardActor
 from actors.housekeeper import Housekeeper
 from actors.intake import Intake
@@ -173,7 +173,7 @@ class Node:
         if unread := self.desk.unread():
             self.reading.payloads(unread)
         now_ms = self.clock.now_ms()
-        for shard, some in _by_shard(tasks).items():
+        for shard, some in by_shard(tasks).items():
             if (actor := self.hand.actors.get(shard)) is not None:
                 self.hand.apply(actor, Started(some), now_ms)
         started = [task for task in tasks if task.phase is Phase.RUNNING]
@@ -275,7 +275,7 @@ class Node:
     def _hint(self, tasks: list[Task]) -> None:
         now_ms = self.clock.now_ms()
         near = [task for task in tasks if task.due_ms <= now_ms + HORIZON_MS]  # no shard has loaded further
-        for shard, some in _by_shard(near).items():
+        for shard, some in by_shard(near).items():
             self.hand.post(shard, Submitted(some, now_ms))
 
     def _count(self, changes: list[Change]) -> None:
@@ -374,10 +374,3 @@ def _is_under_way(task: Task) -> bool:
     if task.phase is Phase.RUNNING:
         return task.claim_ms is None or task.claim_ms != task.due_ms
     return task.phase is Phase.WRITING
-
-
-def _by_shard(tasks: list[Task]) -> dict[int, list[Task]]:
-    groups: dict[int, list[Task]] = defaultdict(list)
-    for task in tasks:
-        groups[task.shard].append(task)
-    return groups

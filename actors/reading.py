@@ -8,7 +8,6 @@ commands that wait.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -18,7 +17,7 @@ from actors.core.desk import Desk
 from actors.core.errors import Unavailable
 from actors.core.events import Answer, Command, Event, Loaded, LoadFailed, Looked, Page, Probed, Vanished
 from actors.core.ids import shard_of
-from actors.core.task import Phase, Task
+from actors.core.task import Phase, Task, by_shard
 from actors.gather import Gather
 from actors.ports.tasks import Span, TaskStore
 
@@ -104,7 +103,7 @@ class Reading:
         except Unavailable as error:
             log.warning("probe failed", detail=error.detail)
             return None
-        for shard, found in _by_shard(tasks).items():
+        for shard, found in by_shard(tasks).items():
             self._post(shard, Probed(found, asked_ms))
         return asked_ms
 
@@ -129,7 +128,7 @@ class Reading:
             await asyncio.sleep(PAUSE_S)
         else:
             missing = [task for task in wanted if task.payload is None]
-            for shard, gone in _by_shard(missing).items():
+            for shard, gone in by_shard(missing).items():
                 self._post(shard, Vanished(gone))
         self._desk.read(tasks)
         self._ready()
@@ -143,13 +142,6 @@ class Reading:
             return
         for command, truth in zip(commands, found, strict=True):
             self._post(shard_of(command.id, self._shards()), Looked([command], [truth]))
-
-
-def _by_shard(tasks: Iterable[Task]) -> dict[int, list[Task]]:
-    groups: dict[int, list[Task]] = defaultdict(list)
-    for task in tasks:
-        groups[task.shard].append(task)
-    return groups
 
 
 def _forever() -> Iterable[int]:

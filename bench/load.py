@@ -8,6 +8,7 @@ Both serve ours and the floors. Refuses: answers without content-length, and a s
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -104,7 +105,7 @@ def _length(buffer: bytes) -> int:
     return head + 4 + int(buffer[at + 14 : buffer.find(b"\r", at)])
 
 
-class _Generator:
+class _Generator(ABC):
     """What both loops share: connections, the count of answers, and the end."""
 
     def __init__(self) -> None:
@@ -128,8 +129,9 @@ class _Generator:
             self.bodies.append(answer.partition(b"\r\n\r\n")[2])
         self.next(connection)
 
+    @abstractmethod
     def next(self, connection: Connection) -> None:
-        raise NotImplementedError
+        """The connection is free: send what comes next, if anything."""
 
     def lost(self) -> None:
         if not self.finished.done():

@@ -8,6 +8,8 @@ Promises: a terminal state is left by `redrive` only. Refuses: every pair that i
 """
 
 import enum
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from actors.core.errors import Conflict
@@ -176,3 +178,11 @@ class Task:
 def fence(timeline: int, epoch: int, attempt: int) -> str:
     """The fence of an attempt: fixed width, so that comparing the text compares (timeline, epoch, attempt)."""
     return f"{timeline:08x}.{epoch:010d}.{attempt:06d}"
+
+
+def by_shard(tasks: Iterable[Task]) -> dict[int, list[Task]]:
+    """The tasks of each shard, in their order."""
+    groups: dict[int, list[Task]] = defaultdict(list)
+    for task in tasks:
+        groups[task.shard].append(task)
+    return groups
