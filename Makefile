@@ -14,8 +14,9 @@ install: $(STAMP) ## make .venv from the lock file (hashes checked)
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check --quiet
 	@touch $(STAMP)
 
 run: install ## start ringwheel on embedded Postgres, with a demo
