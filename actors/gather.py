@@ -1,6 +1,7 @@
 """Group commit as a shape: while one batch is on its way, the next one gathers.
 
-Batching grows with the load by itself, and an idle service adds no wait. One `run` a gather: batches never overlap.
+Batching grows with the load by itself, and who comes after a quiet moment waits for nobody. One `run` a gather:
+batches never overlap.
 """
 
 import asyncio
@@ -11,17 +12,16 @@ T = TypeVar("T")
 
 
 class Gather(Generic[T]):
-    """Items on their way to `flush`, in the order they came; a batch weighs at most `most`, unless one item does more.
+    """Items on their way to `flush`, in the order they came, at most `most` at a time.
 
+    Flushes start at least `interval_s` apart, unless a full batch waits: a steady trickle costs no flush an item.
     Whoever puts bounds what it puts; `len()` says how many items wait.
     """
 
-    def __init__(
-        self, flush: Callable[[list[T]], Awaitable[None]], most: int, weigh: Callable[[T], int] | None = None
-    ) -> None:
+    def __init__(self, flush: Callable[[list[T]], Awaitable[None]], most: int, interval_s: float = 0.0) -> None:
         self._flush = flush
         self._most = most
-        self._weigh = weigh
+        self._interval_s = interval_s
         self._items: list[T] = []
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
@@ -43,22 +43,16 @@ class Gather(Generic[T]):
 
     async def run(self) -> None:
         """Flush batch after batch until cancelled. An error of `flush` ends it: flush handles its own."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._some.wait()
-            count = self._count()
-            batch, self._items = self._items[:count], self._items[count:]
+            started = loop.time()
+            batch, self._items = self._items[: self._most], self._items[self._most :]
             if not self._items:
                 self._some.clear()
             await self._flush(batch)
             if not self._items:
                 self._idle.set()
-
-    def _count(self) -> int:
-        if self._weigh is None:
-            return self._most
-        weight = 0
-        for count, item in enumerate(self._items):
-            weight += self._weigh(item)
-            if weight > self._most:
-                return max(count, 1)
-        return len(self._items)
+            rest_s = started + self._interval_s - loop.time()
+            if rest_s > 0 and len(self._items) < self._most:
+                await asyncio.sleep(rest_s)

@@ -20,6 +20,8 @@ from actors.ports.ledger import LedgerStore
 from actors.ports.tasks import TaskStore
 
 FLUSH_RECORDS = 2_000
+FLUSH_INTERVAL_S = 0.005
+"""A statement costs more than the record it carries: work that comes evenly is written in so many a second at most."""
 RESEND_S = 0.25
 log = structlog.get_logger("ledger")
 
@@ -43,7 +45,7 @@ class Ledger:
         self._owns = owns
         self._post = post
         self._count_refused = refused
-        self._records: Gather[Record] = Gather(self._flush, FLUSH_RECORDS)
+        self._records: Gather[Record] = Gather(self._flush, FLUSH_RECORDS, FLUSH_INTERVAL_S)
 
     def put(self, records: list[Record]) -> None:
         """Records of one shard, to be committed."""

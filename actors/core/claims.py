@@ -12,6 +12,7 @@ from actors.core.events import Outcome
 from actors.core.task import Phase, Task
 
 CLAIM_AFTER_MS = 500
+_RUNNING = Phase.RUNNING
 NEVER_MS = 1 << 62
 
 
@@ -43,13 +44,20 @@ class Claims:
         young = self._young
         while young and young[0][0] + CLAIM_AFTER_MS <= now_ms:
             started_ms, task = young.popleft()
-            if task.phase is not Phase.RUNNING or task.started_ms != started_ms:
+            if task.phase is not _RUNNING or task.started_ms != started_ms:
                 continue
             if task.claim_ms is None and task.id not in self._under_way:
                 self._under_way[task.id] = None
                 tasks.append(task)
         self.next_ms = young[0][0] + CLAIM_AFTER_MS if young else NEVER_MS
         return tasks
+
+    def ended(self) -> None:
+        """Attempts ended: the next visit is for the oldest one that has not, so that short ones cost none."""
+        young = self._young
+        while young and (young[0][1].phase is not _RUNNING or young[0][1].started_ms != young[0][0]):
+            young.popleft()
+        self.next_ms = young[0][0] + CLAIM_AFTER_MS if young else NEVER_MS
 
     def keep(self, outcome: Outcome) -> None:
         """The attempt ended before its claim was settled."""

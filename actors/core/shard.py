@@ -239,6 +239,7 @@ class ShardState:
                 self._take_back(outcome, now_ms, unsent)
             else:
                 records.append(self._settle(task, outcome, now_ms))
+        self.claims.ended()
         effects = self._offer(unsent, now_ms)
         if records:
             effects.append(Write(records))

@@ -1,7 +1,7 @@
 """Batches that gather while the last one is on its way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,13 +15,15 @@ from tests.support.virtual_time import VirtualTimeLoop
 class Flushed:
     """Keeps the batches; each takes `takes_s`."""
 
-    def __init__(self, most: int, weigh: Callable[[int], int] | None = None, takes_s: float = 1.0) -> None:
+    def __init__(self, most: int, takes_s: float = 1.0, interval_s: float = 0.0) -> None:
         self.batches: list[list[int]] = []
+        self.started: list[float] = []
         self._takes_s = takes_s
-        self.gather: Gather[int] = Gather(self._flush, most, weigh)
+        self.gather: Gather[int] = Gather(self._flush, most, interval_s)
 
     async def _flush(self, batch: list[int]) -> None:
         self.batches.append(batch)
+        self.started.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self._takes_s)
 
     @asynccontextmanager
@@ -52,12 +54,20 @@ async def test_a_batch_has_at_most_so_many_items() -> None:
     assert flushed.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-async def test_an_item_that_weighs_more_than_a_batch_goes_alone() -> None:
-    flushed = Flushed(5, weigh=lambda item: item)
+async def test_flushes_keep_their_distance_unless_a_full_batch_waits() -> None:
+    flushed = Flushed(3, takes_s=1.0, interval_s=5.0)
     async with flushed.running():
-        flushed.gather.put([9, 2, 3, 1, 5, 6])
+        flushed.gather.put([1])
+        await asyncio.sleep(2.0)
+        flushed.gather.put([2])
         await flushed.gather.idle()
-    assert flushed.batches == [[9], [2, 3], [1], [5], [6]]
+        flushed.gather.put(range(3, 9))
+        await flushed.gather.idle()
+        await asyncio.sleep(20.0)
+        flushed.gather.put([9])
+        await flushed.gather.idle()
+    assert flushed.batches == [[1], [2], [3, 4, 5], [6, 7, 8], [9]]
+    assert flushed.started == pytest.approx([0, 5, 10, 11, 32])
 
 
 async def test_idle_means_that_nothing_waits_and_nothing_is_on_its_way() -> None:
@@ -89,13 +99,13 @@ async def test_an_error_of_flush_ends_it() -> None:
 @given(
     puts=st.lists(st.tuples(st.lists(st.integers(0, 12)), st.floats(0, 3)), max_size=12),
     most=st.integers(1, 20),
-    weighed=st.booleans(),
+    interval_s=st.sampled_from([0.0, 0.5, 2.0]),
 )
-def test_nothing_is_lost_nothing_overtakes_and_no_batch_is_too_heavy(
-    puts: list[tuple[list[int], float]], most: int, weighed: bool
+def test_nothing_is_lost_nothing_overtakes_and_no_batch_is_too_large(
+    puts: list[tuple[list[int], float]], most: int, interval_s: float
 ) -> None:
     async def scenario() -> list[list[int]]:
-        flushed = Flushed(most, weigh=(lambda item: item) if weighed else None)
+        flushed = Flushed(most, interval_s=interval_s)
         async with flushed.running():
             for items, pause_s in puts:
                 flushed.gather.put(items)
@@ -106,5 +116,4 @@ def test_nothing_is_lost_nothing_overtakes_and_no_batch_is_too_heavy(
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         batches = runner.run(scenario())
     assert [item for batch in batches for item in batch] == [item for items, _ in puts for item in items]
-    assert all(batch for batch in batches)
-    assert all(len(batch) == 1 or (sum(batch) if weighed else len(batch)) <= most for batch in batches)
+    assert all(0 < len(batch) <= most for batch in batches)

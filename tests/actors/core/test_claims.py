@@ -33,6 +33,16 @@ def test_an_attempt_that_ended_sooner_is_not_claimed() -> None:
     assert stage.records == []
 
 
+def test_an_attempt_that_ended_sooner_asks_for_no_visit() -> None:
+    stage = Stage()
+    first, second = stage.running(), stage.running()
+    stage.now_ms += 100
+    stage.end(second)
+    assert stage.shard.next_ms(stage.now_ms) == T0_MS + 500
+    stage.end(first)
+    assert stage.shard.next_ms(stage.now_ms) > T0_MS + 500
+
+
 def test_a_claim_is_written_once() -> None:
     stage = Stage()
     stage.running()
