@@ -4,7 +4,8 @@ Records come from the shards, at most one a task under way. A flush whose outcom
 known; what was committed the first time is then refused and found to be our own (`shard.py`, `_is_mine`). Records of a
 shard that this node no longer owns under that epoch are let go: the fence would refuse them.
 
-Promises: a shard hears of each of its records once, Recorded or Refused. Bound: attempts under way plus commands.
+Promises: a shard hears of each of its records once, Recorded or Refused. Bound: while WAITING_RECORDS or WAITING_BYTES
+of results wait, it is `full`, and nothing more is started; what was started before, and commands, still fit.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ FLUSH_RECORDS = 2_000
 FLUSH_INTERVAL_S = 0.005
 """A statement costs more than the record it carries: work that comes evenly is written in so many a second at most."""
 RESEND_S = 0.25
+WAITING_RECORDS = 16_384
+WAITING_BYTES = 32 * 1024 * 1024
 log = structlog.get_logger("ledger")
 
 
@@ -38,21 +41,34 @@ class Ledger:
         owns: Callable[[int, int], bool],
         post: Callable[[int, Event], object],
         refused: Callable[[int], None],
+        vacant: Callable[[], None],
     ) -> None:
+        """`vacant` is called when it is no longer full."""
         self._store = store
         self._tasks = tasks
         self._boot = boot
         self._owns = owns
         self._post = post
         self._count_refused = refused
-        self._records: Gather[Record] = Gather(self._flush, FLUSH_RECORDS, FLUSH_INTERVAL_S)
+        self._vacant = vacant
+        self._waiting = 0
+        """Records that are not settled, those on their way included."""
+        self._waiting_bytes = 0
+        self._records: Gather[Record] = Gather(self._settle, FLUSH_RECORDS, FLUSH_INTERVAL_S)
 
     def put(self, records: list[Record]) -> None:
         """Records of one shard, to be committed."""
+        self._waiting += len(records)
+        self._waiting_bytes += _result_bytes(records)
         self._records.put(records)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return self._waiting
+
+    @property
+    def full(self) -> bool:
+        """Results come faster than they can be written: start nothing more."""
+        return self._waiting >= WAITING_RECORDS or self._waiting_bytes >= WAITING_BYTES
 
     async def idle(self) -> None:
         """Return when every record so far is settled."""
@@ -61,6 +77,15 @@ class Ledger:
     async def run(self) -> None:
         """Flush until cancelled."""
         await self._records.run()
+
+    async def _settle(self, batch: list[Record]) -> None:
+        size = _result_bytes(batch)
+        await self._flush(batch)
+        was_full = self.full
+        self._waiting -= len(batch)
+        self._waiting_bytes -= size
+        if was_full and not self.full:
+            self._vacant()
 
     async def _flush(self, batch: list[Record]) -> None:
         while records := [r for r in batch if self._owns(r.task.shard, r.epoch)]:
@@ -85,3 +110,7 @@ class Ledger:
         for shard, some in refused.items():
             self._count_refused(len(some))
             self._post(shard, Refused(some, [found[record.task.id] for record in some]))
+
+
+def _result_bytes(records: list[Record]) -> int:
+    return sum(len(r.outcome.result) for r in records if r.outcome is not None and r.outcome.result is not None)

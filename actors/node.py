@@ -107,6 +107,7 @@ class Node:
             owns=self._owns,
             post=self.hand.post,
             refused=self.stats.refuse,
+            vacant=self._work.set,
         )
         self.reading = Reading(
             tasks,
@@ -167,9 +168,9 @@ class Node:
     def take(self, limit: int) -> list[Task]:
         """At most `limit` due webhook tasks, started: attempt counted, payload present. [] = none now."""
         self._work.clear()
-        if self._draining or not self.may_fire():
+        if self._draining or self.ledger.full or not self.may_fire():
             return []
-        tasks = list(dict.fromkeys(self.desk.take(limit)))
+        tasks = self.desk.take(limit)
         if unread := self.desk.unread():
             self.reading.payloads(unread)
         now_ms = self.clock.now_ms()

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from actors.core.events import Event, Recorded, Refused
+from actors import ledger
+from actors.core.events import Event, Recorded, Refused, Verdict
 from actors.core.queue import Queue
 from actors.core.task import State
 from actors.ledger import FLUSH_RECORDS, RESEND_S, Ledger
 from storage.memory import Fault, MemoryDatabase, MemoryStores
 from tests.actors.ports.worlds import own_all
-from tests.support.builders import T0_MS, finish, make_task, move
+from tests.support.builders import T0_MS, finish, make_outcome, make_task, move
 
 BOOT = "boot-a"
 
@@ -25,6 +26,7 @@ class World:
         self.link = self.stores.link
         self.told: list[tuple[int, Event]] = []
         self.refused = 0
+        self.vacancies = 0
         self.owns: Callable[[int, int], bool] = lambda shard, epoch: epoch == 1
         self.ledger = Ledger(
             self.stores.ledger,
@@ -33,11 +35,15 @@ class World:
             owns=lambda shard, epoch: self.owns(shard, epoch),
             post=lambda shard, event: self.told.append((shard, event)),
             refused=self._refuse,
+            vacant=self._have_room,
         )
         self.queue: Queue
 
     def _refuse(self, count: int) -> None:
         self.refused += count
+
+    def _have_room(self) -> None:
+        self.vacancies += 1
 
     @property
     def recorded(self) -> list[str]:
@@ -152,3 +158,22 @@ async def test_what_comes_while_the_outcome_is_unknown_waits_its_turn(world: Wor
     world.ledger.put([finish(make_task(4, world.queue))])
     await world.ledger.idle()
     assert [type(event) for _, event in world.told] == [Refused, Recorded]
+
+
+@pytest.mark.parametrize("limit", ["WAITING_RECORDS", "WAITING_BYTES"])
+async def test_it_is_full_until_what_waits_is_written(
+    world: World, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, limit, 10)
+    records = [finish(make_task(n, world.queue, shard=n % 4)) for n in range(5)]
+    for record in records:
+        record.outcome = make_outcome(record.task, Verdict.SUCCEEDED, result=b"ok")
+    full = []
+    world.ledger.put(records[:4])
+    full.append(world.ledger.full)
+    world.ledger.put(records[4:] + [finish(make_task(n, world.queue, shard=n % 4)) for n in range(5, 10)])
+    full.append(world.ledger.full)
+    await world.ledger.idle()
+    full.append(world.ledger.full)
+    assert full == [False, True, False]
+    assert (len(world.ledger), world.vacancies) == (0, 1)

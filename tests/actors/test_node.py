@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from actors import node
+from actors import ledger, node
 from actors.core.draft import Receipt
 from actors.core.errors import Invalid, KeyReused, Overloaded, Unavailable
 from actors.core.events import Verdict
@@ -432,6 +432,20 @@ async def test_what_the_api_asks_of_a_live_task(cluster: Cluster) -> None:
     phases.append(task.phase)
     assert phases == [Phase.WAITING, Phase.RUNNING]
     assert member.node.fence_of(task) == cluster.runs[0].fence == "00000001.0000000001.000001"
+
+
+async def test_nothing_starts_while_the_ledger_is_full(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "WAITING_RECORDS", 3)
+    member = await cluster.start()
+    ids = await submit_some(member, 3) + await submit_some(member, 6, delay_ms=50)
+    cluster.way_ms = lambda: 200.0
+    await cluster.until(lambda: member.node.ledger.full)
+    await asyncio.sleep(0.1)
+    assert member.node.desk
+    assert member.node.take(1) == []
+    assert len(cluster.runs) == 3
+    await cluster.ended(ids)
+    assert len(cluster.runs) == 9
 
 
 async def test_before_the_first_beat_everything_is_unavailable(cluster: Cluster) -> None:
