@@ -347,8 +347,11 @@ class Node:
         return [(shard, list(actor.state.holding.spilled)) for shard, actor in self.hand.actors.items()]
 
     def _running(self) -> bool:
+        """Whether an attempt is under way whose end is this node's to write."""
         return any(
-            _is_under_way(task) for actor in self.hand.actors.values() for task in actor.state.holding.known.values()
+            task.phase in (Phase.RUNNING, Phase.WRITING)
+            for actor in self.hand.actors.values()
+            for task in actor.state.holding.known.values()
         )
 
     # --- settings
@@ -368,10 +371,3 @@ class Node:
                 log.warning("reading settings failed", detail=str(error))
                 self._settings_version = -1
             self._work.set()
-
-
-def _is_under_way(task: Task) -> bool:
-    """Whether its end is this node's to write; what its target completes later outlives the node."""
-    if task.phase is Phase.RUNNING:
-        return task.claim_ms is None or task.claim_ms != task.due_ms
-    return task.phase is Phase.WRITING

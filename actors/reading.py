@@ -109,6 +109,9 @@ class Reading:
 
     async def _load(self, pages: list[Page]) -> None:
         answers: list[Loaded] | list[LoadFailed]
+        now_ms = self._clock.now_ms()
+        for page in pages:
+            page.asked_ms = now_ms
         try:
             answers = await self._store.load(pages)
         except Unavailable as error:

@@ -3,7 +3,7 @@
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
 from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record, Verdict
 from actors.core.holding import Holding
-from actors.core.settle import finish, move, retry_of, settle
+from actors.core.settle import finish, move, retry_of, settle, started_ms_of
 from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after
 
 WAITING = 64
@@ -110,7 +110,7 @@ def _completion(task: Task, state: State, command: Command) -> Outcome:
     if (outcome.epoch, outcome.attempt) != (task.epoch, task.attempt):
         raise Conflict("the fence is not that of the current attempt", state.value)
     outcome.task = task
-    outcome.started_ms = task.started_ms or outcome.started_ms
+    outcome.started_ms = started_ms_of(task) or outcome.started_ms
     outcome.verdict = COMPLETIONS[command.move]
     return outcome
 

@@ -125,7 +125,7 @@ class Page:
     until_ms: int
     limit: int
     asked_ms: int = 0
-    """When the shard asked for it: an answer that is too old may show what memory has finished since."""
+    """When the statement that reads it was sent: an answer that is too old may show what memory has finished since."""
 
 
 NO_ID = "00000000-0000-0000-0000-000000000000"

@@ -129,9 +129,7 @@ class Holding:
             if task.due_ms <= now_ms:
                 due.append(task)
             else:
-                task.wake_ms = task.due_ms
-                if task.payload_bytes and (task.due_ms - now_ms > KEEP_MS or task.payload_bytes > KEEP_BYTES):
-                    task.payload = None
+                self._sleep(task, task.due_ms, now_ms)
                 later.append(task)
         if later:
             # One that came in first may have been let go for another that came in after it.
@@ -204,10 +202,23 @@ class Holding:
             self.wheel.cancel(task)
         task.phase = phase
 
-    def give_back(self, task: Task) -> None:
-        """A started task waits again, its attempt unused. It need not fit: it is bounded by what runs."""
+    def give_back(self, task: Task, wake_ms: int, now_ms: int) -> None:
+        """A started task waits again until `wake_ms`, its attempt unused. It need not fit: it is bounded by what runs.
+
+        One that is due at once is the caller's to offer.
+        """
         task.phase = _WAITING
-        self.shares[task.queue.id].held += 1
+        (self.shares.get(task.queue.id) or self._new_share(task)).held += 1
+        if wake_ms > now_ms:
+            self._sleep(task, wake_ms, now_ms)
+            self.wheel.insert(task)
+
+    @staticmethod
+    def _sleep(task: Task, wake_ms: int, now_ms: int) -> None:
+        """The task is about to go into the wheel. Payloads that are large or not wanted soon are read again later."""
+        task.wake_ms = wake_ms
+        if task.payload_bytes and (wake_ms - now_ms > KEEP_MS or task.payload_bytes > KEEP_BYTES):
+            task.payload = None
 
     def adopt(self, task: Task) -> None:
         """Hold a task that is being written (it need not fit: it leaves, or is admitted, when that is done)."""
@@ -223,10 +234,11 @@ class Holding:
         self._recent[task.id] = rev
 
     def turn_generation(self, now_ms: int) -> None:
-        """Forget the older generation of what was let go, every GENERATION_MS."""
+        """Every GENERATION_MS, forget the older generation of what was let go, and queues that have nothing here."""
         if now_ms - self._generation_ms >= GENERATION_MS:
             self._old, self._recent = self._recent, {}
             self._generation_ms = now_ms
+            self.shares = {queue_id: share for queue_id, share in self.shares.items() if share.held or share.after}
 
     # --- pages
 
@@ -241,9 +253,20 @@ class Holding:
         return asked
 
     def next_refill_ms(self, now_ms: int) -> int | None:
-        """When the nearest position in the future has to be paged forward (one in the past waits for room)."""
-        starts = (s.after[0] - LEAD_MS for s in self.spilled.values() if s.after is not None and s.page is None)
-        return min((ms for ms in starts if ms > now_ms), default=None)
+        """When the nearest position in the future has to be paged forward (one in the past waits for room).
+
+        One that found no room ahead of its time gets it when it is due: what is due goes first.
+        """
+        next_ms: int | None = None
+        for share in self.spilled.values():
+            if share.after is None or share.page is not None or share.after[0] <= now_ms:
+                continue
+            start_ms = share.after[0] - LEAD_MS
+            if start_ms <= now_ms:
+                start_ms = share.after[0]
+            if next_ms is None or start_ms < next_ms:
+                next_ms = start_ms
+        return next_ms
 
     def loaded(self, answer: Loaded, now_ms: int) -> list[Task]:
         """Take a page's rows in; answers those that are due. A page that is too old to be trusted is asked again."""

@@ -23,6 +23,13 @@ def deadline_ms_of(spec: Spec, queue: Queue) -> int:
     return spec.dispatch_deadline_ms or queue.dispatch_deadline_ms
 
 
+def started_ms_of(task: Task) -> int | None:
+    """When the attempt under way started; of one that another owner started, as its claim tells. None: unknown."""
+    if task.started_ms or task.claim_ms is None:
+        return task.started_ms or None
+    return task.claim_ms - deadline_ms_of(task.spec, task.queue)
+
+
 def expiry_ms_of(task: Task) -> int | None:
     """When a task that has not started yet is given up, or None."""
     ttl_ms = task.spec.ttl_ms

@@ -47,7 +47,7 @@ from actors.core.events import (
     Write,
 )
 from actors.core.holding import GENERATION_MS, Holding
-from actors.core.settle import claim, deadline_ms_of, expiry_ms_of, finish, settle
+from actors.core.settle import claim, deadline_ms_of, expiry_ms_of, finish, settle, started_ms_of
 from actors.core.task import TERMINAL, Phase, State, Task
 
 HINT_MS = 2_000
@@ -160,7 +160,7 @@ class ShardState:
         return self._unheard(task, Verdict.LOST, "its owner was lost during the attempt", now_ms)
 
     def _unheard(self, task: Task, verdict: Verdict, error: str, now_ms: int) -> Record:
-        started_ms = task.started_ms or now_ms
+        started_ms = started_ms_of(task) or now_ms
         outcome = Outcome(task, task.epoch, task.attempt, verdict, started_ms, now_ms, error=error)
         return self._settle(task, outcome, now_ms)
 
@@ -251,11 +251,9 @@ class ShardState:
         task.attempt -= 1
         if task.attempt == 0:
             task.lateness_ms = None
-        self.holding.give_back(task)
-        if outcome.retry_after_ms:
-            task.wake_ms = now_ms + outcome.retry_after_ms
-            self.holding.wheel.insert(task)
-        else:
+        wake_ms = now_ms + (outcome.retry_after_ms or 0)
+        self.holding.give_back(task, wake_ms, now_ms)
+        if wake_ms <= now_ms:
             due.append(task)
 
     def _settle(self, task: Task, outcome: Outcome, now_ms: int) -> Record:
@@ -277,7 +275,7 @@ class ShardState:
             published.append(change)
             if record.op is _FINISH:
                 self.holding.let_go(task, task.rev)
-            elif record.state is _CLAIMED:
+            elif record.state is _CLAIMED and record.due_ms != record.claim_ms:
                 self._claimed(record, now_ms, effects)
             else:
                 self._moved(record)
@@ -285,17 +283,19 @@ class ShardState:
             if record.token is not None:
                 effects.append(Answer(record.token, change))
         if again:
-            effects.extend(self._offer(self.holding.admit(again, now_ms), now_ms))
+            effects.extend(self._offer_rows(self.holding.admit(again, now_ms), now_ms))
         if self.commands.waiting:
             self._ask_waiting(event.records, now_ms, effects)
         return effects
 
     def _moved(self, record: Record) -> None:
-        """The task waits again; whether memory keeps it is decided as for any other."""
+        """It waits again, or its target completes it later: memory keeps it, or not, like any other that waits."""
         task = record.task
         task.schedule_ms, task.due_ms = record.schedule_ms, record.due_ms
         task.attempt, task.budget, task.lateness_ms = record.attempt, record.budget, record.lateness_ms
-        task.claim_ms, task.started_ms = None, 0
+        task.claim_ms = record.claim_ms
+        if record.claim_ms is None:
+            task.started_ms = 0
         self.holding.let_go(task, task.rev)
 
     def _claimed(self, record: Record, now_ms: int, effects: list[Effect]) -> None:
@@ -305,10 +305,8 @@ class ShardState:
         if outcome is not None:
             effects.append(Write([self._settle(task, outcome, now_ms)]))
             return
-        later = record.due_ms == record.claim_ms
         task.phase = _RUNNING
-        task.due_ms = record.due_ms
-        task.wake_ms = record.due_ms if later else task.started_ms + deadline_ms_of(task.spec, task.queue) + OVERRUN_MS
+        task.wake_ms = task.started_ms + deadline_ms_of(task.spec, task.queue) + OVERRUN_MS
         self.holding.wheel.insert(task)
 
     def _refused(self, event: Refused, now_ms: int) -> list[Effect]:

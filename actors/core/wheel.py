@@ -86,7 +86,7 @@ class Wheel(Generic[EntryT]):
         """Per level: the occupied slots, counted from `_base`."""
         self._base = [0] * LEVELS
         """Per level: number of the first slot of the span that the hand is in."""
-        self._reach = [0] * (LEVELS - 1)
+        self._reach = [2 << shift for shift in _SHIFT[1:LEVELS]]
         """Per level but the top: the first millisecond that belongs to a higher level."""
         self._span_end = now_ms
         self._split_ms = _NEVER_MS

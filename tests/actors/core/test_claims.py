@@ -2,10 +2,10 @@
 
 import pytest
 
-from actors.core.events import Op, Verdict
+from actors.core.events import Loaded, Op, Verdict
 from actors.core.shard import OVERRUN_MS
 from actors.core.task import Phase, State
-from tests.actors.core.stage import Stage
+from tests.actors.core.stage import Stage, row
 from tests.support.builders import T0_MS
 
 # --- claims
@@ -140,7 +140,7 @@ def test_later_is_a_claim_until_the_deadline() -> None:
     [record] = stage.records
     assert (record.state, record.due_ms, record.claim_ms) == (State.RUNNING, T0_MS + 30_000, T0_MS + 30_000)
     stage.record()
-    assert (task.phase, task.due_ms) == (Phase.RUNNING, T0_MS + 30_000)
+    assert (task.phase, task.due_ms, task.claim_ms) == (Phase.WAITING, T0_MS + 30_000, T0_MS + 30_000)
 
 
 def test_later_that_is_not_completed_in_time_has_failed() -> None:
@@ -162,9 +162,46 @@ def test_later_of_an_attempt_that_is_claimed_already() -> None:
     task = stage.claimed()
     stage.end(task, Verdict.LATER)
     stage.record()
-    assert (task.rev, task.phase) == (2, Phase.RUNNING)
+    assert (task.rev, task.phase) == (2, Phase.WAITING)
     stage.tick(29_500)
     assert [record.state for record in stage.records] == [State.SCHEDULED]
+
+
+def test_tasks_that_complete_later_are_bounded_like_those_that_wait() -> None:
+    stage = Stage(limit=10)
+    for _ in range(10):
+        tasks = [stage.task(payload=b"x") for _ in range(10)]
+        stage.hint(*tasks)
+        stage.start(*tasks)
+        for task in tasks:
+            stage.end(task, Verdict.LATER)
+            stage.record()
+    assert len(stage.shard.holding.known) <= 20
+    assert all(task.payload is None for task in stage.shard.holding.known.values())
+
+
+def test_later_whose_deadline_has_passed_when_it_is_recorded_is_not_offered() -> None:
+    stage = Stage()
+    task = stage.running()
+    stage.end(task, Verdict.LATER)
+    stage.now_ms += 31_000
+    stage.record()
+    assert stage.offers == []
+    assert [(record.state, record.outcome.started_ms) for record in stage.records if record.outcome] == [
+        (State.SCHEDULED, T0_MS)
+    ]
+
+
+def test_a_claim_of_an_earlier_owner_tells_when_its_attempt_started() -> None:
+    stage = Stage()
+    task = row(stage.later())
+    successor = Stage(loaded=False)
+    successor.tick(30_000)
+    [page] = successor.pages
+    successor.apply(Loaded(page, [task], set()))
+    [record] = successor.records
+    assert record.outcome is not None
+    assert (record.outcome.started_ms, record.outcome.ended_ms) == (T0_MS, T0_MS + 30_000)
 
 
 def test_later_is_not_claimed_again_when_half_a_second_has_passed() -> None:

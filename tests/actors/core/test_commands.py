@@ -94,7 +94,7 @@ def test_a_completion_under_another_fence_is_refused(fence: dict[str, int]) -> N
     command = completion(stage, task, Move.SUCCEED, **fence)
     stage.apply(Asked([command]))
     assert conflict(stage, command, State.RUNNING)
-    assert task.phase is Phase.RUNNING
+    assert (task.phase, task.claim_ms is not None) == (Phase.WAITING, True)
 
 
 def test_the_dispatchers_report_after_a_completion_is_stale() -> None:

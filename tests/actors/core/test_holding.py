@@ -135,9 +135,7 @@ class Positions(RuleBasedStateMachine):
     def give_back(self, wait_ms: int) -> None:
         task = self._offered()[0]
         self.holding.withdraw(task, Phase.RUNNING)
-        self.holding.give_back(task)
-        task.wake_ms = self.now_ms + wait_ms
-        self.holding.wheel.insert(task)
+        self.holding.give_back(task, self.now_ms + wait_ms, self.now_ms)
         self._ask()
 
     @rule(limit=st.integers(1, 5), really=st.sampled_from([False, False, False, True]))

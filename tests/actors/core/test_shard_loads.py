@@ -3,6 +3,7 @@
 import pytest
 
 from actors.core.events import Ended, Loaded, LoadFailed, Op, Page, Probed, Recorded, Ticked, Vanished, Verdict
+from actors.core.holding import GENERATION_MS
 from actors.core.shard import HINT_MS, ShardState
 from actors.core.task import Phase, State, Task
 from tests.actors.core.stage import EPOCH, HORIZON_MS, Stage, row
@@ -328,3 +329,60 @@ def test_an_idle_shard_asks_for_nothing() -> None:
     assert stage.effects == []
     stage.apply(Ended([]))
     assert stage.effects == []
+
+
+# --- what waits again, and what has no place
+
+
+@pytest.mark.parametrize(("size", "away_ms", "kept"), [(100, 1_000, True), (100, 30_000, False), (5_000, 1_000, False)])
+def test_a_task_that_was_turned_away_keeps_a_payload_that_is_small_and_wanted_soon(
+    size: int, away_ms: int, kept: bool
+) -> None:
+    stage = Stage()
+    task = stage.task(payload=b"x" * size)
+    stage.hint(task)
+    stage.start(task)
+    stage.end(task, Verdict.UNSENT, retry_after_ms=away_ms)
+    assert (task.wake_ms - stage.now_ms, task.payload is not None) == (away_ms, kept)
+
+
+def test_a_late_hint_that_finds_no_room_is_read_when_it_is_due() -> None:
+    stage = Stage(limit=100)
+    stage.hint(*(stage.task(in_ms=50_000) for _ in range(150)))
+    late = stage.task(in_ms=10_000)
+    stage.hint(late, late_ms=HINT_MS + 1)
+    stage.now_ms = late.due_ms - 500
+    stage.tick(0)
+    assert stage.shard.next_ms(stage.now_ms) == late.due_ms - 1
+
+
+def test_a_page_that_waited_for_its_turn_is_as_old_as_its_statement() -> None:
+    stage = Stage(loaded=False)
+    stage.tick(0)
+    [page] = stage.pages
+    stage.now_ms += 60_000
+    page.asked_ms = stage.now_ms - GENERATION_MS
+    task = stage.task()
+    stage.apply(Loaded(page, [task], set()))
+    assert stage.offers == [task]
+
+
+def test_queues_that_have_nothing_here_are_forgotten() -> None:
+    stage = Stage()
+    task = stage.running()
+    assert set(stage.shard.holding.shares) == {1}
+    stage.end(task)
+    stage.record()
+    stage.tick(2 * GENERATION_MS)
+    assert stage.shard.holding.shares == {}
+
+
+def test_an_unsent_task_comes_back_though_its_queue_was_forgotten() -> None:
+    stage = Stage()
+    stage.now_ms += GENERATION_MS - 100
+    task = stage.running()
+    stage.tick(100)
+    assert stage.shard.holding.shares == {}
+    stage.end(task, Verdict.UNSENT)
+    assert stage.offers == [task]
+    assert stage.shard.holding.shares[1].held == 1

@@ -363,3 +363,13 @@ class AgainstSortedList(RuleBasedStateMachine):
 
 AgainstSortedList.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 test_against_a_sorted_list = AgainstSortedList.TestCase
+
+
+def test_a_clock_that_starts_near_zero_is_a_clock() -> None:
+    wheel: Wheel[Entry] = Wheel(5)
+    entries = [Entry(wake_ms) for wake_ms in (6, 100, 5_000, 300_000, 20_000_000, 2_000_000_000)]
+    wheel.insert_many(entries)
+    fired = []
+    while (when := wheel.next_expiration()) is not None:
+        fired += [(entry.wake_ms, when) for entry in wheel.advance(when)]
+    assert fired == [(entry.wake_ms, entry.wake_ms) for entry in entries]
