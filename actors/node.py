@@ -29,6 +29,7 @@ from actors.core.events import (
     Load,
     Offer,
     Outcome,
+    Probed,
     Publish,
     Started,
     Submitted,
@@ -47,14 +48,17 @@ from actors.ports.leases import LeaseStore
 from actors.ports.ledger import LedgerStore
 from actors.ports.queues import QueueStore
 from actors.ports.tasks import TaskStore
+from actors.probe import Probe
 from actors.reading import Reading
 from actors.stats import Stats
 
 HORIZON_MS = 60_000
 """Tasks due within it are in memory; the rest are rows."""
 HELD = 65_536
-"""Tasks that the wheels and desks of a node should hold, shared among its shards and the queues in use; a queue may
-hold twice its share for a moment (`holding.py`)."""
+"""Tasks that the wheels and desks of a node should hold, shared among its shards and the queues that they hold
+something of; a queue may hold twice its share for a moment, and has a share of LEAST everywhere (`holding.py`)."""
+LEAST, MOST = 2, 4_096
+"""Bounds of a share."""
 ASK_LIMIT_S = 10.0
 OWNER_WAIT_S = 2.0
 log = structlog.get_logger("node")
@@ -118,6 +122,7 @@ class Node:
             answer=self._answer,
             ready=self._work.set,
         )
+        self.probe = Probe(tasks, self.clock, self._held, self._see_overdue)
         self.intake = Intake(tasks, self.clock, lambda: self.membership.shards, self._hint, self.stats)
 
     # --- life
@@ -135,7 +140,7 @@ class Node:
             group.create_task(self.housekeeper.run(), name="housekeeper")
             group.create_task(self.ledger.run(), name="ledger")
             group.create_task(self.reading.run(), name="reading")
-            group.create_task(self.reading.probe(self._spilled), name="probe")
+            group.create_task(self.probe.run(), name="probe")
             group.create_task(self._refresh_settings(), name="settings")
             group.create_task(self.hand.run(), name="hand")
 
@@ -296,18 +301,27 @@ class Node:
         actors = self.hand.actors
         for shard in [shard for shard, actor in actors.items() if owned.get(shard) != actor.state.epoch]:
             self._retire(shard)
-        limit = self._limit(len(owned))
+        limit, total = self._limits(len(owned))
         for actor in actors.values():
-            actor.state.holding.limit = limit
+            actor.state.holding.limit, actor.state.holding.total = limit, total
         new = {shard: epoch for shard, epoch in owned.items() if shard not in actors}
         if new:
             now_ms = self.clock.now_ms()
             for shard, epoch in new.items():
-                state = ShardState(shard, epoch, now_ms, limit=limit, horizon_ms=HORIZON_MS, tally=self.stats.tally)
-                self.hand.add(shard, state)
+                self.hand.add(shard, self._state(shard, epoch, now_ms, limit, total))
             self.stats.epoch_changes += len(new)
             self._owning.set()
         self._work.set()
+
+    def _see_overdue(self, shard: int, event: Probed) -> None:
+        """What the probe found; a shard that knows all of it need not be visited."""
+        actor = self.hand.actors.get(shard)
+        if actor is not None and any(not actor.state.holding.expects(task) for task in event.tasks):
+            self.hand.post(shard, event)
+
+    def _state(self, shard: int, epoch: int, now_ms: int, limit: int, total: int) -> ShardState:
+        tally = self.stats.tally
+        return ShardState(shard, epoch, now_ms, limit=limit, total=total, horizon_ms=HORIZON_MS, tally=tally)
 
     def _retire(self, shard: int) -> None:
         """The shard belongs to somebody else: nothing of it may start, and whoever waits or watches is told."""
@@ -338,13 +352,14 @@ class Node:
         log.error("a shard failed; starting again under a new boot", shard=shard, exc_info=error)
         self.membership.rejoin()
 
-    def _limit(self, shards: int) -> int:
-        shares = (share for actor in self.hand.actors.values() for share in actor.state.holding.shares.items())
-        queues = len({queue_id for queue_id, share in shares if share.held or share.after is not None})
-        return max(16, min(4_096, HELD // max(shards * queues, shards, 1)))
+    def _limits(self, shards: int) -> tuple[int, int]:
+        """How many tasks a page may bring: of one queue, and of all together."""
+        shares = sum(len(actor.state.holding.shares) for actor in self.hand.actors.values())
+        return _within(HELD // max(shares, shards, 1)), _within(HELD // max(shards, 1))
 
-    def _spilled(self) -> Iterable[tuple[int, list[int]]]:
-        return [(shard, list(actor.state.holding.spilled)) for shard, actor in self.hand.actors.items()]
+    def _held(self) -> Iterable[tuple[int, dict[int, int]]]:
+        """What each shard's memory claims to hold, for the probe."""
+        return [(shard, actor.state.holding.ends()) for shard, actor in self.hand.actors.items()]
 
     def _running(self) -> bool:
         """Whether an attempt is under way whose end is this node's to write."""
@@ -371,3 +386,7 @@ class Node:
                 log.warning("reading settings failed", detail=str(error))
                 self._settings_version = -1
             self._work.set()
+
+
+def _within(share: int) -> int:
+    return max(LEAST, min(MOST, share))

@@ -1,4 +1,4 @@
-"""What shards ask to read: pages, payloads, single ids; and the probe that asks for itself.
+"""What shards ask to read: pages, payloads, single ids.
 
 Each kind gathers while its last batch is under way. A page that could not be read comes back as LoadFailed after a
 pause, so that a database that is away is not asked in a loop; single look-ups are answered with Unavailable.
@@ -8,32 +8,25 @@ commands that wait.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import structlog
 
 from actors.clock import Clock
 from actors.core.desk import Desk
 from actors.core.errors import Unavailable
-from actors.core.events import Answer, Command, Event, Loaded, LoadFailed, Looked, Page, Probed, Vanished
+from actors.core.events import Answer, Command, Event, Loaded, LoadFailed, Looked, Page, Vanished
 from actors.core.ids import shard_of
 from actors.core.task import Phase, Task, by_shard
 from actors.gather import Gather
-from actors.ports.tasks import Span, TaskStore
+from actors.ports.tasks import TaskStore
 
-LOAD_PAGES = 32
+LOAD_PAGES = 256
+LOAD_ROWS = 4_096
+"""Rows that the pages of one statement may bring, as far as they say."""
 READ_TASKS = 500
 LOOK_UPS = 500
 PAUSE_S = 0.5
-
-PROBE_S = 2.0
-"""One round over all shards takes this long, in PROBE_STEPS statements."""
-PROBE_STEPS = 16
-PROBE_LATE_MS = 3_000
-PROBE_BACK_MS = 10_000
-"""Each round looks this far back behind the one before; one in FULL_ROUND looks from the beginning of time."""
-PROBE_ROWS = 64
-FULL_ROUND = 30
 log = structlog.get_logger("reading")
 
 
@@ -81,33 +74,13 @@ class Reading:
         """Bring these to the front of the desk, payload and all."""
         self._payloads.put(tasks)
 
-    async def probe(self, owned: Callable[[], Iterable[tuple[int, list[int]]]]) -> None:
-        """Look for overdue rows that memory does not know, round after round; `owned` gives (shard, spilled queues)."""
-        seen_ms = [0] * PROBE_STEPS
-        """Per step: when its last round that went well was asked for. Outages leave no stretch unseen."""
-        for turn in _forever():
-            full = turn % FULL_ROUND == 0
-            for step in range(PROBE_STEPS):
-                await asyncio.sleep(PROBE_S / PROBE_STEPS)
-                some = [(shard, skip) for shard, skip in owned() if shard % PROBE_STEPS == step]
-                if some:
-                    after_ms = -1 if full else seen_ms[step] - PROBE_LATE_MS - PROBE_BACK_MS
-                    seen_ms[step] = await self._probe(some, after_ms) or seen_ms[step]
-
-    async def _probe(self, some: list[tuple[int, list[int]]], after_ms: int) -> int | None:
-        """When it was asked for; None: in vain."""
-        asked_ms = self._clock.now_ms()
-        spans = [Span(shard, after_ms, asked_ms - PROBE_LATE_MS, PROBE_ROWS, skip) for shard, skip in some]
-        try:
-            tasks = await self._store.probe(spans)
-        except Unavailable as error:
-            log.warning("probe failed", detail=error.detail)
-            return None
-        for shard, found in by_shard(tasks).items():
-            self._post(shard, Probed(found, asked_ms))
-        return asked_ms
-
     async def _load(self, pages: list[Page]) -> None:
+        while pages:
+            count = _fit(pages)
+            await self._load_some(pages[:count])
+            pages = pages[count:]
+
+    async def _load_some(self, pages: list[Page]) -> None:
         answers: list[Loaded] | list[LoadFailed]
         now_ms = self._clock.now_ms()
         for page in pages:
@@ -147,8 +120,11 @@ class Reading:
             self._post(shard_of(command.id, self._shards()), Looked([command], [truth]))
 
 
-def _forever() -> Iterable[int]:
-    turn = 0
-    while True:
-        yield turn
-        turn += 1
+def _fit(pages: list[Page]) -> int:
+    """How many of these go into one statement, at least one."""
+    rows = 0
+    for count, page in enumerate(pages):
+        rows += page.total
+        if rows > LOAD_ROWS:
+            return max(count, 1)
+    return len(pages)

@@ -5,9 +5,11 @@ some row are at fault the batch is halved until that row stands alone; the other
 Refuses: to send anything again by itself after an outage. The outcome is unknown, and Unavailable says so.
 """
 
-from collections import Counter
+import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import orjson
 
 from actors.core.codec import SpecCodec
 from actors.core.errors import Invalid, Unavailable
@@ -15,7 +17,7 @@ from actors.core.events import Found, Loaded, Page
 from actors.core.ids import shard_of
 from actors.core.queue import QueueBook
 from actors.core.task import State, Task
-from actors.ports.tasks import Accepted, Span
+from actors.ports.tasks import Accepted
 from storage.outages import is_data_fault
 from storage.pool import Database
 from storage.queues import PgQueueStore
@@ -24,8 +26,12 @@ from storage.sessions import Connection
 from storage.statements import statements
 
 _SQL = statements("tasks")
+SLICE = 500
+"""Rows of a page that are taken apart before the loop gets a turn."""
 _QUEUE = 2
 """Place of the queue's number among the columns of a task."""
+_PAGE_COLUMNS = 2
+"""Columns before those of a task: the page's number, and whether its queue has more."""
 
 
 class _Standing(NamedTuple):
@@ -131,13 +137,19 @@ class PgTaskStore:
             [page.after_id for page in pages],
             [page.until_ms for page in pages],
             [page.limit for page in pages],
+            [page.total for page in pages],
+            [orjson.dumps(page.caps, option=orjson.OPT_NON_STR_KEYS).decode() for page in pages],
         )
         loads = [Loaded(page, [], set()) for page in pages]
-        await self._queues.learn(row[1 + _QUEUE] for row in rows)
-        for row in rows:
-            loads[row[0] - 1].tasks.append(task_of(row[1:], self._queues, self._codec))
-        for loaded in loads:
-            loaded.full = _full(loaded)
+        await self._queues.learn(row[_PAGE_COLUMNS + _QUEUE] for row in rows)
+        for at, row in enumerate(rows):
+            if at % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            loaded = loads[row[0] - 1]
+            task = task_of(row[_PAGE_COLUMNS:], self._queues, self._codec)
+            loaded.tasks.append(task)
+            if row[1]:
+                loaded.full.add(task.queue.id)
         return loads
 
     async def payloads(self, tasks: Sequence[Task]) -> None:
@@ -148,20 +160,6 @@ class PgTaskStore:
         rows = await self._fetch("payloads", [task.shard for task in wanted], [task.id for task in wanted])
         for place, payload in rows:
             wanted[place - 1].payload = payload
-
-    async def probe(self, spans: Sequence[Span]) -> list[Task]:
-        """See the port."""
-        if not spans:
-            return []
-        rows = await self._fetch(
-            "probe",
-            [span.shard for span in spans],
-            [span.after_ms for span in spans],
-            [span.until_ms for span in spans],
-            [span.limit for span in spans],
-            [",".join(map(str, span.skip)) for span in spans],
-        )
-        return await self._tasks(rows)
 
     async def find(self, tenant: str | None, ids: Sequence[str]) -> list[Found]:
         """See the port."""
@@ -189,14 +187,6 @@ def _answer(task: Task, first: bool, stands: "_Standing | Exception | None") -> 
     if isinstance(stands, Exception):
         return stands
     return Accepted(new=stands.new and first, same_request=stands.key_hash == task.key_hash, state=stands.state)
-
-
-def _full(loaded: Loaded) -> set[int]:
-    limit = loaded.page.limit
-    if len(loaded.tasks) < limit:
-        return set()
-    counts = Counter(task.queue.id for task in loaded.tasks)
-    return {queue_id for queue_id, count in counts.items() if count >= limit}
 
 
 def _found(task: Task, row: Row) -> Found:

@@ -114,7 +114,8 @@ class Change(NamedTuple):
 class Page:
     """A key-set page of live rows to load: keys (due_ms, id) greater than `after`, due up to `until_ms`.
 
-    `queue_id` None asks for every queue of the shard, at most `limit` rows of each.
+    `queue_id` None asks for every queue of the shard: at most `limit` rows of each and, of all together, the first
+    `total`; but never less than the first row of a queue, which shows that it has some.
     """
 
     shard: int
@@ -124,6 +125,9 @@ class Page:
     after_id: str
     until_ms: int
     limit: int
+    total: int
+    caps: dict[int, int] = field(default_factory=dict)
+    """Queues of which rows are wanted up to an earlier time than `until_ms`."""
     asked_ms: int = 0
     """When the statement that reads it was sent: an answer that is too old may show what memory has finished since."""
 
@@ -178,7 +182,7 @@ class Ticked:
 
 @dataclass(slots=True)
 class Loaded:
-    """The answer to a `Load`'s page. `full` names the queues that hit the page's limit."""
+    """The answer to a `Load`'s page, in (due, id) order. `full` names the queues that may have more than it shows."""
 
     page: Page
     tasks: list[Task]

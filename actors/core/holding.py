@@ -85,13 +85,18 @@ class Holding:
         "shard",
         "shares",
         "spilled",
+        "total",
         "wheel",
     )
 
-    def __init__(self, shard: int, epoch: int, now_ms: int, *, limit: int, horizon_ms: int) -> None:
+    def __init__(self, shard: int, epoch: int, now_ms: int, *, limit: int, total: int, horizon_ms: int) -> None:
         self.shard = shard
         self.epoch = epoch
         self.limit = limit
+        """Tasks of a queue that a page brings; twice as many may be held. May be changed at any time: a queue that
+        holds more keeps it until it drains."""
+        self.total = total
+        """Tasks that a stretch of the horizon brings, of all queues together."""
         self.horizon_ms = horizon_ms
         self.known: dict[str, Task] = {}
         self.shares: dict[int, Share] = {}
@@ -146,6 +151,13 @@ class Holding:
     def knows(self, task: Task) -> bool:
         """Whether memory has this task, or had a later revision of it moments ago: a read may be older than that."""
         return task.id in self.known or self.outgrew(task)
+
+    def expects(self, task: Task) -> bool:
+        """Whether memory knows this row, or a page will bring it in its turn: it is beyond its queue's position."""
+        if self.knows(task):
+            return True
+        share = self.spilled.get(task.queue.id)
+        return share is not None and share.after is not None and _key(task) > share.after
 
     def outgrew(self, task: Task) -> bool:
         """Whether memory let a later revision of this task go, moments ago."""
@@ -242,6 +254,10 @@ class Holding:
 
     # --- pages
 
+    def ends(self) -> dict[int, int]:
+        """How far (due_ms) memory claims to hold the queues whose backlog rests in the tables."""
+        return {queue_id: share.after[0] for queue_id, share in self.spilled.items() if share.after is not None}
+
     def pages(self, now_ms: int) -> list[Page]:
         """The pages to ask for now: the next stretch of the horizon, and backlogs that have room again."""
         asked: list[Page] = []
@@ -303,7 +319,9 @@ class Holding:
         self.loaded_until_ms = now_ms + self.horizon_ms
         self.next_page_ms = NEVER_MS
         last = LAST_ID if start_ms >= 0 else NO_ID
-        self._loading = Page(self.shard, self.epoch, None, start_ms, last, self.loaded_until_ms, self.limit, now_ms)
+        until_ms = self.loaded_until_ms
+        self._loading = Page(self.shard, self.epoch, None, start_ms, last, until_ms, self.limit, self.total)
+        self._loading.asked_ms = now_ms
         return self._loading
 
     def _room(self, queue_id: int, share: Share, now_ms: int) -> int:
@@ -323,12 +341,13 @@ class Holding:
     def _refill(self, queue_id: int, share: Share, room: int, now_ms: int) -> Page:
         assert share.after is not None
         due_ms, last = share.after
-        share.page = Page(self.shard, self.epoch, queue_id, due_ms, last, self.loaded_until_ms, room, now_ms)
+        share.page = Page(self.shard, self.epoch, queue_id, due_ms, last, self.loaded_until_ms, room, room)
+        share.page.asked_ms = now_ms
         share.ceiling = None
         return share.page
 
     def _spill_full(self, answer: Loaded) -> None:
-        """The queues that hit the page's limit go on from their last row."""
+        """The queues that have more than the page shows go on from their last row."""
         last: dict[int, Task] = {task.queue.id: task for task in answer.tasks if task.queue.id in answer.full}
         for queue_id, task in last.items():
             self._spill(queue_id, self.shares.get(queue_id) or self._new_share(task), _key(task))

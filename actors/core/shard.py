@@ -76,11 +76,19 @@ class ShardState:
     """One shard under one epoch. Made anew with each take-over; time is the primary's clock, in ms."""
 
     def __init__(
-        self, shard: int, epoch: int, now_ms: int, *, limit: int, horizon_ms: int, tally: Tally | None = None
+        self,
+        shard: int,
+        epoch: int,
+        now_ms: int,
+        *,
+        limit: int,
+        total: int | None = None,
+        horizon_ms: int,
+        tally: Tally | None = None,
     ) -> None:
         self.shard = shard
         self.epoch = epoch
-        self.holding = Holding(shard, epoch, now_ms, limit=limit, horizon_ms=horizon_ms)
+        self.holding = Holding(shard, epoch, now_ms, limit=limit, total=total or limit, horizon_ms=horizon_ms)
         self.commands = Commands(self.holding)
         self.claims = Claims()
         self.tally = tally or Tally()
@@ -140,8 +148,9 @@ class ShardState:
     def _probed(self, event: Probed, now_ms: int) -> list[Effect]:
         if now_ms - event.asked_ms > GENERATION_MS or event.asked_ms <= self._born_ms:
             return []
-        unknown = [task for task in event.tasks if not self.holding.knows(task)]
-        due = self.holding.admit(unknown, now_ms)
+        holding = self.holding
+        unknown = [task for task in event.tasks if not holding.expects(task)]
+        due = holding.admit(unknown, now_ms)
         self.tally.found += sum(task.phase is not _GONE for task in unknown)
         return self._offer_rows(due, now_ms)
 

@@ -24,18 +24,6 @@ class Accepted:
     """Of the task that stands under the key (SCHEDULED when new or live)."""
 
 
-@dataclass(slots=True)
-class Span:
-    """A stretch of one shard for the probe: due in (`after_ms`, `until_ms`], at most `limit` rows of each queue."""
-
-    shard: int
-    after_ms: int
-    until_ms: int
-    limit: int
-    skip: list[int]
-    """Numbers of queues whose backlog is known to rest in the tables."""
-
-
 class TaskStore(Protocol):
     """Accepting and loading tasks."""
 
@@ -54,15 +42,11 @@ class TaskStore(Protocol):
         ...
 
     async def load(self, pages: Sequence[Page]) -> list[Loaded]:
-        """Read pages, in (due, id) order within a queue, without payloads. One answer a page, in order."""
+        """Read pages, without payloads. One answer a page, in order."""
         ...
 
     async def payloads(self, tasks: Sequence[Task]) -> None:
         """Set `payload` of each task that has one and whose row is still there (else it stays None)."""
-        ...
-
-    async def probe(self, spans: Sequence[Span]) -> list[Task]:
-        """Live rows in these spans, without payloads."""
         ...
 
     async def find(self, tenant: str | None, ids: Sequence[str]) -> list[Found]:

@@ -9,7 +9,7 @@ from actors.core.errors import Invalid
 from actors.core.events import Found, Loaded, Page
 from actors.core.queue import QueueBook
 from actors.core.task import State, Task
-from actors.ports.tasks import Accepted, Span
+from actors.ports.tasks import Accepted
 from storage.memory.link import MemoryLink
 from storage.memory.rows import Row, known_queue, row_of, task_of
 
@@ -42,10 +42,6 @@ class MemoryTaskStore:
         for task, payload in zip(tasks, found, strict=True):
             if payload is not None:
                 task.payload = payload
-
-    async def probe(self, spans: Sequence[Span]) -> list[Task]:
-        """See the port."""
-        return await self._link.call("probe", lambda: [task for span in spans for task in self._span(span)])
 
     async def find(self, tenant: str | None, ids: Sequence[str]) -> list[Found]:
         """See the port."""
@@ -80,19 +76,12 @@ class MemoryTaskStore:
         rows = (
             row
             for row in self._db.live.of(page.shard)
-            if page.queue_id in (None, row.queue_id) and (row.due_ms, row.id) > after and row.due_ms <= page.until_ms
+            if page.queue_id in (None, row.queue_id)
+            and (row.due_ms, row.id) > after
+            and row.due_ms <= min(page.until_ms, page.caps.get(row.queue_id, page.until_ms))
         )
-        kept, full = _first_of_each_queue(rows, page.limit)
+        kept, full = _first_of_each_queue(rows, page.limit, page.total)
         return Loaded(page, [self._task(row) for row in kept], full)
-
-    def _span(self, span: Span) -> list[Task]:
-        rows = (
-            row
-            for row in self._db.live.of(span.shard)
-            if span.after_ms < row.due_ms <= span.until_ms and row.queue_id not in span.skip
-        )
-        kept, _ = _first_of_each_queue(rows, span.limit)
-        return [self._task(row) for row in kept]
 
     def _payload(self, task: Task) -> bytes | None:
         row = self._db.live.get(task.id)
@@ -110,15 +99,25 @@ class MemoryTaskStore:
         return task_of(row, known_queue(self._book, self._db.queues, row.queue_id), payload=payload)
 
 
-def _first_of_each_queue(rows: Iterable[Row], limit: int) -> tuple[list[Row], set[int]]:
-    """The first `limit` rows of each queue in (due, id) order, and the queues that had that many."""
+def _first_of_each_queue(rows: Iterable[Row], limit: int, total: int) -> tuple[list[Row], set[int]]:
+    """The first `total` of the first `limit` rows of each queue in (due, id) order, and the queues that may have more.
+
+    The first row of a queue counts, but is never left out.
+    """
     taken: Counter[int] = Counter()
-    kept = []
+    kept: list[Row] = []
+    full: set[int] = set()
+    place = 0
     for row in sorted(rows, key=lambda row: (row.due_ms, row.id)):
-        if taken[row.queue_id] < limit:
-            taken[row.queue_id] += 1
+        if taken[row.queue_id] == limit:
+            continue
+        taken[row.queue_id] += 1
+        place += 1
+        if place <= total or taken[row.queue_id] == 1:
             kept.append(row)
-    return kept, {queue_id for queue_id, count in taken.items() if count == limit}
+        else:
+            full.add(row.queue_id)
+    return kept, full | {queue_id for queue_id, count in taken.items() if count == limit}
 
 
 def _fault_of(task: Task) -> Exception | None:

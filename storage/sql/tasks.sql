@@ -28,15 +28,18 @@ SELECT t.id::text, t.key_hash, 0::int2
 
 -- name: load
 -- One key-set page for each element of the arrays: $1 shard, $2 queue or NULL, $3 and $4 the key to start after,
--- $5 until, $6 limit for each queue. A page without a queue visits each queue of its shard.
+-- $5 until, $6 limit for each queue, $7 limit for the page, $8 earlier ends for some queues (JSON, queue -> due_ms).
+-- Answers the page's number (from 1), whether the row's queue has more than is shown, and the row, in (due, id) order.
+-- A page without a queue visits each queue of its shard, and shows at least the first row of each.
 -- Which queues those are: while there are few, all of them (a probe each, and dead index entries of finished tasks are
 -- never in the way); else those that have rows, by jumping from one to the next lower along the index's end, where
 -- rows of the future live.
 WITH RECURSIVE few AS MATERIALIZED (
     SELECT count(*) <= 32 AS yes FROM (SELECT FROM queues LIMIT 33) AS q
 ), page AS MATERIALIZED (
-    SELECT * FROM unnest($1::int2[], $2::int4[], $3::int8[], $4::uuid[], $5::int8[], $6::int4[])
-             WITH ORDINALITY AS p (shard, queue_id, after_ms, after_id, until_ms, most, n)
+    SELECT * FROM unnest($1::int2[], $2::int4[], $3::int8[], $4::uuid[], $5::int8[], $6::int4[], $7::int4[],
+                         $8::jsonb[])
+             WITH ORDINALITY AS p (shard, queue_id, after_ms, after_id, until_ms, most, total, caps, n)
 ), present (shard, queue_id) AS (
     SELECT DISTINCT p.shard, 2147483647 FROM page p WHERE p.queue_id IS NULL AND NOT (SELECT yes FROM few)
     UNION ALL
@@ -50,50 +53,31 @@ WITH RECURSIVE few AS MATERIALIZED (
     UNION ALL
     SELECT p.*, h.queue_id FROM page p JOIN present h ON h.shard = p.shard
      WHERE p.queue_id IS NULL AND h.queue_id < 2147483647
+), found AS (
+    SELECT w.n::int4 AS n, w.most, w.total, t.*,
+           row_number() OVER (PARTITION BY w.n ORDER BY t.due_ms, t.id) AS place,
+           row_number() OVER (PARTITION BY w.n, t.queue_id ORDER BY t.due_ms, t.id) AS turn
+      FROM wanted w
+     CROSS JOIN LATERAL (
+           SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
+                  coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev,
+                  t.attempt, t.lateness_ms, t.claim_ms, t.epoch
+             FROM tasks t
+            WHERE t.shard = w.shard AND t.queue_id = w.queue
+              AND (t.due_ms, t.id) > (w.after_ms, w.after_id)
+              AND t.due_ms <= least(w.until_ms, (w.caps ->> w.queue::text)::int8)
+            ORDER BY t.due_ms, t.id
+            LIMIT w.most) AS t
+), counted AS (
+    SELECT f.*, max(f.place) OVER q AS last_place, max(f.turn) OVER q AS turns
+      FROM found f WINDOW q AS (PARTITION BY f.n, f.queue_id)
 )
-SELECT w.n::int4, t.*
-  FROM wanted w
- CROSS JOIN LATERAL (
-       SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
-              coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
-              t.lateness_ms, t.claim_ms, t.epoch
-         FROM tasks t
-        WHERE t.shard = w.shard AND t.queue_id = w.queue
-          AND (t.due_ms, t.id) > (w.after_ms, w.after_id) AND t.due_ms <= w.until_ms
-        ORDER BY t.due_ms, t.id
-        LIMIT w.most) AS t;
-
--- name: probe
--- As `load` without a queue: $1 shard, $2 after, $3 until, $4 limit for each queue, $5 queues to skip, as text with
--- commas (arrays of arrays of different lengths do not exist).
-WITH RECURSIVE few AS MATERIALIZED (
-    SELECT count(*) <= 32 AS yes FROM (SELECT FROM queues LIMIT 33) AS q
-), span AS MATERIALIZED (
-    SELECT shard, after_ms, until_ms, most, string_to_array(skip, ',')::int4[] AS skip
-      FROM unnest($1::int2[], $2::int8[], $3::int8[], $4::int4[], $5::text[])
-           AS s (shard, after_ms, until_ms, most, skip)
-), present (shard, queue_id) AS (
-    SELECT DISTINCT s.shard, 2147483647 FROM span s WHERE NOT (SELECT yes FROM few)
-    UNION ALL
-    SELECT h.shard, (SELECT t.queue_id FROM tasks t WHERE t.shard = h.shard AND t.queue_id < h.queue_id
-                      ORDER BY t.queue_id DESC, t.due_ms DESC, t.id DESC LIMIT 1)
-      FROM present h WHERE h.queue_id IS NOT NULL
-), wanted AS (
-    SELECT s.*, q.queue_id FROM span s CROSS JOIN queues q WHERE (SELECT yes FROM few)
-    UNION ALL
-    SELECT s.*, h.queue_id FROM span s JOIN present h ON h.shard = s.shard WHERE h.queue_id < 2147483647
-)
-SELECT t.*
-  FROM wanted w
- CROSS JOIN LATERAL (
-       SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
-              coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
-              t.lateness_ms, t.claim_ms, t.epoch
-         FROM tasks t
-        WHERE t.shard = w.shard AND t.queue_id = w.queue_id AND t.due_ms > w.after_ms AND t.due_ms <= w.until_ms
-        ORDER BY t.due_ms, t.id
-        LIMIT w.most) AS t
- WHERE w.queue_id <> ALL (w.skip);
+SELECT c.n, c.turns >= c.most OR (c.last_place > c.total AND c.turns > 1) AS more,
+       c.id, c.shard, c.queue_id, c.schedule_ms, c.due_ms, c.accept_us, c.spec, c.payload_bytes, c.labels, c.key_hash,
+       c.budget, c.rev, c.attempt, c.lateness_ms, c.claim_ms, c.epoch
+  FROM counted c
+ WHERE c.place <= c.total OR c.turn = 1
+ ORDER BY c.n, c.due_ms, c.id;
 
 -- name: payloads
 -- $1 shards, $2 ids; answers places in the arrays (from 1) and payloads.

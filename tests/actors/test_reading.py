@@ -1,4 +1,4 @@
-"""Every page and every look-up is answered, whatever the database does; and the probe asks for what is overdue."""
+"""Every page and every look-up is answered, whatever the database does."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,11 +8,10 @@ import pytest
 from actors.clock import Clock
 from actors.core.desk import Desk
 from actors.core.errors import Unavailable
-from actors.core.events import Answer, Command, Event, Loaded, LoadFailed, Looked, Probed, Vanished
+from actors.core.events import Answer, Command, Event, Loaded, LoadFailed, Looked, Vanished
 from actors.core.queue import Queue
 from actors.core.task import Move, Phase
-from actors.ports.tasks import Span
-from actors.reading import FULL_ROUND, LOAD_PAGES, PAUSE_S, PROBE_LATE_MS, PROBE_S, PROBE_STEPS, Reading
+from actors.reading import LOAD_PAGES, LOAD_ROWS, PAUSE_S, Reading
 from storage.memory import MemoryDatabase, MemoryStores
 from tests.support.builders import T0_MS, make_page, make_task, task_id
 
@@ -68,7 +67,10 @@ async def test_pages_are_answered_to_their_shard(world: World) -> None:
     ]
 
 
-async def test_pages_are_read_many_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("total", "at_a_time"), [(4, LOAD_PAGES), (1_000, 4), (LOAD_ROWS + 1, 1)])
+async def test_as_many_pages_as_fit_are_read_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, total: int, at_a_time: int
+) -> None:
     sizes: list[int] = []
     load = world.stores.tasks.load
 
@@ -77,11 +79,11 @@ async def test_pages_are_read_many_at_a_time(world: World, monkeypatch: pytest.M
         return await load(pages)  # type: ignore[arg-type]
 
     monkeypatch.setattr(world.stores.tasks, "load", counted)
-    for shard in range(100):
-        world.reading.load(make_page(shard=shard))
+    for shard in range(300):
+        world.reading.load(make_page(shard=shard % 256, total=total))
     await asyncio.sleep(1)
-    assert max(sizes) == LOAD_PAGES
-    assert sum(sizes) == len(world.told) == 100
+    assert max(sizes) == at_a_time
+    assert sum(sizes) == len(world.told) == 300
 
 
 async def test_a_page_that_can_not_be_read_comes_back_after_a_pause(world: World) -> None:
@@ -161,59 +163,3 @@ async def test_a_row_that_is_gone_is_reported(world: World) -> None:
     world.reading.payloads(world.desk.unread())
     await world.ready.wait()
     assert world.told == [(0, Vanished([task]))]
-
-
-# --- the probe
-
-
-async def test_a_round_of_the_probe_asks_for_every_shard_once_and_one_in_thirty_from_the_beginning(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spans: list[tuple[float, Span]] = []
-    loop = asyncio.get_running_loop()
-
-    async def probe(asked: Sequence[Span]) -> list[object]:
-        spans.extend((loop.time(), span) for span in asked)
-        world.clock.observe(T0_MS + loop.time() * 1_000, loop.time() * 1_000)
-        return []
-
-    monkeypatch.setattr(world.stores.tasks, "probe", probe)
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(world.reading.probe(lambda: [(shard, [shard]) for shard in range(0, 64, 3)]))
-        await asyncio.sleep(FULL_ROUND * PROBE_S - 0.01)
-        running.cancel()
-    owned = sorted(range(0, 64, 3))
-    for turn in range(FULL_ROUND - 1):
-        since, until = turn * PROBE_S, (turn + 1) * PROBE_S
-        part = [span for at, span in spans if since < at <= until + 0.001]
-        assert sorted(span.shard for span in part) == owned
-        assert all((span.after_ms == -1) is (turn == 0) for span in part)
-        assert all(span.skip == [span.shard] for span in part)
-    for at, span in spans:
-        assert span.until_ms == pytest.approx(T0_MS + at * 1_000 - PROBE_LATE_MS, abs=2)
-    assert len({at for at, _ in spans[: len(owned)]}) <= PROBE_STEPS
-
-
-async def test_the_probe_tells_each_shard_what_it_found_and_goes_on_after_an_outage(world: World) -> None:
-    await asyncio.sleep(10)
-    world.clock.observe(T0_MS + 10_000, 10_000)
-    for _ in range(3):
-        world.link.fail_next("probe")
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(world.reading.probe(lambda: [(shard, []) for shard in range(4)]))
-        await asyncio.sleep(PROBE_S + 0.01)
-        assert {shard for shard, _ in world.told} == {3}
-        await asyncio.sleep(PROBE_S)
-        running.cancel()
-    found = {shard: event for shard, event in world.told if isinstance(event, Probed)}
-    assert {shard: len(event.tasks) for shard, event in found.items()} == {0: 2, 1: 2, 2: 2, 3: 2}
-    assert all(event.asked_ms > T0_MS + 10_000 for event in found.values())
-
-
-async def test_a_probe_with_nothing_to_ask_for_sends_nothing(world: World) -> None:
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(world.reading.probe(list))
-        world.link.away = True
-        await asyncio.sleep(60)
-        running.cancel()
-    assert world.told == []

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from actors import clock, membership, reading
+from actors import clock, membership, probe
 from actors.core.errors import Unavailable
 from actors.core.events import Record
 from actors.ledger import Ledger
@@ -55,7 +55,7 @@ async def send_once(ledger: Ledger, batch: list[Record]) -> None:
 WITHOUT: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "the end of a lease": lambda: mock.patch.object(membership, "T_STOP_MS", 1_000_000),
     "the allowance for drift": lambda: mock.patch.object(clock, "DRIFT", 0.0),
-    "the probe": lambda: mock.patch.object(reading, "PROBE_LATE_MS", 1_000_000_000),
+    "the probe": lambda: mock.patch.object(probe, "PROBE_LATE_MS", 1_000_000_000),
     "the fence": lambda: mock.patch.object(MemoryDatabase, "owns", return_value=True),
     "looking refusals up": lambda: mock.patch.object(Ledger, "_flush", send_once),
 }

@@ -135,6 +135,9 @@ def make_page(
     after: tuple[int, str] = (0, NO_ID),
     until_ms: int = T0_MS + DAY_MS,
     limit: int = 100,
+    total: int = 1_000,
+    caps: dict[int, int] | None = None,
 ) -> Page:
     """A page of everything due within the day, unless told otherwise."""
-    return Page(shard, 1, queue.id if queue is not None else None, after[0], after[1], until_ms, limit)
+    queue_id = queue.id if queue is not None else None
+    return Page(shard, 1, queue_id, after[0], after[1], until_ms, limit, total, caps or {})

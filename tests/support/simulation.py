@@ -28,7 +28,7 @@ from tests.support.virtual_time import VirtualTimeLoop
 
 STATEMENTS = (
     "accept", "accept_keyed", "beat", "condemn", "end_sessions", "ensure", "find", "join", "leave", "load",
-    "make_partitions", "payloads", "probe", "refresh", "sweep", "write",
+    "make_partitions", "payloads", "refresh", "sweep", "write",
 )  # fmt: skip
 CHAOS_S = 20.0
 HEALED_S = 10.0

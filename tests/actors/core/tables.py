@@ -8,7 +8,6 @@ from actors.core.task import State, Task
 from tests.actors.core.stage import row
 
 PROBE_LATE_MS = 3_000
-PROBE_ROWS = 4
 
 
 class Tables:
@@ -36,16 +35,16 @@ class Tables:
             and (task.due_ms, task.id) > after
             and task.due_ms <= page.until_ms
         )
-        tasks, full = _first(rows, page.limit)
+        tasks, full = _first(rows, page.limit, page.total)
         return Loaded(page, tasks, full)
 
-    def probe(self, now_ms: int, skip: Iterable[int]) -> list[Task]:
-        rows = (
-            task
+    def probe(self, now_ms: int, ends: dict[int, int]) -> list[Task]:
+        overdue_ms = now_ms - PROBE_LATE_MS
+        return [
+            _read(task)
             for task in self.live.values()
-            if task.due_ms <= now_ms - PROBE_LATE_MS and task.queue.id not in skip
-        )  # fmt: skip
-        return _first(rows, PROBE_ROWS)[0]
+            if task.due_ms <= min(overdue_ms, ends.get(task.queue.id, overdue_ms))
+        ]
 
     def find(self, task_id: str) -> Found:
         if task_id in self.live:
@@ -80,12 +79,20 @@ def _read(task: Task) -> Task:
     return row(task, epoch=task.epoch)
 
 
-def _first(rows: Iterable[Task], limit: int) -> tuple[list[Task], set[int]]:
-    """The first `limit` rows of each queue in (due, id) order, and the queues that had that many."""
+def _first(rows: Iterable[Task], limit: int, total: int) -> tuple[list[Task], set[int]]:
+    """The first `total` of each queue's first `limit` rows in (due, id) order, and the queues that may have more.
+
+    The first row of a queue is never left out.
+    """
     counts: Counter[int] = Counter()
-    kept = []
+    kept: list[Task] = []
+    cut: set[int] = set()
     for task in sorted(rows, key=lambda task: (task.due_ms, task.id)):
-        if counts[task.queue.id] < limit:
-            counts[task.queue.id] += 1
+        if counts[task.queue.id] >= limit:
+            continue
+        counts[task.queue.id] += 1
+        if counts.total() <= total or counts[task.queue.id] == 1:
             kept.append(_read(task))
-    return kept, {queue_id for queue_id, count in counts.items() if count >= limit}
+        else:
+            cut.add(task.queue.id)
+    return kept, cut | {queue_id for queue_id, count in counts.items() if count >= limit}

@@ -43,7 +43,7 @@ class Positions(RuleBasedStateMachine):
     @initialize(limit=st.integers(1, 5))
     def begin(self, limit: int) -> None:
         self.limit = limit
-        self.holding = Holding(0, 1, self.now_ms, limit=limit, horizon_ms=HORIZON_MS)
+        self.holding = Holding(0, 1, self.now_ms, limit=limit, total=limit, horizon_ms=HORIZON_MS)
         self._ask()
 
     def _ask(self) -> None:
@@ -215,7 +215,7 @@ QUEUE = Queue(1, "default", "q")
 
 def holding(limit: int = 4) -> Holding:
     """Everything up to the horizon is loaded; there was nothing."""
-    made = Holding(0, 1, T0_MS, limit=limit, horizon_ms=60_000)
+    made = Holding(0, 1, T0_MS, limit=limit, total=limit, horizon_ms=60_000)
     [page] = made.pages(T0_MS)
     assert made.loaded(Loaded(page, [], set()), T0_MS) == []
     return made

@@ -190,8 +190,8 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def probe(self) -> None:
-        """Rows that are overdue and not known to rest in the tables."""
-        found = self.tables.probe(self.now_ms, list(self.shard.holding.spilled))
+        """Rows that are overdue, in queues with a backlog up to where memory claims to hold them."""
+        found = self.tables.probe(self.now_ms, self.shard.holding.ends())
         if found:
             self.mail.append(Probed(found, self.now_ms))
 

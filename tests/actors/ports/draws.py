@@ -22,7 +22,6 @@ from tests.actors.ports.steps import (
     Leave,
     Load,
     PageDraw,
-    Probe,
     ReadPage,
     RecordDraw,
     Step,
@@ -84,14 +83,20 @@ _leasing: st.SearchStrategy[Step] = st.one_of(
 )
 _reading: st.SearchStrategy[Step] = st.one_of(
     st.builds(
-        Load, st.lists(st.builds(PageDraw, _shard, st.none() | _queue, _place, _offset, _limit), min_size=1, max_size=3)
-    ),
-    st.builds(
-        Probe,
+        Load,
         st.lists(
-            st.tuples(_shard, _offset, _offset, _limit, st.lists(_queue, unique=True)),
-            max_size=2,
-            unique_by=lambda span: span[0],
+            st.builds(
+                PageDraw,
+                _shard,
+                st.none() | _queue,
+                _place,
+                _offset,
+                _limit,
+                _limit,
+                st.none() | st.tuples(_queue, _offset),
+            ),
+            min_size=1,
+            max_size=3,
         ),
     ),
     st.builds(Find, st.none() | _tenant, st.lists(_number, max_size=4)),

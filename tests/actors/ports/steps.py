@@ -11,7 +11,6 @@ from typing import Protocol
 from actors.core.events import NO_ID, Op, Page, Record, Verdict
 from actors.core.queue import Queue
 from actors.core.task import State, Task
-from actors.ports.tasks import Span
 from storage.memory import MemoryDatabase
 from tests.actors.ports.worlds import Stores
 from tests.support.builders import (
@@ -112,37 +111,29 @@ class PageDraw:
     after: tuple[int, int] | None
     until: int
     limit: int
+    total: int
+    cap: tuple[int, int] | None
 
     def page(self, side: Side) -> Page:
         after_ms, after_id = (T0_MS + self.after[0], id_of(self.after[1])) if self.after else (0, NO_ID)
         queue_id = side.queues[self.queue].id if self.queue is not None else None
-        return Page(self.shard, 1, queue_id, after_ms, after_id, T0_MS + self.until, self.limit)
+        caps = {side.queues[self.cap[0]].id: T0_MS + self.cap[1]} if self.cap is not None else {}
+        until_ms = T0_MS + self.until
+        return Page(self.shard, 1, queue_id, after_ms, after_id, until_ms, self.limit, self.total, caps)
 
 
 @dataclass(frozen=True)
 class Load:
-    """Answers per page: each queue's tasks in order, then the full queues; then the payloads of them all."""
+    """Answers per page: its tasks in order, then the full queues; then the payloads of them all."""
 
     pages: list[PageDraw]
 
     async def take(self, side: Side, guards: Guards) -> object:
         loads = await side.stores.tasks.load([draw.page(side) for draw in self.pages])
-        tasks = [task for loaded in loads for task in sorted(loaded.tasks, key=lambda task: task.queue.id)]
+        tasks = [task for loaded in loads for task in loaded.tasks]
         before = [plain(task) for task in tasks]
         await side.stores.tasks.payloads(tasks)
         return before, [task.payload for task in tasks], [loaded.full for loaded in loads]
-
-
-@dataclass(frozen=True)
-class Probe:
-    spans: list[tuple[int, int, int, int, list[int]]]
-
-    async def take(self, side: Side, guards: Guards) -> object:
-        spans = [
-            Span(shard, T0_MS + after, T0_MS + until, limit, [side.queues[at].id for at in skip])
-            for shard, after, until, limit, skip in self.spans
-        ]
-        return sorted(plain(task) for task in await side.stores.tasks.probe(spans))
 
 
 @dataclass(frozen=True)

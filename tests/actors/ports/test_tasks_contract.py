@@ -8,7 +8,6 @@ import pytest
 from actors.core.events import NO_ID, Loaded, Page
 from actors.core.queue import Queue
 from actors.core.task import State, Task
-from actors.ports.tasks import Span
 from tests.actors.ports.worlds import Owner, Stores
 from tests.support.builders import (
     HASH,
@@ -103,7 +102,7 @@ async def test_a_page_of_every_queue_starts_after_its_key_in_each(stores: Stores
 
 
 @pytest.mark.parametrize("count", [5, 70])
-async def test_pages_and_probes_find_the_few_queues_that_have_rows(stores: Stores, queue: Queue, count: int) -> None:
+async def test_pages_find_the_few_queues_that_have_rows(stores: Stores, queue: Queue, count: int) -> None:
     queues = [await stores.queues.ensure("default", f"q{n}") for n in range(count)]
     busy = [queues[1], queues[count // 2], queues[-1]]
     tasks = [make_task(10 * at + n, home, due_ms=T0_MS + n) for at, home in enumerate(busy) for n in range(3)]
@@ -111,8 +110,48 @@ async def test_pages_and_probes_find_the_few_queues_that_have_rows(stores: Store
     loads = await stores.tasks.load([make_page(limit=2), make_page(shard=1), make_page(shard=2)])
     assert [sorted(numbers(loaded.tasks)) for loaded in loads] == [[0, 1, 10, 11, 20, 21], [99], []]
     assert loads[0].full == {home.id for home in busy}
-    found = await stores.tasks.probe([Span(0, T0_MS, T0_MS + 9, 1, [busy[1].id]), Span(1, 0, T0_MS, 9, [])])
-    assert sorted(numbers(found)) == [1, 21, 99]
+
+
+async def test_a_page_of_every_queue_shows_the_first_of_them_all_and_one_of_each(stores: Stores, queue: Queue) -> None:
+    """Tasks 0-4 are due before 10-14, those before 20, 21; 30 is alone in its queue, and last."""
+    queues = [queue, *[await stores.queues.ensure("default", f"q{n}") for n in range(3)]]
+    counts = [5, 5, 2, 1]
+    await stores.tasks.accept(
+        [
+            make_task(10 * at + n, home, due_ms=T0_MS + 10 * at + n)
+            for at, (home, count) in enumerate(zip(queues, counts, strict=True))
+            for n in range(count)
+        ]
+    )
+    loaded = await load_one(stores, make_page(limit=4, total=6))
+    assert numbers(loaded.tasks) == [0, 1, 2, 3, 10, 11, 20, 30]
+    assert loaded.full == {queues[0].id, queues[1].id, queues[2].id}
+    assert numbers((await load_one(stores, make_page(limit=4, total=100))).tasks) == [
+        0,
+        1,
+        2,
+        3,
+        10,
+        11,
+        12,
+        13,
+        20,
+        21,
+        30,
+    ]
+
+
+async def test_a_page_of_every_queue_ends_earlier_for_those_it_is_told_to(stores: Stores, queue: Queue) -> None:
+    other = await stores.queues.ensure("default", "other")
+    await stores.tasks.accept([make_task(n, queue if n % 2 else other, due_ms=T0_MS + n) for n in range(8)])
+    caps = {queue.id: T0_MS + 3, other.id: T0_MS - 1}
+    assert numbers((await load_one(stores, make_page(caps=caps))).tasks) == [1, 3]
+    assert numbers((await load_one(stores, make_page(caps={queue.id: T0_MS + 99}, until_ms=T0_MS + 3))).tasks) == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 async def test_a_page_has_only_its_shard(stores: Stores, queue: Queue) -> None:
@@ -179,37 +218,6 @@ async def test_payloads_are_set_where_there_is_one(owner: Owner) -> None:
 
 async def test_no_payloads_wanted_is_fine(stores: Stores) -> None:
     await stores.tasks.payloads([])
-
-
-# --- probe -------------------------------------------------------------------------------------------------------
-
-
-async def test_a_probe_finds_what_is_due_within_its_span(stores: Stores, queue: Queue) -> None:
-    await stores.tasks.accept([make_task(n, queue, due_ms=T0_MS + n, payload=b"x") for n in range(6)])
-    found = await stores.tasks.probe([Span(0, T0_MS + 1, T0_MS + 4, 100, [])])
-    assert sorted(numbers(found)) == [2, 3, 4]
-    assert {(task.payload, task.payload_bytes) for task in found} == {(None, 1)}
-
-
-async def test_a_probe_takes_the_earliest_of_each_queue_up_to_its_limit(stores: Stores, queue: Queue) -> None:
-    other = await stores.queues.ensure("default", "other")
-    await stores.tasks.accept([make_task(n, queue if n < 10 else other, due_ms=T0_MS + n) for n in range(12)])
-    found = await stores.tasks.probe([Span(0, 0, T0_MS + 100, 3, [])])
-    assert sorted(numbers(found)) == [0, 1, 2, 10, 11]
-
-
-async def test_a_probe_skips_the_queues_it_is_told_to(stores: Stores, queue: Queue) -> None:
-    others = [await stores.queues.ensure("default", f"q{n}") for n in range(3)]
-    await stores.tasks.accept([make_task(n, home) for n, home in enumerate([queue, *others])])
-    found = await stores.tasks.probe([Span(0, 0, T0_MS, 10, [queue.id, others[1].id])])
-    assert sorted(numbers(found)) == [1, 3]
-
-
-async def test_spans_are_probed_each_by_its_own_terms(stores: Stores, queue: Queue) -> None:
-    await stores.tasks.accept([make_task(10 * shard + n, queue, shard=shard) for shard in range(4) for n in range(3)])
-    spans = [Span(1, 0, T0_MS, 2, []), Span(2, 0, T0_MS, 5, [queue.id]), Span(3, 0, T0_MS, 1, [])]
-    assert sorted(numbers(await stores.tasks.probe(spans))) == [10, 11, 30]
-    assert await stores.tasks.probe([]) == []
 
 
 # --- find --------------------------------------------------------------------------------------------------------
