@@ -21,8 +21,9 @@ from actors.core.ring import Ring
 from actors.ports.leases import Beat, LeaseStore
 
 BEAT_S = 0.5
-BEAT_LIMIT_S = 2.0
-"""A beat that takes longer is given up and sent anew."""
+BEAT_LIMIT_S = 1.2
+"""A beat that takes longer is given up and sent anew. One that hangs leaves no gap that restarts the peers' clocks
+(`members.py`), else a server that is slow now and then would keep the dead alive."""
 T_STOP_MS = 4_000
 ORPHAN_MS = 2_000
 """An orphan that its node on the ring has not taken for this long is anybody's."""
@@ -63,6 +64,8 @@ class Membership:
         self._fire_until_ms = 0.0
         self._joined = False
         self._left = False
+        self._former: str | None = None
+        """A boot that I gave up and have not told the database of."""
         self.orphans = True
         """Some shard has no living owner, as far as the last beat tells, or an older boot of my name may have it."""
         self._orphaned_ms: dict[int, tuple[int, float]] = {}
@@ -76,6 +79,10 @@ class Membership:
 
     def rejoin(self) -> None:
         """Give this boot up: nothing it does counts any more; the next beat starts under a new one."""
+        self._former = self.boot
+        self._start_anew()
+
+    def _start_anew(self) -> None:
         self._fire_until_ms = 0.0
         self._joined = False
         self.boot = new_boot()
@@ -106,6 +113,9 @@ class Membership:
 
     async def _beat(self, sent_ms: float) -> None:
         boot = self.boot
+        if self._former is not None:
+            await self._store.leave(self._former)
+            self._former = None
         if not self._joined:
             self.shards = await self._store.join(boot, self._name, self._address)
             self._joined = boot == self.boot
@@ -114,7 +124,7 @@ class Membership:
             return
         if beat is None:
             log.warning("this boot was declared dead; joining again", boot=self.boot)
-            self.rejoin()
+            self._start_anew()
             return
         received_ms = self._clock.boot_ms()
         self._clock.observe(beat.clock_ms, received_ms)
@@ -138,7 +148,8 @@ class Membership:
             self._orphaned_ms.clear()
 
     async def _bury(self, suspects: Iterable[tuple[str, int]]) -> bool:
-        dead = [boot for boot, beats in suspects if await self._store.condemn(boot, beats)]
+        members = self._members
+        dead = [boot for boot, beats in suspects if await self._store.condemn(boot, beats, gone=members.is_early(boot))]
         if dead:
             log.warning("declared dead", boots=dead)
             await self._store.end_sessions(dead)

@@ -1,11 +1,13 @@
 """Membership and shard ownership (sql/leases.sql, docs/ownership.md).
 
 Promises: a heartbeat is one round trip; a sweep waits for open fenced writes, at most the session's lock time-out
-(500 ms), then raises Unavailable: the caller ends the dead boot's sessions and sweeps again.
+(500 ms), then ends the dead owners' sessions and takes what is not locked: one stuck write keeps no other shard.
 """
 
 import asyncio
 from collections.abc import Sequence
+
+import asyncpg
 
 from actors.ports.leases import Beat, Peer
 from storage.pool import Database
@@ -15,6 +17,7 @@ from storage.statements import statements
 END_S = 0.5
 END_STEPS = 50
 _SQL = statements("leases")
+_SWEEP_UNLOCKED = _SQL["sweep"].replace("FOR NO KEY UPDATE OF s", "FOR NO KEY UPDATE OF s SKIP LOCKED")
 
 
 class PgLeaseStore:
@@ -48,17 +51,22 @@ class PgLeaseStore:
             timeline=self.timeline,
         )
 
-    async def condemn(self, boot: str, beats: int) -> bool:
+    async def condemn(self, boot: str, beats: int, *, gone: bool = False) -> bool:
         """See the port."""
         async with self._db.leases.use() as connection:
-            if await connection.fetchval(_SQL["condemn"], boot, beats) is not None:
+            if await connection.fetchval(_SQL["condemn"], boot, beats, gone, NAME_PREFIX + boot) is not None:
                 return True
             return not await connection.fetchval(_SQL["is_alive"], boot)
 
     async def sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
-        """See the port. Unavailable: somebody still holds one of these shards."""
+        """See the port."""
+        wanted = boot, list(orphans), list(orphans.values())
         async with self._db.leases.use() as connection:
-            rows = await connection.fetch(_SQL["sweep"], boot, list(orphans), list(orphans.values()))
+            try:
+                rows = await connection.fetch(_SQL["sweep"], *wanted)
+            except asyncpg.LockNotAvailableError:
+                await connection.execute(_SQL["end_sessions_of_owners"], list(orphans), NAME_PREFIX)
+                rows = await connection.fetch(_SWEEP_UNLOCKED, *wanted)
         return {row["shard"]: row["epoch"] for row in rows}
 
     async def end_sessions(self, boots: Sequence[str]) -> int:

@@ -7,6 +7,8 @@ A suspicion is no verdict: the database declares a boot dead only if its counter
 
 A name belongs to one boot. Boots that bore mine when I joined are older twins: one that moves keeps the name; one that
 stands still for `TWIN_MS` is suspected that early, since whoever restarts a node does it when the old one has ended.
+It may have been cut off instead, with a lease that still runs: until `T_DEAD_MS` it may be declared dead only if none
+of its database sessions is left (`is_early`).
 
 Refuses: a clock of its own; `now_ms` is when the heartbeat's answer came.
 """
@@ -84,6 +86,11 @@ class Members:
             for boot, pulse in self._pulses.items()
             if now_ms - pulse.since_ms >= (TWIN_MS if pulse.twin else T_DEAD_MS)
         ]
+
+    def is_early(self, boot: str) -> bool:
+        """Whether this suspect's lease may still run: it is suspected for the sake of its name."""
+        pulse = (self._pulses or {}).get(boot)
+        return pulse is not None and self._last_ms - pulse.since_ms < T_DEAD_MS
 
     @property
     def named(self) -> bool:

@@ -48,12 +48,18 @@ class LeaseStore(Protocol):
         """Raise my counter and read the world; None = this boot is dead."""
         ...
 
-    async def condemn(self, boot: str, beats: int) -> bool:
-        """Declare `boot` dead unless its counter moved from `beats`. True: it is dead now (or was already)."""
+    async def condemn(self, boot: str, beats: int, *, gone: bool = False) -> bool:
+        """Declare `boot` dead unless its counter moved from `beats`. True: it is dead now (or was already).
+
+        `gone`: only if it has no session at the database either.
+        """
         ...
 
     async def sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
-        """Take those of `orphans` (shard -> epoch seen) that still have no living owner; answers shard -> new epoch."""
+        """Take those of `orphans` (shard -> epoch seen) that still have no living owner; answers shard -> new epoch.
+
+        One that somebody holds a lock on for long is left out, and the sessions of its dead owner are ended.
+        """
         ...
 
     async def end_sessions(self, boots: Sequence[str]) -> int:

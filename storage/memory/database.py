@@ -72,6 +72,8 @@ class MemoryDatabase:
         self.finished: dict[str, Row] = {}
         self.attempts: dict[str, list[AttemptEntry]] = {}
         self.nodes: dict[str, NodeRow] = {}
+        self.sessions: set[str] = set()
+        """Boots that are connected, as far as the server knows: one that was cut off still is."""
         self.shards = {shard: ShardRow() for shard in range(shards)}
         self.queues: dict[int, Queue] = {}
         self.partitions: set[int] = set()

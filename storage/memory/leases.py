@@ -13,6 +13,8 @@ class MemoryLeaseStore:
     def __init__(self, link: MemoryLink) -> None:
         self._link = link
         self._db = link.database
+        self._boot = ""
+        """Whose sessions this process has."""
 
     async def join(self, boot: str, name: str, address: str) -> int:
         """See the port."""
@@ -22,17 +24,17 @@ class MemoryLeaseStore:
         """See the port."""
         return await self._link.call("beat", lambda: self._beat(boot))
 
-    async def condemn(self, boot: str, beats: int) -> bool:
+    async def condemn(self, boot: str, beats: int, *, gone: bool = False) -> bool:
         """See the port."""
-        return await self._link.call("condemn", lambda: self._condemn(boot, beats))
+        return await self._link.call("condemn", lambda: self._condemn(boot, beats, gone=gone))
 
     async def sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
         """See the port."""
         return await self._link.call("sweep", lambda: self._sweep(boot, orphans))
 
     async def end_sessions(self, boots: Sequence[str]) -> int:
-        """See the port. Statements of the twin take no time, so there is never a session to end."""
-        return await self._link.call("end_sessions", lambda: 0)
+        """See the port."""
+        return await self._link.call("end_sessions", lambda: self._end_sessions(boots))
 
     async def leave(self, boot: str) -> None:
         """See the port."""
@@ -41,6 +43,9 @@ class MemoryLeaseStore:
     # --- each of these happens at one instant --------------------------------------------------------------------
 
     def _join(self, boot: str, name: str, address: str) -> int:
+        self._db.sessions.discard(self._boot)
+        self._db.sessions.add(boot)
+        self._boot = boot
         self._db.nodes.setdefault(boot, NodeRow(boot, name, address))
         return len(self._db.shards)
 
@@ -58,11 +63,16 @@ class MemoryLeaseStore:
             timeline=self._db.timeline,
         )
 
-    def _condemn(self, boot: str, beats: int) -> bool:
+    def _condemn(self, boot: str, beats: int, *, gone: bool) -> bool:
         node = self._db.nodes.get(boot)
-        if node is not None and node.up and node.beats == beats:
+        if node is not None and node.up and node.beats == beats and not (gone and boot in self._db.sessions):
             node.up = False
         return not self._db.is_up(boot)
+
+    def _end_sessions(self, boots: Sequence[str]) -> int:
+        ended = self._db.sessions & set(boots)
+        self._db.sessions -= ended
+        return len(ended)
 
     def _sweep(self, boot: str, orphans: dict[int, int]) -> dict[int, int]:
         return {shard: self._take(boot, shard) for shard, epoch in orphans.items() if self._is_free(boot, shard, epoch)}

@@ -38,8 +38,13 @@ SELECT EXISTS (SELECT FROM me) AS alive,
        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline;
 
 -- name: condemn
--- $1 boot, $2 its counter as seen. No row: it moved, or the boot is dead already.
-UPDATE nodes SET state = 'dead' WHERE boot = $1 AND hb_seq = $2 AND state <> 'dead' RETURNING boot;
+-- $1 boot, $2 its counter as seen, $3 whether it must have no session left, $4 the name of its sessions. No row: it
+-- moved, it has sessions, or the boot is dead already.
+UPDATE nodes SET state = 'dead'
+ WHERE boot = $1 AND hb_seq = $2 AND state <> 'dead'
+   AND NOT ($3 AND EXISTS (SELECT FROM pg_stat_activity
+                            WHERE datname = current_database() AND application_name = $4::text))
+RETURNING boot;
 
 -- name: is_alive
 SELECT EXISTS (SELECT FROM nodes WHERE boot = $1 AND state <> 'dead');
@@ -65,6 +70,15 @@ RETURNING s.shard, s.epoch;
 -- $1 names of sessions.
 SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name = ANY ($1::text[]) AND pid <> pg_backend_pid();
+
+-- name: end_sessions_of_owners
+-- $1 shards, $2 what names of sessions begin with: those of owners that are not alive.
+SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid()
+   AND application_name IN (
+       SELECT $2::text || s.owner_boot FROM shards s
+        WHERE s.shard = ANY ($1::int2[])
+          AND NOT EXISTS (SELECT FROM nodes n WHERE n.boot = s.owner_boot AND n.state <> 'dead'));
 
 -- name: has_sessions
 -- $1 as above. A session is not seen any more once its transaction is rolled back and its locks are free.

@@ -123,6 +123,7 @@ class Member:
         except BaseExceptionGroup as failure:
             self.failure = failure
         finally:
+            self._cluster.database.sessions.discard(self.node.membership.boot)
             self.ended.set()
             self._cluster.changed.set()
 

@@ -91,6 +91,17 @@ def test_an_older_twin_that_stands_still_is_suspected_early(members: Members) ->
     assert members.named
 
 
+def test_a_twins_lease_may_run_until_any_other_would_be_suspected(members: Members) -> None:
+    twin = Seen("old", 3, "mine")
+    beat(members, 0, TWIN_MS, twin)
+    assert members.is_early("old")
+    beat(members, TWIN_MS + STEP_MS, T_DEAD_MS - STEP_MS, twin)
+    assert members.is_early("old")
+    assert members.observe([ME, twin], T_DEAD_MS) == [("old", 3)]
+    assert not members.is_early("old")
+    assert not members.is_early("unknown")
+
+
 def test_a_twin_that_comes_later_is_a_peer_like_others(members: Members) -> None:
     members.observe([ME], 0)
     assert members.observe([ME, Seen("new", 0, "mine")], 500) == []

@@ -143,6 +143,18 @@ async def test_condemn_fails_when_the_counter_moved(world: World) -> None:
     assert await a.leases.beat("boot-a") is not None
 
 
+async def test_a_boot_that_has_to_be_gone_is_condemned_when_it_has_no_session_left(world: World) -> None:
+    a, b = await joined(world, "boot-a"), await joined(world, "boot-b")
+    await a.leases.sweep("boot-a", {3: 0})
+    beat = await b.leases.beat("boot-b")
+    assert beat is not None
+    [beats] = [peer.beats for peer in beat.peers if peer.boot == "boot-a"]
+    assert not await b.leases.condemn("boot-a", beats, gone=True)
+    assert await b.leases.end_sessions(["boot-a"]) >= 1
+    assert not await b.leases.condemn("boot-a", beats + 1, gone=True)
+    assert await b.leases.condemn("boot-a", beats, gone=True)
+
+
 async def test_condemning_a_dead_boot_again_says_that_it_is_dead(world: World) -> None:
     a, b = await joined(world, "boot-a"), await joined(world, "boot-b")
     await kill(a, "boot-a")
