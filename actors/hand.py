@@ -3,8 +3,8 @@
 It visits the shards that have mail and those whose next expiry has come; when there is neither, it sleeps until the
 earliest one. Under load it comes round every ROUND_S, so that batches form; an idle node wakes at once for mail.
 
-Promises: each shard's events are applied in the order they came, one at a time. Bound: MAIL events a shard; a hint that
-does not fit is dropped (the probe finds its task), everything else is bounded by what is under way.
+Promises: each shard's events are applied in the order they came, one at a time. Bound: HINTED tasks in the mail; a hint
+that does not fit is dropped (the probe finds its tasks), everything else is bounded by what is under way.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from actors.core.shard import ShardState
 ROUND_S = 0.002
 SLICE_EVENTS = 256
 """Events applied before the loop gets a turn."""
-MAIL = 10_000
+HINTED = 100_000
+"""Tasks that hints may bring between two rounds: more means that nobody comes round."""
 STALE_TIMES = 8
 """Planned visits a shard, on average, beyond which those that were given up are swept out."""
 TIMER_MS = 0.5
@@ -54,6 +55,8 @@ class Hand:
         self._times: list[tuple[int, int]] = []
         """Heap of (ms, shard); an entry that is no longer its actor's `next_ms` is passed over."""
         self._wake = asyncio.Event()
+        self._hinted = 0
+        """Tasks of hints that came since the last round."""
         self.dropped_hints = 0
 
     def add(self, shard: int, state: ShardState) -> None:
@@ -73,9 +76,11 @@ class Hand:
         actor = self.actors.get(shard)
         if actor is None:
             return False
-        if len(actor.mail) >= MAIL and type(event) is Submitted:
-            self.dropped_hints += 1
-            return False
+        if type(event) is Submitted:
+            if self._hinted >= HINTED:
+                self.dropped_hints += 1
+                return False
+            self._hinted += len(event.tasks)
         actor.mail.append(event)
         self._mailed[shard] = actor
         self._wake.set()
@@ -87,11 +92,11 @@ class Hand:
             return
         try:
             effects = actor.state.apply(event, now_ms)
+            if effects:
+                self._carry_out(actor, effects)
         except Exception as error:  # noqa: BLE001 - a shard that fails takes nobody else down
             self._crashed(actor.state.shard, error)
             return
-        if effects:
-            self._carry_out(actor, effects)
         self._plan(actor, now_ms)
 
     async def run(self) -> None:
@@ -116,6 +121,7 @@ class Hand:
 
     def _round(self, now_ms: int) -> Iterator[tuple[ShardActor, Event]]:
         mailed, self._mailed = self._mailed, {}
+        self._hinted = 0
         for actor in mailed.values():
             mail, actor.mail = actor.mail, []
             for event in mail:

@@ -33,6 +33,7 @@ from actors.core.events import (
     Publish,
     Started,
     Submitted,
+    Verdict,
     Write,
 )
 from actors.core.ids import shard_of
@@ -183,9 +184,6 @@ class Node:
             if (actor := self.hand.actors.get(shard)) is not None:
                 self.hand.apply(actor, Started(some), now_ms)
         started = [task for task in tasks if task.phase is Phase.RUNNING]
-        for task in started:
-            if task.attempt == 1:
-                self.stats.late(now_ms - task.schedule_ms)
         if tasks:
             self._work.set()  # there may be more: whoever takes again finds out
         return started
@@ -198,8 +196,11 @@ class Node:
         """These attempts ended."""
         groups: dict[int, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
-            groups[outcome.task.shard].append(outcome)
+            task = outcome.task
+            groups[task.shard].append(outcome)
             self.stats.attempts[outcome.verdict] += 1
+            if outcome.attempt == 1 and outcome.verdict is not Verdict.UNSENT:
+                self.stats.late(max(outcome.started_ms - task.schedule_ms, 0))
         for shard, some in groups.items():
             if not self.hand.post(shard, Ended(some)):
                 self.stats.tally.stale += len(some)
@@ -309,6 +310,8 @@ class Node:
             now_ms = self.clock.now_ms()
             for shard, epoch in new.items():
                 self.hand.add(shard, self._state(shard, epoch, now_ms, limit, total))
+            if self.stats.epoch_changes:
+                self._interrupt_watchers()  # somebody else had them meanwhile
             self.stats.epoch_changes += len(new)
             self._owning.set()
         self._work.set()
@@ -326,9 +329,7 @@ class Node:
     def _retire(self, shard: int) -> None:
         """The shard belongs to somebody else: nothing of it may start, and whoever waits or watches is told."""
         state = self.hand.remove(shard).state
-        if not self._interrupted:
-            self._interrupted = True
-            asyncio.get_running_loop().call_soon(self._tell_watchers)
+        self._interrupt_watchers()
         self._progress.set()
         self.stats.shard_losses += 1
         for task in state.holding.known.values():
@@ -337,8 +338,14 @@ class Node:
             if owner == shard:
                 self._answer(Answer(token, error=Unavailable("the shard changed its owner; try again")))
 
+    def _interrupt_watchers(self) -> None:
+        """Whoever watches may have missed something."""
+        if not self._interrupted:
+            self._interrupted = True
+            asyncio.get_running_loop().call_soon(self._tell_watchers)
+
     def _tell_watchers(self) -> None:
-        """Once for all shards that went in one turn of the loop."""
+        """Once for all shards that came or went in one turn of the loop."""
         self._interrupted = False
         self._interrupt()
 

@@ -11,6 +11,7 @@ truncated has ended. A task's own snapshot holds it in any state, and is empty w
 import asyncio
 from dataclasses import dataclass
 
+from actors.core.changes import version
 from actors.core.events import Change
 from actors.core.task import TERMINAL, Phase, State, Task
 from actors.ports.reader import TaskRow
@@ -77,16 +78,16 @@ async def _rows(gateway: Gateway, topic: Topic, tenant: str, most: int) -> list[
 def as_change(row: TaskRow, live: Task | None) -> Change:
     """A row, with its owner's knowledge of the attempt that runs, as the change that made it so.
 
-    Without an owner here, a stored claim means running. An owner that is ahead of the row and does not run it has
-    published why, so that the row's word is good enough: it is laid over.
+    A stored claim means running, whether its owner is here or not. An owner that is ahead of the row and does not run
+    it has published why, so that the row's word is good enough: it is laid over.
     """
-    if live is not None and live.rev >= row.rev:
-        if _running(live):
-            return _change(row, State.RUNNING, 2 * live.rev + 1, live.started_ms, live.attempt, live.lateness_ms)
-        return _change(row, row.state, 2 * row.rev, _since_ms(row), row.attempt, row.lateness_ms)
+    if live is not None and live.rev >= row.rev and _running(live):
+        shown = version(live.rev, live.step)
+        return _change(row, State.RUNNING, shown, live.started_ms, live.attempt, live.lateness_ms)
     claimed = row.claim_ms is not None
     state = State.RUNNING if claimed else row.state
-    return _change(row, state, 2 * row.rev + claimed, _since_ms(row), row.attempt, row.lateness_ms)
+    step = live.step if live is not None and live.rev == row.rev else int(claimed)
+    return _change(row, state, version(row.rev, step), _since_ms(row), row.attempt, row.lateness_ms)
 
 
 def _change(row: TaskRow, state: State, version: int, at_ms: int, attempt: int, lateness_ms: int | None) -> Change:

@@ -1,9 +1,20 @@
-"""What watchers are told of a task: a change for each committed record, and for each start."""
+"""What watchers are told of a task: a change for each committed record, for each start, and when one is taken back.
+
+A change's version grows with every change of its task: it counts the task's revisions, and within one the starts that
+nothing records (`Task.step`, which begins anew with each revision). It is odd exactly while the task runs.
+"""
 
 from actors.core.events import Change, Record
 from actors.core.task import State, Task
 
-_RUNNING = State.RUNNING
+_RUNNING, _SCHEDULED = State.RUNNING, State.SCHEDULED
+STEPS = 1_024
+"""Versions of one revision: half as many starts can be told apart, then the last two take turns."""
+
+
+def version(rev: int, step: int) -> int:
+    """The version of step `step` of revision `rev`; odd = running."""
+    return STEPS * rev + (step if step < STEPS else STEPS - 2 + step % 2)
 
 
 def recorded(record: Record) -> Change:
@@ -15,7 +26,7 @@ def recorded(record: Record) -> Change:
         task.queue,
         state,
         record.attempt,
-        2 * (record.rev + 1) + (state is _RUNNING),
+        version(record.rev + 1, state is _RUNNING),
         record.at_ms,
         record.schedule_ms,
         record.due_ms,
@@ -33,8 +44,26 @@ def started(task: Task) -> Change:
         task.queue,
         _RUNNING,
         task.attempt,
-        2 * task.rev + 1,
+        version(task.rev, task.step),
         task.started_ms,
+        task.schedule_ms,
+        task.due_ms,
+        task.labels,
+        None,
+        None,
+        task.lateness_ms,
+    )
+
+
+def taken_back(task: Task, now_ms: int) -> Change:
+    """The change when an attempt turns out not to have been sent: the task waits again, as if it had not started."""
+    return Change(
+        task.id,
+        task.queue,
+        _SCHEDULED,
+        task.attempt,
+        version(task.rev, task.step),
+        now_ms,
         task.schedule_ms,
         task.due_ms,
         task.labels,

@@ -93,7 +93,7 @@ class Record:
 class Change(NamedTuple):
     """A task's new public state, for those who watch. Published after the commit (running: after the start).
 
-    `version` grows with every change of a task: 2 * rev, plus 1 while running.
+    `version` grows with every change of a task (`changes.py`).
     """
 
     id: str

@@ -226,6 +226,7 @@ class ShardState:
         for task in started:
             self.holding.withdraw(task, _RUNNING)
             task.attempt += 1
+            task.step += 1
             task.epoch = self.epoch
             task.started_ms = now_ms
             if task.lateness_ms is None:
@@ -238,6 +239,7 @@ class ShardState:
     def _ended(self, event: Ended, now_ms: int) -> list[Effect]:
         records: list[Record] = []
         unsent: list[Task] = []
+        published: list[Change] = []
         for outcome in event.outcomes:
             task = outcome.task
             if task.phase is not _RUNNING or task.attempt != outcome.attempt or task.epoch != outcome.epoch:
@@ -245,25 +247,30 @@ class ShardState:
             elif task.id in self.claims:
                 self.claims.keep(outcome)
             elif outcome.verdict is _UNSENT and task.claim_ms is None:
-                self._take_back(outcome, now_ms, unsent)
+                published.append(self._take_back(outcome, now_ms, unsent))
             else:
                 records.append(self._settle(task, outcome, now_ms))
         self.claims.ended()
         effects = self._offer(unsent, now_ms)
+        if published:
+            effects.append(Publish(published))
         if records:
             effects.append(Write(records))
         return effects
 
-    def _take_back(self, outcome: Outcome, now_ms: int, due: list[Task]) -> None:
+    def _take_back(self, outcome: Outcome, now_ms: int, due: list[Task]) -> Change:
         """Nothing was sent: the attempt does not count, and the task is due again at once or when it was asked for."""
         task = outcome.task
         task.attempt -= 1
+        task.step += 1
+        task.started_ms = 0
         if task.attempt == 0:
             task.lateness_ms = None
         wake_ms = now_ms + (outcome.retry_after_ms or 0)
         self.holding.give_back(task, wake_ms, now_ms)
         if wake_ms <= now_ms:
             due.append(task)
+        return changes.taken_back(task, now_ms)
 
     def _settle(self, task: Task, outcome: Outcome, now_ms: int) -> Record:
         self.holding.withdraw(task, _WRITING)
@@ -280,6 +287,7 @@ class ShardState:
                 continue
             task = record.task
             task.rev = record.rev + 1
+            task.step = int(record.state is _CLAIMED)
             change = changes.recorded(record)
             published.append(change)
             if record.op is _FINISH:

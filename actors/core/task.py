@@ -115,6 +115,7 @@ class Task:
         "slot",
         "spec",
         "started_ms",
+        "step",
         "wake_ms",
     )
 
@@ -163,6 +164,8 @@ class Task:
         """A durable claim's deadline; None when no claim is stored."""
         self.started_ms = started_ms
         """When the current attempt started; 0 when none runs."""
+        self.step = 0 if claim_ms is None else 1
+        """Starts and starts taken back under this revision; odd while an attempt runs (`changes.py`)."""
         self.epoch = 0
         """The shard's epoch under which the current attempt started."""
         self.phase = Phase.WAITING

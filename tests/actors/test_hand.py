@@ -8,9 +8,10 @@ import pytest
 
 from actors.clock import Clock
 from actors.core.events import Effect, Ended, Event, Publish, Submitted, Ticked
+from actors.core.queue import Queue
 from actors.core.shard import ShardState
-from actors.hand import MAIL, ROUND_S, SLICE_EVENTS, STALE_TIMES, Hand, ShardActor
-from tests.support.builders import T0_MS
+from actors.hand import HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, Hand, ShardActor
+from tests.support.builders import T0_MS, make_task
 
 NEVER_MS = 1 << 60
 
@@ -224,17 +225,18 @@ async def test_the_loop_gets_a_turn_among_many_expiries(world: World) -> None:
 
 async def test_a_full_mailbox_drops_hints_and_nothing_else(world: World) -> None:
     state = world.add(1)
-    for _ in range(MAIL):
-        world.hand.post(1, hint())
+    tasks = [make_task(number, Queue(1, "default", "q")) for number in range(10)]
+    hints = HINTED // len(tasks)
+    for _ in range(hints):
+        assert world.hand.post(1, Submitted(tasks, T0_MS))
+    assert not world.hand.post(1, Submitted(tasks, T0_MS))
     assert world.hand.dropped_hints == 1
-    assert not world.hand.post(1, hint())
-    assert world.hand.dropped_hints == 2
     assert world.hand.post(1, Ticked())
     async with world.turning():
         await asyncio.sleep(1)
-        assert world.hand.post(1, hint())
+        assert world.hand.post(1, Submitted(tasks, T0_MS))
         await asyncio.sleep(1)
-    assert len(state.seen) == MAIL + 2
+    assert len(state.seen) == hints + 3
 
 
 async def test_mail_for_a_shard_that_is_not_here_is_refused(world: World) -> None:
@@ -280,3 +282,15 @@ async def test_effects_are_carried_out_with_their_actor(world: World) -> None:
     async with world.turning():
         await asyncio.sleep(1)
     assert world.carried == [(world.hand.actors[1], [Publish([])])]
+
+
+async def test_an_effect_that_can_not_be_carried_out_is_a_crash_of_its_shard_alone(world: World) -> None:
+    def fail(actor: ShardActor, effects: list[Effect]) -> None:
+        raise ZeroDivisionError
+
+    world.carry = fail
+    state = world.add(1)
+    state.reply = [Publish([])]
+    async with world.turning():
+        await asyncio.sleep(0.01)
+    assert [(shard, type(error)) for shard, error in world.crashes] == [(1, ZeroDivisionError)]

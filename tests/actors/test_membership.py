@@ -326,3 +326,19 @@ async def test_a_peer_that_beats_between_suspicion_and_verdict_lives(cluster: Cl
     a.process.resume()
     await asyncio.sleep(20)
     assert {row.epoch for row in cluster.database.shards.values()} == {1}
+
+
+async def test_watchers_are_told_of_shards_that_went_and_of_those_that_came_back(cluster: Cluster) -> None:
+    told: list[float] = []
+    a = cluster.join("a")
+    a.node._interrupt = lambda: told.append(cluster.now_ms())
+    await cluster.until(lambda: a.node.ready)
+    assert told == [], "nobody can have missed anything of the first shards"
+    cluster.give_away("ghost")
+    await cluster.until(lambda: not a.owned)
+    await asyncio.sleep(0.001)
+    assert len(told) == 1
+    cluster.database.nodes["ghost"].up = False
+    await cluster.until(lambda: len(a.owned) == 256)
+    await asyncio.sleep(0.001)
+    assert len(told) == 2

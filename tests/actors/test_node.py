@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from actors import ledger, node
+from actors.core.changes import version
 from actors.core.draft import Receipt
 from actors.core.errors import Invalid, KeyReused, Overloaded, Unavailable
 from actors.core.events import Verdict
@@ -34,8 +35,8 @@ async def test_a_task_runs_at_once_and_is_finished(cluster: Cluster) -> None:
     row = cluster.row(receipt.id)
     assert (row.state, row.attempt, row.rev) == (State.SUCCEEDED, 1, 1)
     assert [(change.state, change.version) for change in member.changes] == [
-        (State.RUNNING, 1),
-        (State.SUCCEEDED, 2),
+        (State.RUNNING, version(0, 1)),
+        (State.SUCCEEDED, version(1, 0)),
     ]
     assert member.node.stats.accepted == member.node.stats.finished[State.SUCCEEDED] == 1
     assert member.node.stats.attempts[Verdict.SUCCEEDED] == 1
@@ -474,3 +475,14 @@ async def test_a_policy_of_its_own_bounds_a_tasks_retries(cluster: Cluster) -> N
     (receipt,) = await submit(member, [draft(queue, spec=spec)])
     await cluster.ended([receipt.id])
     assert len(cluster.runs) == 2
+
+
+async def test_lateness_is_counted_once_when_the_first_attempt_was_sent(cluster: Cluster) -> None:
+    unsent = Step(Verdict.UNSENT, retry_after_ms=1_000)
+    steps = iter([unsent, unsent, FAILED, Step()])
+    member = await cluster.start(script=lambda task: next(steps))
+    (task_id,) = await submit_some(member, 1)
+    await cluster.ended([task_id], within_s=10)
+    stats = member.node.stats
+    assert sum(stats.lateness_counts) == 1
+    assert 2_000 <= stats.lateness_sum_ms < 2_100

@@ -12,9 +12,11 @@ from tests.gateway.watched import FOREIGN, NOW_MS, OTHER, QUEUE, World, a_change
 MAIL = ("default", "mail")
 
 
-def held(number: int, phase: Phase, rev: int, started_ms: int = 0) -> Task:
+def held(number: int, phase: Phase, rev: int, started_ms: int = 0, claim_ms: int | None = None) -> Task:
     task = Task(id_of(number), 0, QUEUE, NOW_MS, NOW_MS, 0, Spec(), rev=rev, attempt=rev + 1, started_ms=started_ms)
+    task.claim_ms = claim_ms
     task.phase = phase
+    task.step = int(phase is Phase.RUNNING or started_ms > 0 or claim_ms is not None)
     return task
 
 
@@ -60,14 +62,14 @@ async def test_more_than_fit_are_cut_and_it_says_so() -> None:
     [
         (None, False, ("scheduled", 6)),
         (None, True, ("running", 7)),
-        (held(1, Phase.WAITING, 3), True, ("scheduled", 6)),
+        (held(1, Phase.WAITING, 3, claim_ms=NOW_MS), True, ("running", 7)),
         (held(1, Phase.OFFERED, 3), False, ("scheduled", 6)),
         (held(1, Phase.RUNNING, 3, NOW_MS), False, ("running", 7)),
         (held(1, Phase.RUNNING, 4, NOW_MS), False, ("running", 9)),
         (held(1, Phase.WRITING, 3, NOW_MS), False, ("running", 7)),
         (held(1, Phase.WRITING, 3), False, ("scheduled", 6)),
         (held(1, Phase.WRITING, 2, NOW_MS), False, ("scheduled", 6)),
-        (held(1, Phase.WAITING, 4), True, ("scheduled", 6)),
+        (held(1, Phase.WAITING, 4), True, ("running", 7)),
     ],
 )
 def test_a_row_and_what_its_owner_knows(live: Task | None, claimed: bool, expected: tuple[str, int]) -> None:

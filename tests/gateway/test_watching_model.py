@@ -64,7 +64,7 @@ class Cluster:
         change = self.change(number)
         task = self.world.memory.tasks[change.id]
         if change.state is State.RUNNING:
-            task.phase, task.started_ms, task.attempt = Phase.RUNNING, NOW_MS, change.attempt
+            task.phase, task.started_ms, task.attempt, task.step = Phase.RUNNING, NOW_MS, change.attempt, 1
             self.tell([change])
         else:
             task.phase = Phase.WRITING
@@ -79,7 +79,7 @@ class Cluster:
         """The ledger's answer arrives."""
         for change in self.unpublished:
             task = self.world.memory.tasks[change.id]
-            task.phase, task.started_ms, task.rev = Phase.WAITING, 0, change.version // 2
+            task.phase, task.started_ms, task.rev, task.step = Phase.WAITING, 0, change.version // 2, 0
             if change.state in TERMINAL:
                 del self.world.memory.tasks[change.id]
         self.tell(self.unpublished)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from actors.core.changes import STEPS
 from actors.core.events import Change, Verdict
 from actors.core.shard import OVERRUN_MS
 from actors.core.task import TERMINAL, State
@@ -140,5 +141,5 @@ class History:
     def _what_was_published_was_committed(self) -> None:
         committed = {(task_id, end.state, end.rev) for task_id, ends in self.ends.items() for end in ends}
         for change in self.changes:
-            if change.state in TERMINAL and (change.id, change.state, change.version // 2) not in committed:
+            if change.state in TERMINAL and (change.id, change.state, change.version // STEPS) not in committed:
                 raise Broken(f"C8: {change} was published, but never committed")

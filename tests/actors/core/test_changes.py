@@ -17,7 +17,7 @@ def test_a_record_says_what_it_made_of_the_task() -> None:
         QUEUE,
         State.SCHEDULED,
         2,
-        8,
+        changes.version(4, 0),
         T0_MS,
         T0_MS,
         T0_MS + 9,
@@ -36,18 +36,33 @@ def test_a_record_without_an_attempt_has_no_status() -> None:
 def test_a_start_is_said_of_the_task_as_it_runs() -> None:
     task = make_task(1, QUEUE, labels=LABELS)
     task.rev, task.attempt, task.started_ms, task.lateness_ms = 3, 2, T0_MS + 5, 4
-    expected = (task.id, QUEUE, State.RUNNING, 2, 7, T0_MS + 5, T0_MS, T0_MS, LABELS, None, None, 4)
+    task.step = 1
+    expected = (task.id, QUEUE, State.RUNNING, 2, changes.version(3, 1), T0_MS + 5, T0_MS, T0_MS, LABELS, None, None, 4)
     assert changes.started(task) == expected
 
 
 def test_versions_grow_through_a_life() -> None:
     """Scheduled, started, claimed, ended: whoever hears them out of order can put them in order."""
     task = make_task(1, QUEUE)
+    task.step = 1
     start = changes.started(task)
     claim = changes.recorded(make_record(Op.MOVE, task, 7, state=State.RUNNING))
     task.rev = 1
     retry = changes.recorded(make_record(Op.MOVE, task, 7))
-    task.rev = 2
+    task.rev, task.step = 2, 1
+    first = changes.started(task)
+    task.step = 2
+    unsent = changes.taken_back(task, T0_MS)
+    task.step = 3
     again = changes.started(task)
     end = changes.recorded(make_record(Op.FINISH, task, 7, state=State.SUCCEEDED))
-    assert [change.version for change in (start, claim, retry, again, end)] == [1, 3, 4, 5, 6]
+    life = (start, claim, retry, first, unsent, again, end)
+    assert [divmod(change.version, changes.STEPS) for change in life] == [
+        (0, 1), (1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0),
+    ]  # fmt: skip
+    assert [change.state for change in life if change.version % 2] == [State.RUNNING] * 4
+
+
+def test_steps_beyond_a_revisions_room_take_turns() -> None:
+    last = [changes.version(7, step) for step in range(changes.STEPS - 2, changes.STEPS + 4)]
+    assert last == 3 * [8 * changes.STEPS - 2, 8 * changes.STEPS - 1]

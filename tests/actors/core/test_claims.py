@@ -2,6 +2,7 @@
 
 import pytest
 
+from actors.core.changes import version
 from actors.core.events import Loaded, Op, Verdict
 from actors.core.shard import OVERRUN_MS
 from actors.core.task import Phase, State
@@ -23,7 +24,7 @@ def test_an_attempt_is_claimed_after_half_a_second() -> None:
     assert record.due_ms == T0_MS
     stage.record()
     assert (task.phase, task.claim_ms, task.rev) == (Phase.RUNNING, T0_MS + 30_000, 1)
-    assert [(change.state, change.version) for change in stage.changes] == [(State.RUNNING, 3)]
+    assert [(change.state, change.version) for change in stage.changes] == [(State.RUNNING, version(1, 1))]
 
 
 def test_an_attempt_that_ended_sooner_is_not_claimed() -> None:
@@ -84,7 +85,7 @@ def test_success_while_the_claim_is_under_way_waits_for_it() -> None:
     [record] = stage.records
     assert (record.op, record.state, record.rev) == (Op.FINISH, State.SUCCEEDED, 1)
     stage.record()
-    assert [change.version for change in stage.changes] == [4]
+    assert [change.version for change in stage.changes] == [version(2, 0)]
 
 
 @pytest.mark.parametrize(

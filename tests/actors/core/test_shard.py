@@ -2,6 +2,7 @@
 
 import pytest
 
+from actors.core.changes import version
 from actors.core.events import Ended, Loaded, Op, Probed, Verdict
 from actors.core.shard import HINT_MS
 from actors.core.task import Phase, State, Task
@@ -160,7 +161,7 @@ def test_success_is_recorded_then_published_then_forgotten() -> None:
     assert (task.phase, stage.changes) == (Phase.WRITING, [])
     stage.record()
     [change] = stage.changes
-    assert (change.state, change.version, change.status, change.error) == (State.SUCCEEDED, 2, 201, None)
+    assert (change.state, change.version, change.status, change.error) == (State.SUCCEEDED, version(1, 0), 201, None)
     assert task.phase is Phase.GONE
     assert not stage.shard.holding.known
 
@@ -341,3 +342,23 @@ def test_ttl_that_ends_while_unsent_waits_expires_the_task() -> None:
     stage.end(task, Verdict.UNSENT, retry_after_ms=900)
     stage.tick(900)
     assert [record.state for record in stage.records] == [State.EXPIRED]
+
+
+def test_an_attempt_that_was_not_sent_is_taken_back_before_those_who_watch() -> None:
+    stage = Stage()
+    task = stage.running()
+    assert [(change.state, change.version) for change in stage.changes] == [(State.RUNNING, version(0, 1))]
+    stage.end(task, Verdict.UNSENT, retry_after_ms=1_000)
+    [change] = stage.changes
+    assert (change.state, change.attempt, change.version, change.lateness_ms) == (
+        State.SCHEDULED,
+        0,
+        version(0, 2),
+        None,
+    )
+    stage.tick(1_000)
+    stage.start(task)
+    assert [(change.state, change.version) for change in stage.changes] == [(State.RUNNING, version(0, 3))]
+    stage.end(task)
+    stage.record()
+    assert [(change.state, change.version) for change in stage.changes] == [(State.SUCCEEDED, version(1, 0))]

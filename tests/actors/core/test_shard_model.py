@@ -334,6 +334,7 @@ class World(RuleBasedStateMachine):
             task.phase = Phase.GONE
         self.epoch = self.tables.owner = self.tables.owner + 2
         self.records = []
+        self.versions.clear()  # whoever watches is told of a gap
         self.waiting.clear()
         self.finds = [self._forgotten(command) for command in self.finds]
         for event in self.mail:
