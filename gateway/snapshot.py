@@ -4,7 +4,7 @@ The tables are read after a number was noted, laid over with what this node's me
 memory only), then with every change published since, the higher version winning. So what a snapshot shows never goes
 back, neither against events that were told before it nor by those that follow its cursor.
 
-A queue's snapshot holds its live tasks, in order of their schedule time: a task that is missing from one that is not
+A queue's snapshot holds its live tasks, in order of their next due time: a task that is missing from one that is not
 truncated has ended. A task's own snapshot holds it in any state, and is empty when there is no such task.
 """
 

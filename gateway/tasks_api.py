@@ -94,7 +94,10 @@ async def attempts(request: web.Request) -> web.StreamResponse:
 
 
 async def page(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/tasks`. Running is known to the owner alone, so a page of one state may hold fewer than `limit`."""
+    """`GET /v1/tasks`, in order of their next due time; one that moves meanwhile may be shown twice, or where it was.
+
+    Running is known to the owner alone, so a page of one state may hold fewer than `limit`.
+    """
     gateway = request.app[GATEWAY]
     _check_filters(request)
     wanted = _states(request)
@@ -193,7 +196,7 @@ def _limit(request: web.Request, most: int) -> int:
 
 
 def _cursor(row: TaskRow) -> str:
-    return urlsafe_b64encode(f"{row.schedule_ms} {row.id}".encode()).decode()
+    return urlsafe_b64encode(f"{row.due_ms} {row.id}".encode()).decode()
 
 
 def _after(cursor: str | None) -> tuple[int, str] | None:

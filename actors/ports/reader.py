@@ -70,5 +70,5 @@ class Reader(Protocol):
         after: tuple[int, str] | None,
         limit: int,
     ) -> list[TaskRow]:
-        """A key-set page in (schedule_ms, id) order, strictly after `after`; live rows have state SCHEDULED here."""
+        """A key-set page in (due_ms, id) order, strictly after `after`; live rows have state SCHEDULED here."""
         ...

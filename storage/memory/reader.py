@@ -70,4 +70,4 @@ class MemoryReader:
 
 
 def _place(row: Row) -> tuple[int, str]:
-    return row.schedule_ms, row.id
+    return row.due_ms, row.id

@@ -121,7 +121,7 @@ CREATE TABLE finished (
 CREATE INDEX finished_id ON finished (id);
 
 -- The list of what went wrong: dead letters and the like are few, so this costs a success nothing.
-CREATE INDEX finished_failed ON finished (queue_id, schedule_ms, id) WHERE state <> 2;
+CREATE INDEX finished_failed ON finished (queue_id, due_ms, id) WHERE state <> 2;
 
 -- Attempts that failed or were slow. `fence` is `<timeline>.<epoch>.<attempt>`.
 CREATE TABLE attempts (

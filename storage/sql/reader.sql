@@ -25,22 +25,32 @@ SELECT attempt, fence, started_ms, duration_ms, verdict, status, error
 
 -- name: page
 -- $1 numbers of the tenant's queues, $2 whether live rows are wanted, $3 finished states wanted, $4 and $5 the key to
--- start after, $6 limit. Live rows are read queue by queue along the index of each shard: the cost is that of the asked
--- queues, not of the table.
+-- start after, $6 limit, in (due_ms, id) order. Live rows are read along tasks_due, at most $6 of a queue and shard;
+-- where many queues are asked for, those that have rows are found by jumping along it (as `load` does).
+WITH RECURSIVE present (shard, queue_id) AS (
+    SELECT s.shard, 2147483647 FROM shards s WHERE $2 AND cardinality($1::int4[]) > 32
+    UNION ALL
+    SELECT h.shard, (SELECT t.queue_id FROM tasks t WHERE t.shard = h.shard AND t.queue_id < h.queue_id
+                      ORDER BY t.queue_id DESC, t.due_ms DESC, t.id DESC LIMIT 1)
+      FROM present h WHERE h.queue_id IS NOT NULL
+), wanted AS (
+    SELECT s.shard, q.queue_id FROM shards s CROSS JOIN unnest($1::int4[]) AS q (queue_id)
+     WHERE $2 AND cardinality($1::int4[]) <= 32
+    UNION ALL
+    SELECT h.shard, h.queue_id FROM present h WHERE h.queue_id = ANY ($1)
+)
 SELECT * FROM (
     (SELECT t.id, t.shard, t.queue_id, 0::int2 AS state, t.schedule_ms, t.due_ms, t.accept_us, t.rev, t.attempt,
             t.budget, t.epoch, t.spec, t.labels, NULL::bytea AS payload, t.claim_ms, t.lateness_ms,
             NULL::int8 AS finish_ms, NULL::bytea AS result, t.last_started_ms, t.last_duration_ms, t.last_status,
             t.last_error
-       FROM unnest($1::int4[]) AS q (queue_id)
-      CROSS JOIN shards s
+       FROM wanted w
       CROSS JOIN LATERAL (
             SELECT * FROM tasks t
-             WHERE t.shard = s.shard AND t.queue_id = q.queue_id AND (t.schedule_ms, t.id) > ($4::int8, $5::uuid)
-             ORDER BY t.schedule_ms, t.id
+             WHERE t.shard = w.shard AND t.queue_id = w.queue_id AND (t.due_ms, t.id) > ($4::int8, $5::uuid)
+             ORDER BY t.due_ms, t.id
              LIMIT $6) AS t
-      WHERE $2
-      ORDER BY t.schedule_ms, t.id
+      ORDER BY t.due_ms, t.id
       LIMIT $6)
     UNION ALL
     (SELECT f.id, f.shard, f.queue_id, f.state, f.schedule_ms, f.due_ms, f.accept_us, f.rev, f.attempt,
@@ -49,8 +59,8 @@ SELECT * FROM (
             f.last_error
        FROM finished f
       WHERE f.queue_id = ANY ($1) AND f.state <> 2 AND f.state = ANY ($3::int2[])
-        AND (f.schedule_ms, f.id) > ($4::int8, $5::uuid)
-      ORDER BY f.schedule_ms, f.id
+        AND (f.due_ms, f.id) > ($4::int8, $5::uuid)
+      ORDER BY f.due_ms, f.id
       LIMIT $6)
     UNION ALL
     (SELECT f.id, f.shard, f.queue_id, f.state, f.schedule_ms, f.due_ms, f.accept_us, f.rev, f.attempt,
@@ -59,11 +69,11 @@ SELECT * FROM (
             f.last_error
        FROM finished f
       WHERE f.queue_id = ANY ($1) AND f.state = 2 AND 2 = ANY ($3::int2[])
-        AND (f.schedule_ms, f.id) > ($4::int8, $5::uuid)
-      ORDER BY f.schedule_ms, f.id
+        AND (f.due_ms, f.id) > ($4::int8, $5::uuid)
+      ORDER BY f.due_ms, f.id
       LIMIT $6)
 ) AS found
-ORDER BY schedule_ms, id
+ORDER BY due_ms, id
 LIMIT $6;
 
 -- name: queue_numbers

@@ -95,7 +95,7 @@ class Tables:
     ) -> list[TaskRow]:
         found = [
             row
-            for row in sorted(self.rows.values(), key=lambda row: (row.schedule_ms, row.id))
+            for row in sorted(self.rows.values(), key=lambda row: (row.due_ms, row.id))
             if (row.queue.tenant, row.queue.name) == (tenant, queue) and row.state in states
         ]
         await self._wait()
