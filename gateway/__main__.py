@@ -26,7 +26,7 @@ from gateway.context import Gateway
 from gateway.deliver import Courier
 from gateway.demo import Demo
 from gateway.hub import Hub
-from gateway.metrics import LoopLag
+from gateway.metrics import CountCollector, LoopLag
 from gateway.settings import DevSettings, ServeSettings
 from gateway.targets import TargetPolicy
 from storage.embedded import EmbeddedPostgres
@@ -77,6 +77,13 @@ class Service:
             codec=codec,
             hub=self.hub,
             clock=node.clock,
+        )
+        self.gateway.registry.register(
+            CountCollector(
+                "unreadable_rows",
+                "Rows left out because this program can't read them",
+                lambda: database.unreadable.count,
+            )
         )
         self.courier = Courier(node, node.clock, TargetPolicy(settings.allow_targets))
         self.lag = LoopLag()

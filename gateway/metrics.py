@@ -4,7 +4,7 @@ The hot path only adds to integers; names, labels and text are made when somebod
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -75,6 +75,23 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily(
             "ringwheel_loop_lag_seconds", "Worst delay of the event loop since the last scrape", self._lag.take_s()
         )
+
+
+class CountCollector(Collector):
+    """One counter of something that the node does not know of."""
+
+    def __init__(self, name: str, words: str, count: Callable[[], int]) -> None:
+        self._name = name
+        self._words = words
+        self._count = count
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing ahead of time: registering must not read."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The counter as it is now."""
+        yield _counter(self._name, self._words, self._count())
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:

@@ -20,6 +20,7 @@ from actors.core.errors import RingwheelError, Unavailable
 from storage.migrations import check_version
 from storage.outages import as_refusal, as_unavailable, is_outage, keeps_session
 from storage.sessions import NAME_PREFIX, Connection, Session, check_direct, check_server, prepare
+from storage.unreadable import Unreadable
 
 CONNECT_S = 5.0
 ACQUIRE_S = 5.0
@@ -136,6 +137,8 @@ class Database:
         self.boot = boot
         self.shards = 0
         """The cluster's number of shards; known once entered."""
+        self.unreadable = Unreadable()
+        """Its rows that this program can't read."""
         name = NAME_PREFIX + boot
         self.intake = Line(dsn, INTAKE, name)
         self.keyed = Line(dsn, KEYED, name)

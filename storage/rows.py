@@ -1,17 +1,20 @@
 """Rows of asyncpg to the core's nouns and back.
 
-Promises: queues are the book's objects, specs are interned; a queue that the book does not know yet is read once.
+Promises: queues are the book's objects, specs are interned; a queue that the book does not know yet is read once. A
+row that this program can't read is left out, and its neighbours are not.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from actors.core.codec import SpecCodec
-from actors.core.errors import Unavailable
+from actors.core.errors import Invalid, Unavailable
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import State, Task
+from storage.unreadable import Unreadable
 
 Row = Sequence[Any]
 
@@ -21,6 +24,9 @@ NUMBERS = {state: number for number, state in enumerate(STATES)}
 
 TASK_WIDTH = 16
 """Columns of a task, from `id` to `epoch`."""
+_ID, _QUEUE = 0, 2
+ASK_AGAIN_S = 10.0
+"""A queue that the table does not have either is not looked for again for so long: its rows come with every probe."""
 
 
 class Queues:
@@ -29,22 +35,35 @@ class Queues:
     def __init__(self, book: QueueBook, refresh: Callable[[], Awaitable[None]]) -> None:
         self._book = book
         self._refresh = refresh
+        self._missing: dict[int, float] = {}
+        """What the table did not have -> when it may be looked for again."""
 
     async def learn(self, numbers: Iterable[int]) -> None:
         """See that the book knows all of these. Raises Unavailable when the tables do not know one either."""
-        unknown = [number for number in set(numbers) if self._book.by_id(number) is None]
-        if not unknown:
-            return
-        await self._refresh()
-        missing = [number for number in unknown if self._book.by_id(number) is None]
+        missing = await self.seek(numbers)
         if missing:
             raise Unavailable(f"queues {sorted(missing)} are not in the table")
 
+    async def seek(self, numbers: Iterable[int]) -> set[int]:
+        """Read the table if the book lacks one of these; answers those that the table does not have either."""
+        unknown = self._unknown(numbers)
+        now_s = asyncio.get_running_loop().time()
+        if any(self._missing.get(number, now_s) <= now_s for number in unknown):
+            await self._refresh()
+            unknown = self._unknown(unknown)
+            kept = {number: again_s for number, again_s in self._missing.items() if again_s > now_s}
+            self._missing = kept | dict.fromkeys(unknown, now_s + ASK_AGAIN_S)
+        return unknown
+
     def get(self, number: int) -> Queue:
-        """The queue; `learn` has seen to it."""
+        """The queue, once `learn` or `seek` has looked for it. Raises Invalid when there is none."""
         queue = self._book.by_id(number)
-        assert queue is not None
+        if queue is None:
+            raise Invalid(f"queue {number} is not in the table")
         return queue
+
+    def _unknown(self, numbers: Iterable[int]) -> set[int]:
+        return {number for number in set(numbers) if self._book.by_id(number) is None}
 
 
 def compact(labels: str | None) -> str | None:
@@ -53,7 +72,7 @@ def compact(labels: str | None) -> str | None:
 
 
 def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
-    """A task of the columns `id` to `epoch`; learn its queue before."""
+    """A task of the columns `id` to `epoch`; seek its queue before. Raises Invalid when it can't be read."""
     (
         task_id,
         shard,
@@ -91,6 +110,19 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
     )
     task.epoch = epoch
     return task
+
+
+async def tasks_of(rows: Sequence[Row], queues: Queues, codec: SpecCodec, unreadable: Unreadable) -> list[Task | None]:
+    """The tasks of rows that begin with the columns `id` to `epoch`, in their order; None for what can't be read."""
+    await queues.seek(row[_QUEUE] for row in rows)
+    tasks: list[Task | None] = []
+    for row in rows:
+        try:
+            tasks.append(task_of(row[:TASK_WIDTH], queues, codec))
+        except Invalid as error:
+            unreadable.note(str(row[_ID]), error.detail)
+            tasks.append(None)
+    return tasks
 
 
 COLUMNS = (

@@ -6,6 +6,7 @@ import pytest
 
 from actors.core.events import Verdict
 from actors.core.task import State
+from gateway.metrics import CountCollector
 from tests.gateway.served import served
 
 
@@ -91,3 +92,9 @@ async def test_metrics_show_the_counters_of_the_node() -> None:
         ):
             assert line in lines
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
+async def test_metrics_show_counters_of_others() -> None:
+    async with served() as world:
+        world.gateway.registry.register(CountCollector("some_rows", "Some rows", lambda: 7))
+        assert "ringwheel_some_rows_total 7.0" in (await world.get("/metrics")).body.decode().splitlines()
