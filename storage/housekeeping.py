@@ -2,14 +2,16 @@
 
 A partition is made as a table of its own and attached, and detached concurrently before it is dropped: neither locks
 its parent against reads or writes. What an interruption leaves half done, the next call ends.
-Promises: waits at most the session's lock time-out for a lock; a partition that could not be dropped stays for the
-next call.
+Promises: waits at most the session's lock time-out for a lock; a partition that could not be dropped, whatever the
+server says against it, stays for the next call and is not in the way of the others.
 """
 
 import re
 
 import asyncpg
+import structlog
 
+from storage.outages import is_outage
 from storage.pool import Database
 from storage.sessions import Connection
 from storage.statements import statements
@@ -24,7 +26,12 @@ _MADE_MEANWHILE = (
     asyncpg.WrongObjectTypeError,
 )
 """Another process made it at the same moment: IF NOT EXISTS is not atomic, and nothing is attached twice."""
+_HELD = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
+"""Someone holds it for longer than we wait."""
+_OTHERS_ARE_AT_IT = (asyncpg.UndefinedTableError, asyncpg.ObjectNotInPrerequisiteStateError)
+"""Another process is removing it, or has done so."""
 _DAY = re.compile(r"_(\d+)\Z")
+_log = structlog.get_logger(__name__)
 
 
 class PgHousekeeping:
@@ -74,20 +81,18 @@ async def _make(connection: Connection, table: str, day: int) -> None:
 
 
 async def _drop(connection: Connection, table: str, part: asyncpg.Record) -> bool:
-    """Whether the partition is gone."""
+    """Whether the partition is gone. Raises what ends the connection, for that is not about this partition."""
+    name = part["name"]
     try:
         if part["pending"]:
-            await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {part['name']} FINALIZE")
+            await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {name} FINALIZE")
         elif part["attached"]:
-            await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {part['name']} CONCURRENTLY")
-        await connection.execute(f"DROP TABLE {part['name']}")
-    except (
-        asyncpg.LockNotAvailableError,
-        asyncpg.QueryCanceledError,
-        asyncpg.DeadlockDetectedError,
-        asyncpg.UndefinedTableError,
-        asyncpg.ObjectNotInPrerequisiteStateError,
-    ):
-        # Someone holds it, or another process is at it.
+            await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {name} CONCURRENTLY")
+        await connection.execute(f"DROP TABLE {name}")
+    except asyncpg.PostgresError as error:
+        if is_outage(error) and not isinstance(error, _HELD):
+            raise
+        if not isinstance(error, _OTHERS_ARE_AT_IT):
+            _log.warning("a partition can't be dropped; it stays for the next round", partition=name, reason=str(error))
         return False
     return True

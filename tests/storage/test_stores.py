@@ -1,15 +1,18 @@
 """What only Postgres can get wrong: plans, partitions, many queues, bad text, sessions that hang."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from actors.core.errors import Invalid, Overloaded, Unavailable
 from actors.core.events import Op, Verdict
 from actors.core.queue import DAY_MS, MAX_RETENTION_MS
+from actors.core.retry import DEFAULT
 from actors.core.task import State
 from storage import queues
 from storage.pool import LEDGER, LOADS
@@ -343,3 +346,66 @@ async def test_a_removal_that_was_cut_off_half_way_is_ended(
     reader.terminate()
     assert await watch.value("SELECT inhdetachpending FROM pg_inherits WHERE inhparent = 'finished'::regclass") is True
     assert len(await home.housekeeping.drop_partitions(T0_DAY + 1)) == 2
+
+
+async def test_a_partition_that_something_depends_on_is_in_nobodys_way(home: Home, session: asyncpg.Connection) -> None:
+    await home.housekeeping.make_partitions(T0_DAY, T0_DAY + 1)
+    await session.execute(f"CREATE VIEW mine AS SELECT * FROM finished_{T0_DAY}")
+    others = {f"finished_{T0_DAY + 1}", f"attempts_{T0_DAY}", f"attempts_{T0_DAY + 1}"}
+    with capture_logs() as lines:
+        assert set(await home.housekeeping.drop_partitions(T0_DAY + 2)) == others
+    [line] = lines
+    assert line["partition"] == f"finished_{T0_DAY}"
+    assert "depend" in line["reason"]
+    await session.execute("DROP VIEW mine")
+    assert await home.housekeeping.drop_partitions(T0_DAY + 2) == [f"finished_{T0_DAY}"]
+
+
+async def test_a_session_that_ends_in_mid_removal_is_an_outage(home: Home, session: asyncpg.Connection) -> None:
+    await home.housekeeping.make_partitions(T0_DAY, T0_DAY)
+    blocker = await asyncpg.connect(home.dsn)
+    async with asyncio.TaskGroup() as group, blocker.transaction():
+        await blocker.fetch("SELECT * FROM finished")
+        dropping = group.create_task(_unavailable(home.housekeeping.drop_partitions(T0_DAY + 1)))
+        await Watch(session).waiting_for(blocker)
+        await session.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))",
+            blocker.get_server_pid(),
+        )
+        await dropping
+    blocker.terminate()
+
+
+async def _unavailable(work: Awaitable[object]) -> None:
+    with pytest.raises(Unavailable):
+        await work
+
+
+# --- settings of queues ------------------------------------------------------------------------------------------
+
+UNREADABLE_POLICIES = ['{"max_attempts": "many"}', '{"max_attempts": 0}', '{"max_doublings": -1}', "[]"]
+
+
+@pytest.mark.parametrize("policy", UNREADABLE_POLICIES)
+async def test_a_retry_policy_that_can_not_be_read_leaves_all_else_as_it_is(
+    home: Home, session: asyncpg.Connection, policy: str
+) -> None:
+    bad, good = await home.queue("bad"), await home.queue("good")
+    change = "UPDATE queues SET retry = $2, paused = true, version = version + 1 WHERE name = $1"
+    await session.execute(change, "bad", '{"max_attempts": 7}')
+    await home.queues.refresh()
+    await session.execute(change, "bad", policy)
+    await session.execute(change, "good", '{"max_attempts": 9}')
+    with capture_logs() as lines:
+        await home.queues.refresh()
+    assert (bad.retry.max_attempts, bad.version, good.retry.max_attempts) == (7, 2, 9)
+    [line] = lines
+    assert list(line["queues"]) == ["default/bad"]
+
+
+async def test_a_new_process_gives_the_default_for_a_retry_policy_that_it_can_not_read(
+    home: Home, other: Home, session: asyncpg.Connection
+) -> None:
+    await home.queue()
+    await session.execute("UPDATE queues SET retry = $1", UNREADABLE_POLICIES[0])
+    assert (await other.queue()).retry == DEFAULT
