@@ -3,8 +3,9 @@
 `Database` is an async context manager; on entry it checks the server and the schema (`sessions.py`, `migrations.py`).
 Stores use it as `async with db.ledger.use() as connection`.
 
-Promises: every error that means an outage leaves as Unavailable; a connection whose state is in doubt is cut, never
-used again; after an outage connections come back by themselves. Every wait is bounded.
+Promises: every error that means an outage leaves as Unavailable; once entered, so does every refusal of a connection
+(roles, passwords and limits are changed, and changed back, while we run). A connection whose state is in doubt is cut,
+never used again; after an outage connections come back by themselves. Every wait is bounded.
 Refuses: to send anything twice. What a lost reply means is for the caller to decide.
 """
 
@@ -16,7 +17,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from actors.core.errors import RingwheelError, Unavailable
+from actors.core.errors import Misconfigured, RingwheelError, Unavailable
 from storage.migrations import check_version
 from storage.outages import as_refusal, as_unavailable, is_outage, keeps_session
 from storage.sessions import NAME_PREFIX, Connection, Session, check_direct, check_server, prepare
@@ -43,6 +44,8 @@ class Line:
         self._session = session
         self.name = name
         """What connections made from now on are called (application_name)."""
+        self.proven = False
+        """These settings have worked: a connection that is refused now is an outage."""
         self._pool: Any = None
         self._pause_s = 0.0
         self._closed_until = 0.0
@@ -104,7 +107,12 @@ class Line:
             raise Unavailable(f"no free connection for {self._session.purpose} in {ACQUIRE_S} s") from error
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             self._back_off()
-            raise as_refusal(error) from error
+            raise (as_unavailable(error) if self.proven else as_refusal(error)) from error
+        except Misconfigured as error:
+            self._back_off()
+            if not self.proven:
+                raise
+            raise as_unavailable(error) from error
         self._pause_s = 0.0
         return connection
 
@@ -157,6 +165,8 @@ class Database:
             for line in self._lines:
                 await stack.enter_async_context(line)
             await self._check()
+            for line in self._lines:
+                line.proven = True
             self._stack = stack.pop_all()
         return self
 

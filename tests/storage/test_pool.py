@@ -150,6 +150,50 @@ async def test_no_such_database_is_a_matter_of_the_settings(database_url: str, s
             pass
 
 
+@pytest.fixture
+async def role(session: asyncpg.Connection) -> AsyncIterator[str]:
+    """A role of this test's own that may do everything."""
+    name = f"role_{session.get_server_pid()}"
+    await session.execute(f"CREATE ROLE {name} LOGIN SUPERUSER")
+    yield name
+    await session.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = $1", name)
+    await session.execute(f"DROP ROLE {name}")
+
+
+async def test_a_login_that_is_refused_later_on_is_an_outage(
+    database_url: str, session: asyncpg.Connection, role: str
+) -> None:
+    dsn = database_url.replace("ringwheel@", f"{role}@")
+    async with Database(dsn, "boot-r") as db:
+        await session.execute(f"ALTER ROLE {role} NOLOGIN")
+        await db.leases.expire()
+        with pytest.raises(Unavailable, match="is not permitted to log in"):
+            await pid_of(db.leases)
+        with pytest.raises(Misconfigured, match="is not permitted to log in"):
+            await Database(dsn, "boot-s").__aenter__()
+        await session.execute(f"ALTER ROLE {role} LOGIN")
+        assert await _once_back(db.leases)
+
+
+async def _once_back(line: Line) -> int:
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            try:
+                return await pid_of(line)
+            except Unavailable:
+                await asyncio.sleep(0)
+
+
+async def test_settings_that_do_not_stay_later_on_are_an_outage(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forgets(*_: object) -> None:
+        raise Misconfigured("a pooler shares sessions")
+
+    monkeypatch.setattr("storage.pool.prepare", forgets)
+    await home.db.reads.expire()
+    with pytest.raises(Unavailable, match="a pooler shares sessions"):
+        await pid_of(home.db.reads)
+
+
 async def test_a_database_without_the_schema_is_refused(empty_database_url: str) -> None:
     with pytest.raises(Misconfigured, match="ringwheel migrate"):
         async with Database(empty_database_url, "boot-c"):
