@@ -44,7 +44,7 @@ class Limits:
     """A reader who takes no chunk for so long is cut off."""
     heartbeat_s: float = 20.0
     reopen_s: float = 1.0
-    """Pause before a snapshot is read anew, after an overrun or an error."""
+    """Pause before snapshots are read anew, after an interruption, an overrun or an error; one for all that wait."""
 
 
 class Session:
@@ -130,6 +130,11 @@ class Session:
                 return sub
         return None
 
+    def paused(self) -> None:
+        """A pause ended: it was that of all who wait to be opened again."""
+        for sub in self._opening:
+            sub.reopened = False
+
     def opened(self, sub: Subscription, tasks: Iterable[Change], *, seq: int, truncated: bool, now_ms: int) -> None:
         """The snapshot of `sub` as of number `seq`."""
         if sub.stage is not Stage.OPENING:
@@ -203,6 +208,8 @@ class Session:
             self._hub.remove(sub.topic, sub)
         elif sub.stage is Stage.BEHIND:
             self._behind.remove(sub)
+        elif sub in self._opening:  # not when its snapshot is being read
+            self._opening.remove(sub)
 
     def close(self) -> None:
         """The connection is gone: let go of the hub."""

@@ -135,6 +135,7 @@ class _Connection:
                 continue
             if sub.reopened:
                 await asyncio.sleep(self._limits.reopen_s)
+                session.paused()
             await self._room()
             await self._show(sub)
 

@@ -48,7 +48,7 @@ class Subscription:
         self.stage = Stage.OPENING
         self.at = 0
         self.reopened = False
-        """A second snapshot, because events were lost to it."""
+        """Waits for another snapshot, because events were lost to it; not before a pause."""
         self.floor: dict[str, int] = {}
         """Task -> version that the last snapshot showed."""
         self.floor_until_ms = 0

@@ -305,3 +305,36 @@ def test_closed_it_leaves_the_hub() -> None:
     line.watch("t", id=id_of(1))
     line.session.close()
     assert not line.hub._feeds
+
+
+def test_subscriptions_that_come_and_go_before_their_snapshot_leave_nothing_behind() -> None:
+    line = Line()
+    line.say("subscribe", "first", filter={"queue": "mail"})
+    opening = line.session.next_opening()
+    for _ in range(1_000):
+        line.say("subscribe", filter={"queue": "mail"})
+        line.say("unsubscribe")
+        line.hear()
+    assert len(line.session._opening) == 0
+    line.say("unsubscribe", "first")
+    assert opening is not None
+    line.session.opened(opening, [], seq=0, truncated=False, now_ms=NOW_MS)
+    assert told(line.hear()) == ["unsubscribed"]
+
+
+def test_one_pause_is_that_of_all_who_wait() -> None:
+    line = Line()
+    for name in "abc":
+        line.watch(name, queue="mail")
+    line.hub.interrupt()
+    first = line.session.next_opening()
+    assert first is not None
+    assert first.reopened
+    line.session.paused()
+    rest = [line.session.next_opening(), line.session.next_opening()]
+    assert [sub and sub.reopened for sub in rest] == [False, False]
+    assert rest[0] is not None
+    line.session.not_opened(rest[0], Unavailable("away"))
+    again = line.session.next_opening()
+    assert again is rest[0]
+    assert again.reopened, "who fails again pauses again"

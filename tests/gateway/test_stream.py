@@ -83,6 +83,16 @@ async def test_a_database_that_is_away_is_told_and_waited_for() -> None:
         assert (await watcher.hear())["type"] == "snapshot"
 
 
+async def test_after_an_interruption_all_subscriptions_come_back_together() -> None:
+    async with serving(reopen_s=0.2) as world, world.watcher() as watcher:
+        for number in range(100):
+            await watcher.watch(f"s{number}", id=id_of(number))
+        world.hub.interrupt()
+        async with asyncio.timeout(10):  # one after another they would take 20 s
+            kinds = [(await watcher.hear())["type"] for _ in range(200)]
+        assert sorted(kinds) == ["gap"] * 100 + ["snapshot"] * 100
+
+
 async def test_a_bug_ends_the_connection_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as world, world.watcher() as watcher:
         world.tables.errors = [ZeroDivisionError("bug")]
