@@ -1,7 +1,6 @@
 """Commands of clients on one task: decided by its owner, answered after COMMIT with the task as it is then."""
 
 import random
-import re
 
 import msgspec
 import orjson
@@ -9,7 +8,7 @@ from aiohttp import web
 
 from actors.core.errors import Conflict, Invalid, Unknown
 from actors.core.events import Command, Outcome, Verdict
-from actors.core.task import Move, Task
+from actors.core.task import Move, Task, fence_parts
 from actors.ports.reader import TaskRow
 from gateway.bodies import JSON, media_type, read_body
 from gateway.context import GATEWAY, tenant_of
@@ -25,7 +24,6 @@ MAX_ERROR_CHARS = 1_000
 _empty = msgspec.json.Decoder(Empty)
 _reschedule = msgspec.json.Decoder(Reschedule)
 _complete = msgspec.json.Decoder(Complete)
-_FENCE = re.compile(r"[0-9a-f]{8}\.(\d{10})\.(\d{6})(?![\s\S])", re.ASCII)
 _COMPLETIONS = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.FAILED: Move.RETRY, Verdict.NEVER: Move.DIE}
 
 
@@ -57,13 +55,14 @@ async def complete(request: web.Request) -> web.StreamResponse:
     gateway = request.app[GATEWAY]
     body = _complete.decode(await _body(request))
     _check_complete(body)
-    epoch, attempt = _fence(body.fence)
+    timeline, epoch, attempt = _fence(body.fence)
     task_id = task_id_of(request)
     row = await gateway.reader.get(tenant_of(request), task_id)
     if row is None:
         raise Unknown(task_id)
     task = _attempt_of(row, epoch, attempt)
-    if gateway.node.fence_of(task) != body.fence:
+    # A failover of the database starts a new timeline, not a new attempt: the target was told the older one.
+    if timeline > _fence(gateway.node.fence_of(task))[0]:
         raise Conflict("the fence is not that of the current attempt", row.state.value)
     outcome = _outcome(body, task, gateway.clock.now_ms())
     move = _COMPLETIONS[outcome.verdict]
@@ -80,11 +79,12 @@ async def _ask(request: web.Request, command: Command) -> web.Response:
     return web.Response(body=await read_task(request, command.id), content_type=JSON)
 
 
-def _fence(text: str) -> tuple[int, int]:
-    match = _FENCE.match(text)
-    if match is None:
+def _fence(text: str) -> tuple[int, int, int]:
+    """Timeline, epoch, attempt."""
+    parts = fence_parts(text)
+    if parts is None:
         raise Invalid("not a fence", "/fence")
-    return int(match[1]), int(match[2])
+    return parts
 
 
 def _check_complete(body: Complete) -> None:

@@ -8,6 +8,7 @@ Promises: a terminal state is left by `redrive` only. Refuses: every pair that i
 """
 
 import enum
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -178,9 +179,18 @@ class Task:
         return f"<Task {self.id} {Phase(self.phase).name} due={self.due_ms} rev={self.rev} attempt={self.attempt}>"
 
 
+_FENCE = re.compile(r"([0-9a-f]{8})\.(\d{10})\.(\d{6})", re.ASCII)
+
+
 def fence(timeline: int, epoch: int, attempt: int) -> str:
     """The fence of an attempt: fixed width, so that comparing the text compares (timeline, epoch, attempt)."""
     return f"{timeline:08x}.{epoch:010d}.{attempt:06d}"
+
+
+def fence_parts(text: str) -> tuple[int, int, int] | None:
+    """(timeline, epoch, attempt) of a fence; None when `text` is none."""
+    match = _FENCE.fullmatch(text)
+    return None if match is None else (int(match[1], 16), int(match[2]), int(match[3]))
 
 
 def by_shard(tasks: Iterable[Task]) -> dict[int, list[Task]]:

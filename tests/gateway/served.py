@@ -34,6 +34,7 @@ class NodeDouble:
 
     name: str = "node-1"
     ready: bool = True
+    timeline: int = 1
     stats: Stats = field(default_factory=Stats)
     tasks: dict[str, Task] = field(default_factory=dict)
     asked: list[Command] = field(default_factory=list)
@@ -47,7 +48,7 @@ class NodeDouble:
         return self.tasks.get(task_id)
 
     def fence_of(self, task: Task) -> str:
-        return fence(1, task.epoch, task.attempt)
+        return fence(self.timeline, task.epoch, task.attempt)
 
 
 class ClockDouble:

@@ -137,7 +137,15 @@ async def test_the_error_of_a_completion_is_one_short_line() -> None:
         assert command.outcome.error == "a b " + "c" * 996
 
 
-async def test_a_fence_of_another_timeline_is_refused() -> None:
+async def test_a_completion_outlives_a_failover_of_the_database() -> None:
+    async with served() as world:
+        world.node.timeline = 3
+        command = await completed(world, {"fence": FENCE})
+        assert command.outcome is not None
+        assert (command.outcome.epoch, command.outcome.attempt) == (7, 2)
+
+
+async def test_a_fence_of_a_timeline_to_come_is_refused() -> None:
     async with served() as world:
         task_id = await world.create()
         answer = await world.post(f"/v1/tasks/{task_id}:complete", {"fence": "00000002.0000000007.000002"})

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from actors.core.errors import Conflict
 from actors.core.queue import Queue
 from actors.core.spec import Spec
-from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after, fence
+from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after, fence, fence_parts
 
 OWN_LIFE = (Move.START, Move.SUCCEED, Move.RETRY, Move.DIE, Move.EXPIRE)
 
@@ -59,6 +59,21 @@ fences = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 10**10 - 1), st.int
 def test_fences_compare_as_text(one: tuple[int, int, int], other: tuple[int, int, int]) -> None:
     assert (fence(*one) < fence(*other)) == (one < other)
     assert (fence(*one) == fence(*other)) == (one == other)
+
+
+@given(fences)
+def test_a_fence_can_be_taken_apart(parts: tuple[int, int, int]) -> None:
+    assert fence_parts(fence(*parts)) == parts
+
+
+@pytest.mark.parametrize("change", ["+{}", "{}\n", " {}", "{}0", "x"])
+def test_what_is_no_fence_has_no_parts(change: str) -> None:
+    assert fence_parts(change.format(fence(1, 2, 3))) is None
+
+
+@pytest.mark.parametrize("text", ["00000001.000000000٢.000003", "0000000G.0000000002.000003", ""])
+def test_only_ascii_digits_count(text: str) -> None:
+    assert fence_parts(text) is None
 
 
 def test_fence_is_of_fixed_width() -> None:
