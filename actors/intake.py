@@ -4,8 +4,9 @@
 answers replays; each kind has one flush under way while its next batch gathers. After the commit the owner of each
 task's shard is told (a hint: its loss costs lateness, never the task).
 
-Promises: accepted = committed; nothing is sent twice by itself. Refuses: more than WAITING tasks or WAITING_BYTES at
-once (Overloaded, before anything is sent). Unavailable means: outcome unknown, try again with the same key.
+Promises: accepted = committed; nothing is sent twice by itself; whoever waits is answered, at the end of the node too.
+Refuses: more than WAITING tasks or WAITING_BYTES at once (Overloaded, before anything is sent). Unavailable means:
+outcome unknown, try again with the same key.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from actors.clock import Clock
 from actors.core.draft import Draft, Receipt
-from actors.core.errors import KeyReused, Overloaded
+from actors.core.errors import KeyReused, Overloaded, Unavailable
 from actors.core.ids import ENTROPY_BYTES, keyed_id, new_ids, position_of_key, shard_of, with_position
 from actors.core.settle import retry_of
 from actors.core.task import State, Task
@@ -27,6 +28,7 @@ WAITING_BYTES = 256 * 1024 * 1024
 FLUSH_TASKS = 2_000
 """A commit takes this many: enough for the full rate, few enough not to hold the loop up while they are encoded."""
 ENTROPY_IDS = 1_000
+_GOING_AWAY = "this node is going away; whether the tasks were committed is not known"
 
 
 class _Batch:
@@ -50,8 +52,9 @@ class _Batch:
             self.waiters.append(waiter)
             await waiter
 
-    def settle(self) -> None:
+    def settle(self, error: Exception | None) -> None:
         """Wake all who wait."""
+        self.error = error
         self.settled = True
         for waiter in self.waiters:
             if not waiter.done():
@@ -74,9 +77,15 @@ class _Lane:
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._ended = False
 
     def put(self, tasks: list[Task]) -> list[_Place]:
-        """Send these tasks on their way; where their answers will be (see `_answers`)."""
+        """Send these tasks on their way; where their answers will be (see `_answers`).
+
+        Raises Unavailable when nobody flushes any more.
+        """
+        if self._ended:
+            raise Unavailable(_GOING_AWAY)
         if len(tasks) <= FLUSH_TASKS:
             return [self._gather(tasks)] if tasks else []
         return [self._gather(tasks[at : at + FLUSH_TASKS]) for at in range(0, len(tasks), FLUSH_TASKS)]
@@ -86,21 +95,35 @@ class _Lane:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Flush batch after batch until cancelled."""
-        while True:
-            await self._some.wait()
-            batch = self._batches.popleft()
-            if not self._batches:
-                self._some.clear()
-            try:
-                await self._flush(batch)
-            except Exception as error:  # noqa: BLE001 - every waiter is told, whatever it was
-                batch.error = error
-            self.waiting -= len(batch.tasks)
-            self.waiting_bytes -= batch.payload_bytes
-            batch.settle()
-            if not self._batches:
-                self._idle.set()
+        """Flush batch after batch until cancelled; who waits then is told that the outcome is unknown."""
+        try:
+            while True:
+                await self._some.wait()
+                batch = self._batches.popleft()
+                if not self._batches:
+                    self._some.clear()
+                await self._flush_one(batch)
+        finally:
+            self._ended = True
+            while self._batches:
+                self._settle(self._batches.popleft(), Unavailable(_GOING_AWAY))
+
+    async def _flush_one(self, batch: _Batch) -> None:
+        error: Exception | None = Unavailable(_GOING_AWAY)  # unless the flush comes to an end
+        try:
+            await self._flush(batch)
+            error = None
+        except Exception as raised:  # noqa: BLE001 - every waiter is told, whatever it was
+            error = raised
+        finally:
+            self._settle(batch, error)
+
+    def _settle(self, batch: _Batch, error: Exception | None) -> None:
+        self.waiting -= len(batch.tasks)
+        self.waiting_bytes -= batch.payload_bytes
+        batch.settle(error)
+        if not self._batches:
+            self._idle.set()
 
     def _gather(self, tasks: list[Task]) -> _Place:
         if not self._batches or len(self._batches[-1].tasks) + len(tasks) > FLUSH_TASKS:

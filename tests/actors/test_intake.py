@@ -191,6 +191,30 @@ async def test_refused_items_are_not_hinted_at(world: World) -> None:
     assert world.stats.replayed == 0
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_at_the_end_of_the_node_everyone_is_answered(key: str | None) -> None:
+    world = World()
+    told: list[int] = []
+
+    async def refused(count: int) -> None:
+        with pytest.raises(Unavailable):
+            await world.send(*[draft(QUEUE, key=key) for _ in range(count)])
+        told.append(count)
+
+    gate = world.link.hold_next("accept" if key is None else "accept_keyed")
+    async with asyncio.timeout(1), asyncio.TaskGroup() as group:
+        running = group.create_task(world.intake.run())
+        group.create_task(refused(1))
+        await gate.reached.wait()
+        for _ in range(3):
+            group.create_task(refused(FLUSH_TASKS))
+        await asyncio.sleep(0)
+        running.cancel()
+    assert sorted(told) == [1, *[FLUSH_TASKS] * 3]
+    await refused(1)
+    await world.intake.idle()
+
+
 # --- bounds
 
 
