@@ -27,6 +27,7 @@ from gateway.deliver import Courier
 from gateway.demo import Demo
 from gateway.hub import Hub
 from gateway.metrics import CountCollector, LoopLag
+from gateway.server import Runner
 from gateway.settings import DevSettings, ServeSettings
 from gateway.targets import TargetPolicy
 from storage.embedded import EmbeddedPostgres
@@ -87,7 +88,7 @@ class Service:
         )
         self.courier = Courier(node, node.clock, TargetPolicy(settings.allow_targets))
         self.lag = LoopLag()
-        self.runner = web.AppRunner(make_app(self.gateway, self.lag), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        self.runner = Runner(make_app(self.gateway, self.lag), access_log=None, shutdown_timeout=SHUTDOWN_S)
         self.url = ""
         self._stop = asyncio.Event()
 

@@ -29,6 +29,7 @@ from actors.core.errors import (
 MEDIA_TYPE = "application/problem+json"
 
 TYPES: dict[str, tuple[int, str]] = {
+    "malformed": (400, "The request is not valid HTTP"),
     "unreadable": (400, "The body could not be read"),
     "not-json": (400, "The body is not JSON"),
     "forbidden": (403, "Not allowed"),

@@ -21,6 +21,7 @@ from actors.stats import Stats
 from gateway.app import make_app
 from gateway.context import Gateway, Settings
 from gateway.hub import Hub
+from gateway.server import Runner
 from storage.memory import MemoryDatabase, MemoryStores
 
 NOW_MS = 1_790_000_000_000
@@ -160,6 +161,13 @@ class Answer:
         return [error["pointer"] for error in self.json["errors"]]
 
 
+class AppServer(TestServer):
+    """aiohttp's test server, on the connections of the service."""
+
+    async def _make_runner(self, **options: Any) -> Runner:
+        return Runner(self.app, **options)
+
+
 @asynccontextmanager
 async def served(settings: Settings = SMALL) -> AsyncIterator[Served]:
     """The application on a free port of the loopback."""
@@ -169,7 +177,7 @@ async def served(settings: Settings = SMALL) -> AsyncIterator[Served]:
     gateway = Gateway(
         node, intake, stores.reader, stores.book, stores.queues, SpecCodec(), Hub("boot-1"), ClockDouble(), settings
     )
-    async with TestServer(make_app(gateway)) as server, ClientSession(cookie_jar=DummyCookieJar()) as client:
+    async with AppServer(make_app(gateway)) as server, ClientSession(cookie_jar=DummyCookieJar()) as client:
         yield Served(node, intake, stores, gateway, server, client)
 
 

@@ -19,6 +19,7 @@ from actors.ports.reader import AttemptRow, TaskRow
 from gateway.context import GATEWAY, Gateway
 from gateway.hub import Feed, Hub, Topic
 from gateway.problems import Handler
+from gateway.server import Runner
 from gateway.session import Limits
 from gateway.stream import LIMITS, SUBPROTOCOL, stream
 
@@ -227,7 +228,7 @@ async def serving(kept: int = 1000, rest: Handler | None = None, **limits: Any) 
     app.router.add_get("/v1/stream", stream)
     if rest is not None:
         app.router.add_route("*", "/{rest:.*}", rest)
-    runner = web.AppRunner(app, shutdown_timeout=5)
+    runner = Runner(app, shutdown_timeout=5)
     await runner.setup()
     try:
         listener = socket.create_server(("127.0.0.1", 0))
