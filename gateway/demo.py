@@ -9,7 +9,7 @@ import os
 import sys
 from shutil import which
 
-import click
+import structlog
 from aiohttp import web
 
 from actors.core.codec import SpecCodec
@@ -20,6 +20,7 @@ from actors.core.spec import HttpTarget, Spec
 from actors.ports.queues import QueueStore
 from gateway.cli.options import DEFAULT_URL
 from gateway.context import DEFAULT_TENANT, IntakePort
+from gateway.logs import output
 from gateway.settings import LOOPBACK
 from gateway.sink import Sink
 
@@ -27,6 +28,7 @@ PERIOD_S = 5.0
 PORT = 7079
 """Where the target is, if nobody else is there: tasks of an earlier run find it again."""
 RETRY = RetryPolicy(max_attempts=5, min_backoff_ms=500, max_backoff_ms=2_000)
+log = structlog.get_logger("demo")
 
 
 class Demo:
@@ -44,7 +46,7 @@ class Demo:
         try:
             await _listen(runner)
             target = f"http://{LOOPBACK}:{runner.addresses[0][1]}"
-            click.echo(_welcome(url, target, "demo" if traffic else "default"))
+            output.say(_welcome(url, target, "demo" if traffic else "default"))
             if traffic:
                 await self._traffic(target)
             await asyncio.Event().wait()
@@ -60,7 +62,7 @@ class Demo:
                 payload = b'{"number": %d}' % number
                 await self._intake.submit([Draft(queue, spec, delay_ms=1_000, payload=payload)])
             except RingwheelError as error:
-                click.echo(f"demo: {type(error).__name__}: {error}", err=True)
+                log.warning("the demo could not submit", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(PERIOD_S)
 
 

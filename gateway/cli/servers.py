@@ -107,6 +107,9 @@ def migrate_command(database_url: str) -> None:
 def _run(entry: str, settings: ServeSettings | DevSettings) -> None:
     from importlib import import_module
 
+    from gateway import logs
+
+    logs.set_up()
     root = import_module("gateway.__main__")
     _answer(lambda: getattr(root, entry)(settings))
 

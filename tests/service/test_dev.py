@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import orjson
 import pytest
 
 from tests.service.api import Api
-from tests.service.programs import LIMIT_S, URL, Program, ringwheel
+from tests.service.programs import LIMIT_S, RINGWHEEL, URL, Program, ringwheel
 
 
 def left_of(data: Path) -> list[str]:
@@ -87,3 +88,36 @@ async def test_interrupted_while_it_starts(tmp_path: Path) -> None:
     async with ringwheel("dev", "--data", str(data), "--port", "0") as program:
         await program.says(f"ready at +{URL}")
         await interrupted(program, data)
+
+
+async def ready(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/readyz") as response:
+            return response.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+async def test_nothing_that_it_says_can_be_written(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ("dev", "--data", str(data), "--port", str(port))
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await asyncio.create_subprocess_exec(
+        RINGWHEEL, *words, stdin=asyncio.subprocess.DEVNULL, stdout=full, stderr=full, start_new_session=True
+    )
+    os.close(full)
+    try:
+        async with aiohttp.ClientSession() as session:
+            api = Api(f"http://127.0.0.1:{port}", session)
+            async with asyncio.timeout(LIMIT_S):
+                while not await ready(session, api.url):
+                    pass
+            task = await api.submit(ttl=0.1)
+            assert (await api.wait(task["id"]))["state"] == "expired"
+        await interrupted(Program(process), data)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -26,6 +26,7 @@ class Root:
         self.settings: Any = None
         self.error: Exception | None = None
         monkeypatch.setitem(sys.modules, "gateway.__main__", self)
+        monkeypatch.setattr("gateway.logs.set_up", lambda: None)
 
     async def serve(self, settings: ServeSettings) -> None:
         self.settings = settings
