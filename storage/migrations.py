@@ -5,6 +5,7 @@ release later. So the last program and this one run together. A migration that e
 `cluster.needs_program`; a program older than that refuses to start.
 
 Promises: two processes that migrate at once do no harm; a failed migration leaves nothing behind.
+Refuses a server that the service would refuse (`sessions.check_server`) before anything is changed on it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import asyncpg
 
 from actors.core.errors import Misconfigured
 from storage.outages import as_refusal, as_unavailable, is_outage
-from storage.sessions import Connection
+from storage.sessions import Connection, check_server
 
 _FOLDER = Path(__file__).with_name("migrations")
 _LEDGER = """
@@ -54,8 +55,8 @@ VERSION = known()[-1].version
 async def migrate(dsn: str) -> list[str]:
     """Bring the schema up to this program's; answers the names of what was applied.
 
-    Raises Misconfigured when the schema is newer than this program can work with, Unavailable when the server can't
-    be reached.
+    Raises Misconfigured when the server can't keep the service's promises or the schema is newer than this program can
+    work with, Unavailable when the server can't be reached.
     """
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_S)
@@ -72,6 +73,7 @@ async def migrate(dsn: str) -> list[str]:
 
 
 async def _apply_missing(connection: Connection) -> list[str]:
+    await check_server(connection)
     await connection.execute(f"SET lock_timeout = '{LOCK_WAIT}'")
     await _make_ledger(connection)
     applied = []

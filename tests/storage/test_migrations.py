@@ -58,6 +58,26 @@ async def test_no_server_is_unavailable(tmp_path: object) -> None:
         await migrate(f"postgresql://nobody@/nowhere?host={tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("ALTER DATABASE {name} SET synchronous_commit = off", "synchronous_commit is off"),
+        ("UPDATE pg_database SET encoding = 0 WHERE datname = '{name}'", "encoding is SQL_ASCII"),
+    ],
+)
+async def test_a_server_that_the_service_refuses_is_left_as_it_is(
+    empty_database_url: str, statement: str, why: str
+) -> None:
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        await connection.execute(statement.format(name=await connection.fetchval("SELECT current_database()")))
+        with pytest.raises(Misconfigured, match=why):
+            await migrate(empty_database_url)
+        assert await connection.fetchval("SELECT to_regclass('migrations')") is None
+    finally:
+        await connection.close()
+
+
 async def test_there_is_a_row_for_every_shard(session: asyncpg.Connection) -> None:
     assert await session.fetchval("SELECT array_agg(shard ORDER BY shard) FROM shards") == list(range(256))
 
