@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import click
@@ -34,6 +35,13 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_envvar=True,
         help="DSN of the PostgreSQL primary.",
     )(command)
+
+
+def finite(value: float) -> float:
+    """The number; raises BadParameter when it is none that a service could be told."""
+    if not isfinite(value):
+        raise click.BadParameter("expected a finite number")
+    return value
 
 
 def _http_url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:

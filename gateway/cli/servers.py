@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gateway.cli.exits import Exit, show_problem
-from gateway.cli.options import database_option
+from gateway.cli.options import database_option, finite
 from gateway.settings import GRACE_S, LOOPBACK, PORT, DevSettings, ServeSettings
 
 _PORT = click.IntRange(0, 65_535)
@@ -58,6 +58,7 @@ def dev_command(port: int, data: Path, no_demo: bool) -> None:
     type=click.FloatRange(0, 3600),
     default=GRACE_S,
     show_default=True,
+    callback=lambda _ctx, _param, value: finite(value),
     envvar="RINGWHEEL_GRACE",
     help="Seconds that running attempts may take to end after SIGTERM.",
 )

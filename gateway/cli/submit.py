@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from gateway.cli.exits import Exit, carry_out
-from gateway.cli.options import client_options
+from gateway.cli.options import client_options, finite
 
 ALONE = ("target", "payload", "delay", "at", "queue", "label", "wait")
 """What describes one task, and so does not go with --ndjson."""
@@ -40,10 +41,27 @@ def _payload(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return data
 
 
+def _target(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("is empty; leave it out for a task that waits for a worker")
+    return value
+
+
+def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | str | None:
+    """A plain number is seconds."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return finite(number)
+
+
 @click.command()
-@click.argument("target", metavar="[TARGET]", required=False)
+@click.argument("target", metavar="[TARGET]", required=False, callback=_target)
 @click.option("--payload", callback=_payload, metavar="JSON|@FILE|-", help="What the task carries.")
-@click.option("--delay", metavar="DURATION", help='When: seconds, or text like "1h30m".')
+@click.option("--delay", callback=_duration, metavar="DURATION", help='When: seconds, or text like "1h30m".')
 @click.option("--at", metavar="TIME", help="When: an RFC 3339 time like 2027-01-31T09:00:00Z.")
 @click.option("--queue", help="Queue; made on first use.  [default: default]")
 @click.option("--key", help="Idempotency key: the same key and task again answer the task that is there.")
@@ -61,7 +79,7 @@ def submit_command(
     ctx: click.Context,
     target: str | None,
     payload: bytes | None,
-    delay: str | None,
+    delay: float | str | None,
     at: str | None,
     queue: str | None,
     key: str | None,
@@ -73,27 +91,19 @@ def submit_command(
 ) -> None:
     """Submit a task that calls TARGET, a URL; without one it waits for a worker."""
     if ndjson is not None:
-        given = [name for name in ALONE if ctx.params[name]]
+        given = [name for name in ALONE if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
         if given:
             raise click.UsageError(f"--ndjson does not go with {', '.join(given)}: write it into the lines")
         carry_out(_submit_lines(url, ndjson, key, as_json), as_json)
         return
     if delay is not None and at is not None:
         raise click.UsageError("--delay or --at, not both")
-    task: dict[str, Any] = {"http": {"url": target}} if target else {}
+    task: dict[str, Any] = {"http": {"url": target}} if target is not None else {}
     task |= {"queue": queue} if queue is not None else {}
     task |= {"labels": label} if label else {}
     task |= {"schedule_time": at} if at is not None else {}
-    task |= {"delay": _duration(delay)} if delay is not None else {}
+    task |= {"delay": delay} if delay is not None else {}
     carry_out(_submit(url, task, payload, key, wait, as_json), as_json)
-
-
-def _duration(text: str) -> float | str:
-    """A plain number is seconds."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 async def _submit(
