@@ -5,7 +5,11 @@ Promises: `--help` costs little more than click itself; a command loads what it 
 `NO_COLOR` and pipes are honoured; with `--json` standard output carries JSON and nothing else.
 """
 
+import errno
+import io
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -20,10 +24,39 @@ COMMANDS = {
     "watch": "watch",
 }
 """Command -> module of this package that holds it."""
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG)
 
 
 class _Commands(click.Group):
     """Loads the module of a command when it is asked for."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        alone = options.pop("standalone_mode", True)
+        options["standalone_mode"] = False
+        if not alone:
+            return super().main(*args, **options)
+        sys.exit(self._code(*args, **options))
+
+    def _code(self, *args: Any, **options: Any) -> int:
+        """The exit code, also when what click itself has to say (help, version, usage) can't be written."""
+        from gateway.cli.streams import hold, let_go, note
+
+        hold()
+        try:
+            return super().main(*args, **options) or 0
+        except click.ClickException as error:
+            words = io.StringIO()
+            error.show(words)
+            note(words.getvalue().rstrip("\n"))
+            return error.exit_code
+        except click.Abort:
+            note("Aborted!")
+        except OSError as error:
+            if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
+                raise
+            let_go(sys.stdout)
+            note(f"error: standard output can't be written: {error.strerror}")
+        return 1
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from gateway.cli.streams import Unwritable, note
+
 
 class Exit(enum.IntEnum):
     """Exit codes; 2 is click's own for wrong usage."""
@@ -53,18 +55,21 @@ def carry_out(work: Coroutine[Any, Any, Exit], as_json: bool) -> None:
     except Unreachable as error:
         show_problem({"title": "The service can't be reached", "detail": str(error)}, as_json)
         code = Exit.UNREACHABLE
+    except Unwritable as error:
+        show_problem({"title": "The answer can't be shown", "detail": str(error)}, as_json)
+        code = Exit.FAILED
     click.get_current_context().exit(code)
 
 
 def show_problem(problem: dict[str, Any], as_json: bool) -> None:
     """A problem on standard error: one line, and one for each field at fault."""
     if as_json:
-        click.echo(json.dumps(problem), err=True)
+        note(json.dumps(problem))
         return
-    click.echo(click.style("error: ", fg="red", bold=True) + printable(words_of(problem)), err=True)
+    note(click.style("error: ", fg="red", bold=True) + printable(words_of(problem)))
     for error in problem.get("errors", []):
         if error.get("pointer"):
-            click.echo(f"  {printable(error['pointer'])}: {printable(error.get('detail', ''))}", err=True)
+            note(f"  {printable(error['pointer'])}: {printable(error.get('detail', ''))}")
 
 
 def words_of(problem: dict[str, Any]) -> str:

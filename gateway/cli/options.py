@@ -11,10 +11,27 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULT_URL = "http://127.0.0.1:7070"
 
 
+class _Text(click.ParamType[str]):
+    """Text that can be sent: bytes that are not UTF-8 come to a program as halves of surrogate pairs."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            value.encode()  # which takes no halves
+        except UnicodeEncodeError:
+            self.fail("not UTF-8", param, ctx)
+        return value
+
+
+TEXT = _Text()
+
+
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--url` and `--json`."""
     url = click.option(
         "--url",
+        type=TEXT,
         envvar="RINGWHEEL_URL",
         default=DEFAULT_URL,
         show_default=True,
@@ -30,6 +47,7 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--database-url`."""
     return click.option(
         "--database-url",
+        type=TEXT,
         envvar="RINGWHEEL_DATABASE_URL",
         required=True,
         show_envvar=True,
@@ -45,6 +63,15 @@ def finite(value: float) -> float:
 
 
 def _http_url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    from yarl import URL
+
     if not value.startswith(("http://", "https://")):
         raise click.BadParameter("expected http://... or https://...")
+    try:
+        url = URL(value)
+        host = (url.host or "").encode("idna")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if not host or url.query_string or url.fragment or " " in value or not value.isprintable():
+        raise click.BadParameter("expected a host, and neither a query nor a fragment nor spaces")
     return value.rstrip("/")

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from gateway.cli.exits import Exit, show_problem
-from gateway.cli.options import database_option, finite
+from gateway.cli.options import TEXT, database_option, finite
+from gateway.cli.streams import Unwritable, say
 from gateway.settings import GRACE_S, LOOPBACK, PORT, DevSettings, ServeSettings
 
 _PORT = click.IntRange(0, 65_535)
@@ -18,6 +19,14 @@ def _data_home() -> Path:
     """Where a user's programs keep their data (XDG Base Directory Specification)."""
     home = os.environ.get("XDG_DATA_HOME", "")
     return (Path(home) if home.startswith("/") else Path.home() / ".local" / "share") / "ringwheel"
+
+
+def _host(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    try:
+        value.encode("idna")
+    except UnicodeError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
 
 
 def _networks(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -49,10 +58,22 @@ def dev_command(port: int, data: Path, no_demo: bool) -> None:
 
 @click.command()
 @database_option
-@click.option("--bind", default=LOOPBACK, show_default=True, envvar="RINGWHEEL_BIND", help="Address to listen on.")
+@click.option(
+    "--bind",
+    type=TEXT,
+    default=LOOPBACK,
+    show_default=True,
+    callback=_host,
+    envvar="RINGWHEEL_BIND",
+    help="Address to listen on.",
+)
 @click.option("--port", type=_PORT, default=PORT, show_default=True, envvar="RINGWHEEL_PORT", help="0 = any free one.")
-@click.option("--advertise", envvar="RINGWHEEL_ADVERTISE", help="host:port under which other nodes reach this one.")
-@click.option("--name", envvar="RINGWHEEL_NAME", help="Stable name of this node.  [default: host name and port]")
+@click.option(
+    "--advertise", type=TEXT, envvar="RINGWHEEL_ADVERTISE", help="host:port under which other nodes reach this one."
+)
+@click.option(
+    "--name", type=TEXT, envvar="RINGWHEEL_NAME", help="Stable name of this node.  [default: host name and port]"
+)
 @click.option(
     "--grace",
     type=click.FloatRange(0, 3600),
@@ -99,10 +120,12 @@ def migrate_command(database_url: str) -> None:
     from storage.migrations import migrate
 
     applied: list[str] = _answer(lambda: migrate(database_url))
-    for name in applied:
-        click.echo(f"applied {name}")
-    if not applied:
-        click.echo("up to date")
+    words = [f"applied {name}" for name in applied] or ["up to date"]
+    try:
+        say("\n".join(words))
+    except Unwritable as error:
+        show_problem({"title": "The schema is up to date", "detail": str(error)}, as_json=False)
+        click.get_current_context().exit(Exit.FAILED)
 
 
 def _run(entry: str, settings: ServeSettings | DevSettings) -> None:

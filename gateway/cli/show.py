@@ -4,13 +4,13 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-import click
 import orjson
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from gateway.cli.exits import printable
+from gateway.cli.streams import say
 
 COLOURS = {
     "scheduled": "cyan",
@@ -26,12 +26,20 @@ PIPE_COLUMNS = 250
 
 def console() -> Console:
     """Standard output."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+    return Console(width=None if sys.stdout and sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+
+
+def show(what: RenderableType) -> None:
+    """Anything that rich can draw. Raises Unwritable, like all that is shown here."""
+    screen = console()
+    with screen.capture() as drawn:
+        screen.print(what)
+    say(drawn.get(), nl=False)
 
 
 def show_json(value: object) -> None:
     """One line of JSON."""
-    click.echo(orjson.dumps(value))
+    say(orjson.dumps(value))
 
 
 def show_task(task: dict[str, Any]) -> None:
@@ -40,7 +48,7 @@ def show_task(task: dict[str, Any]) -> None:
     for name, value in task.items():
         if value not in (None, {}, []):
             grid.add_row(Text(name, style="bold"), _state(value) if name == "state" else text_of(value))
-    console().print(grid)
+    show(grid)
 
 
 def task_table(tasks: Iterable[dict[str, Any]], title: str | None = None) -> Table:

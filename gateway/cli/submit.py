@@ -2,14 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import click
 from click.core import ParameterSource
 
 from gateway.cli.exits import Exit, carry_out
-from gateway.cli.options import client_options, finite
+from gateway.cli.options import TEXT, client_options, finite
+from gateway.cli.streams import Unwritable
 
+MAX_KEY_CHARS = 255
 ALONE = ("target", "payload", "delay", "at", "queue", "label", "wait")
 """What describes one task, and so does not go with --ndjson."""
 
@@ -30,7 +32,7 @@ def _payload(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
         return None
     try:
         if value == "-":
-            data = sys.stdin.buffer.read()
+            data = _standard_input().read()
         else:
             data = Path(value[1:]).read_bytes() if value.startswith("@") else value.encode()
         orjson.loads(data)
@@ -41,9 +43,33 @@ def _payload(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return data
 
 
+def _standard_input() -> BinaryIO:
+    """Raises OSError when there is none."""
+    stream: TextIO | None = sys.stdin  # None when it was closed before the process began
+    if stream is None:
+        raise OSError("standard input is closed")
+    return stream.buffer
+
+
+class _File(click.File):
+    """A file, or standard input if there is one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-" and not sys.stdin:
+            self.fail("standard input is closed", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _target(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     if value is not None and not value.strip():
         raise click.BadParameter("is empty; leave it out for a task that waits for a worker")
+    return value
+
+
+def _key(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """It travels as a header."""
+    if value is not None and not (value.isascii() and value.isprintable() and 1 <= len(value) <= MAX_KEY_CHARS):
+        raise click.BadParameter(f"expected 1 to {MAX_KEY_CHARS} printable ASCII characters")
     return value
 
 
@@ -59,17 +85,22 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 
 
 @click.command()
-@click.argument("target", metavar="[TARGET]", required=False, callback=_target)
+@click.argument("target", metavar="[TARGET]", required=False, type=TEXT, callback=_target)
 @click.option("--payload", callback=_payload, metavar="JSON|@FILE|-", help="What the task carries.")
-@click.option("--delay", callback=_duration, metavar="DURATION", help='When: seconds, or text like "1h30m".')
-@click.option("--at", metavar="TIME", help="When: an RFC 3339 time like 2027-01-31T09:00:00Z.")
-@click.option("--queue", help="Queue; made on first use.  [default: default]")
-@click.option("--key", help="Idempotency key: the same key and task again answer the task that is there.")
-@click.option("--label", multiple=True, callback=_labels, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--delay", type=TEXT, callback=_duration, metavar="DURATION", help='When: seconds, or text like "1h30m".')
+@click.option("--at", type=TEXT, metavar="TIME", help="When: an RFC 3339 time like 2027-01-31T09:00:00Z.")
+@click.option("--queue", type=TEXT, help="Queue; made on first use.  [default: default]")
+@click.option(
+    "--key",
+    type=TEXT,
+    callback=_key,
+    help="Idempotency key: the same key and task again answer the task that is there.",
+)
+@click.option("--label", type=TEXT, multiple=True, callback=_labels, metavar="NAME=VALUE", help="May be repeated.")
 @click.option("--wait", is_flag=True, help="Follow it until it ends; exit code 1 unless it succeeded.")
 @click.option(
     "--ndjson",
-    type=click.File("rb"),
+    type=_File("rb"),
     metavar="FILE|-",
     help="Submit each line, a task as JSON, in batches; with --key the whole file can be submitted again safely.",
 )
@@ -119,7 +150,10 @@ async def _submit(
         task |= {"payload": orjson.Fragment(payload)}
     async with connected(url) as api:
         accepted = await api.post("/v1/tasks", orjson.dumps(task), key=key)
-        (show_json if as_json else show_task)(accepted)
+        try:
+            (show_json if as_json else show_task)(accepted)
+        except Unwritable as error:
+            raise Unwritable(f"task {accepted['id']} was accepted, but {error}") from error
         return await watch_to_end(api, [{"id": accepted["id"]}], as_json) if wait else Exit.OK
 
 

@@ -5,14 +5,15 @@ from typing import Any
 import click
 
 from gateway.cli.exits import Exit, Refused, carry_out, show_problem
-from gateway.cli.options import client_options
+from gateway.cli.options import TEXT, client_options
+from gateway.cli.streams import note
 
 PAGE = 500
 STATES = ("scheduled", "running", "succeeded", "dead", "expired", "cancelled")
 
 
 @click.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", type=TEXT)
 @click.option("--full", is_flag=True, help="With its payload.")
 @click.option("--attempts", is_flag=True, help="With the attempts that failed or were slow.")
 @client_options
@@ -34,7 +35,7 @@ async def _get(url: str, task_id: str, full: bool, attempts: bool, as_json: bool
 
 
 @click.command()
-@click.option("--queue", help="Of this queue only.")
+@click.option("--queue", type=TEXT, help="Of this queue only.")
 @click.option("--state", type=click.Choice(STATES), multiple=True, help="In this state; may be repeated.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Tasks at most.")
 @client_options
@@ -46,7 +47,7 @@ def list_command(queue: str | None, state: tuple[str, ...], limit: int, url: str
 
 async def _list(url: str, filters: dict[str, str], limit: int, as_json: bool) -> Exit:
     from gateway.cli.api import connected
-    from gateway.cli.show import console, show_json, task_table
+    from gateway.cli.show import show, show_json, task_table
 
     tasks: list[dict[str, Any]] = []
     cursor: str | None = None
@@ -62,14 +63,14 @@ async def _list(url: str, filters: dict[str, str], limit: int, as_json: bool) ->
         for task in tasks:
             show_json(task)
     else:
-        console().print(task_table(tasks))
+        show(task_table(tasks))
         if cursor is not None:
-            click.echo("there are more: raise --limit", err=True)
+            note("there are more: raise --limit")
     return Exit.OK
 
 
 @click.command()
-@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("task_ids", metavar="ID...", nargs=-1, required=True, type=TEXT)
 @client_options
 def cancel_command(task_ids: tuple[str, ...], url: str, as_json: bool) -> None:
     """Cancel tasks that wait. Goes on after a refusal; the first one gives the exit code."""
@@ -78,7 +79,7 @@ def cancel_command(task_ids: tuple[str, ...], url: str, as_json: bool) -> None:
 
 async def _cancel(url: str, task_ids: tuple[str, ...], as_json: bool) -> Exit:
     from gateway.cli.api import connected, task_path
-    from gateway.cli.show import console, show_json, task_table
+    from gateway.cli.show import show, show_json, task_table
 
     refusals: list[Refused] = []
     cancelled: list[dict[str, Any]] = []
@@ -93,5 +94,5 @@ async def _cancel(url: str, task_ids: tuple[str, ...], as_json: bool) -> Exit:
         for task in cancelled:
             show_json(task)
     elif cancelled:
-        console().print(task_table(cancelled))
+        show(task_table(cancelled))
     return refusals[0].code if refusals else Exit.OK

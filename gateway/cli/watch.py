@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.exits import Exit, carry_out, show_problem
-from gateway.cli.options import client_options
+from gateway.cli.options import TEXT, client_options
+from gateway.cli.streams import note, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,8 +22,8 @@ MOST_IDS = 100
 
 
 @click.command()
-@click.argument("task_ids", metavar="[ID]...", nargs=-1)
-@click.option("--queue", help="All tasks of this queue, until Ctrl-C.")
+@click.argument("task_ids", metavar="[ID]...", nargs=-1, type=TEXT)
+@click.option("--queue", type=TEXT, help="All tasks of this queue, until Ctrl-C.")
 @client_options
 def watch_command(task_ids: tuple[str, ...], queue: str | None, url: str, as_json: bool) -> None:
     """Follow tasks until they end, or a queue until Ctrl-C.
@@ -95,9 +96,9 @@ def _show_line(message: "Message", news: list["Message"]) -> None:
     from gateway.cli.show import line_of
 
     if message["type"] in ("gap", "error"):
-        click.echo(f"({message.get('detail') or message['reason']})", err=True)
+        note(f"({message.get('detail') or message['reason']})")
     for task in news:
-        click.echo(line_of(task))
+        say(line_of(task))
 
 
 def _board(seen: "Seen") -> "Live":

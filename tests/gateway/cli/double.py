@@ -1,6 +1,7 @@
 """A service that answers as a test says, and the command line as a real process against it."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -91,6 +92,18 @@ class Double:
             out, err = await process.communicate(stdin)
         assert process.returncode is not None
         return Done(process.returncode, out.decode(), err.decode())
+
+    async def run_full(self, *words: str, stdin: bytes = b"") -> Done:
+        """The same with its standard output on a full disk."""
+        full = os.open("/dev/full", os.O_WRONLY)
+        try:
+            process = await self.start(*words, terminal=full)
+        finally:
+            os.close(full)
+        async with asyncio.timeout(60):
+            _, err = await process.communicate(stdin)
+        assert process.returncode is not None
+        return Done(process.returncode, "", err.decode())
 
     async def start(self, *words: str, terminal: int | None = None) -> asyncio.subprocess.Process:
         """The same, on its way; standard output goes to `terminal` when given."""

@@ -70,6 +70,30 @@ async def test_submit_and_wait() -> None:
             await hub.until(lambda: hub.watchers == 0)
 
 
+FULL = "standard output can't be written: No space left on device"
+
+
+async def test_an_accepted_task_that_can_not_be_shown_is_named() -> None:
+    async with double() as service:
+        for words in (("submit",), ("submit", "--wait"), ("submit", "--json")):
+            service.answer(a_task(), 201)
+            done = await service.run_full(*words)
+            assert done.code == 1
+            assert f"task {id_of(1)} was accepted, but {FULL}" in done.err
+            assert done.err.count("\n") == 1
+
+
+async def test_what_can_not_be_shown_is_said_in_one_line() -> None:
+    async with double() as service:
+        service.answer(a_task())
+        service.answer({"tasks": [a_task()], "next_cursor": None})
+        service.answer({"tasks": [a_task()], "next_cursor": None})
+        for words in (("get", id_of(1)), ("list",), ("list", "--json"), ("watch", "--queue", "mail", "--json")):
+            done = await service.run_full(*words)
+            assert (done.code, done.err.count("\n")) == (1, 1)
+            assert FULL in done.err
+
+
 async def test_get() -> None:
     async with double() as service:
         service.answer(a_task(labels={"a": "[red]b"}) | {"payload": {"n": 1}})

@@ -69,12 +69,25 @@ def test_version() -> None:
         ["submit", "--delay", "nan"],
         ["submit", "--delay", "-inf"],
         ["submit", "--delay", "1e400"],
+        ["submit", "--queue", "\udcff"],
+        ["submit", "--label", "a=\udcff"],
+        ["submit", "--key", "a\nb"],
+        ["submit", "--key", ""],
+        ["submit", "--key", "é"],
         ["submit", ""],
         ["submit", " "],
         ["submit", "http://x", "--ndjson", "-"],
         ["submit", "--queue", "", "--ndjson", "-"],
         ["get"],
         ["get", "x", "--url", "localhost:7070"],
+        ["get", "\udcff"],
+        ["list", "--url", "http://127.0.0.1:99999"],
+        ["list", "--url", "http://[::1"],
+        ["list", "--url", "http://"],
+        ["list", "--url", "http://a b"],
+        ["list", "--url", "http://a/?b"],
+        ["list", "--url", "http://" + "a" * 64],
+        ["serve", "--database-url", "postgresql://x", "--bind", "a" * 64],
         ["list", "--state", "tired"],
         ["watch"],
         ["watch", "x", "--queue", "mail"],
@@ -149,6 +162,32 @@ def test_a_service_that_is_not_there_is_5() -> None:
     result = run("get", "x", "--url", "http://127.0.0.1:1")
     assert result.exit_code == 5
     assert "can't be reached" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "redirect", "code", "said"),
+    [
+        ("--help", ">/dev/full", 1, "error: standard output can't be written: No space left on device\n"),
+        ("--version", ">/dev/full", 1, "error: standard output can't be written: No space left on device\n"),
+        ("fly", "2>/dev/full", 2, ""),
+        ("get x --url http://127.0.0.1:1", "2>/dev/full", 5, ""),
+        ("migrate --database-url x", ">&-", 2, "Can't run like this"),
+        ("get x --url http://127.0.0.1:1", "<&- >&- 2>&-", 5, ""),
+        ("submit --payload -", "<&-", 2, "standard input is closed"),
+        ("submit --ndjson -", "<&-", 2, "standard input is closed"),
+    ],
+)
+def test_streams_that_can_not_be_used_change_no_exit_code(words: str, redirect: str, code: int, said: str) -> None:
+    program = [sys.executable, "-c", "from gateway.cli import main; main()"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirect}', "sh", *program, *words.split()],
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 HEAVY = {"aiohttp", "asyncio", "rich", "uvloop", "asyncpg", "orjson", "msgspec", "prometheus_client", "structlog"}
