@@ -10,6 +10,7 @@ import termios
 import orjson
 
 from actors.core.task import State
+from gateway.cli.bulk import LINE_BYTES
 from tests.gateway.cli.double import a_problem, a_task, double
 from tests.gateway.watched import a_change, a_row, id_of
 
@@ -230,6 +231,26 @@ async def test_ndjson_explains_refused_lines() -> None:
         assert asked.line == "POST /v1/tasks:batch"
         assert asked.headers["Content-Type"] == "application/x-ndjson"
         assert asked.body == b'{"queue":"a"}\n{"queue":1}'
+
+
+async def test_ndjson_goes_on_after_a_line_that_the_service_would_not_take() -> None:
+    async with double() as service:
+        service.answer({"results": [{"id": id_of(1), "state": "scheduled"}, {"id": id_of(2), "state": "scheduled"}]})
+        long = b'{"payload":"' + b"x" * LINE_BYTES + b'"}\n'
+        done = await service.run("submit", "--ndjson", "-", stdin=b"{}\n" + long + b'{"queue":"a"}\n')
+        assert (done.code, done.out) == (1, "2 accepted, 1 refused\n")
+        assert done.err == f"line 2: Too large: the line is longer than {LINE_BYTES} bytes\n"
+        assert service.asked[0].body == b'{}\n{"queue":"a"}'
+
+
+async def test_ndjson_whose_end_can_not_be_shown() -> None:
+    async with double() as service:
+        service.answer({"results": [{"id": id_of(1), "state": "scheduled"}]})
+        service.answer(a_problem(503, "Not available", "unknown"), 503)
+        done = await service.run_full("submit", "--ndjson", "-", stdin=b"{}\n")
+        assert (done.code, done.err) == (1, f"error: The answer can't be shown: 1 accepted, 0 refused, but {FULL}\n")
+        done = await service.run_full("submit", "--ndjson", "-", stdin=b"{}\n")
+        assert (done.code, done.err.splitlines()[0]) == (5, f"0 accepted, 0 refused, but {FULL}")
 
 
 async def test_ndjson_sends_batches_under_their_own_keys_and_insists() -> None:
