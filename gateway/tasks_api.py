@@ -22,6 +22,7 @@ from actors.ports.reader import TaskRow
 from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type, read_body
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.decode import TaskDecoder, check_key
+from gateway.encodings import takes_gzip
 from gateway.problems import problem_of
 from gateway.ready import answer
 from gateway.task_view import attempt_object, new_task, state_of, task_object
@@ -130,9 +131,11 @@ def task_id_of(request: web.Request) -> str:
 async def answer_json(request: web.Request, body: bytes) -> web.Response:
     """A 200 that may be large: compressed, away from the loop, when the client asks for it."""
     headers = {"Content-Type": JSON}
-    if len(body) >= COMPRESSED_BYTES and "gzip" in request.headers.get("Accept-Encoding", ""):
-        body = await asyncio.to_thread(zlib.compress, body, 1, 31)
-        headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    if len(body) >= COMPRESSED_BYTES:
+        headers["Vary"] = "Accept-Encoding"
+        if takes_gzip(request.headers.getall("Accept-Encoding", ())):
+            body = await asyncio.to_thread(zlib.compress, body, 1, 31)
+            headers["Content-Encoding"] = "gzip"
     return web.Response(body=body, headers=headers)
 
 

@@ -198,9 +198,10 @@ async def test_a_compressed_body_is_read_and_a_bomb_is_cut_off() -> None:
 
 async def test_large_answers_are_compressed_for_those_who_ask() -> None:
     async with served() as world:
-        for encoding, expected in (("gzip", "gzip"), ("identity", None)):
+        for encoding, expected in (("gzip", "gzip"), ("identity", None), ("gzip;q=0", None), ("xgzipx", None)):
             answer = await world.post("/v1/tasks:batch", [{}] * 50, headers={"Accept-Encoding": encoding})
             assert answer.headers.get("Content-Encoding") == expected
+            assert answer.headers["Vary"] == "Accept-Encoding"
             assert len(answer.json["results"]) == 50
 
 
