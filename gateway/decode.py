@@ -98,8 +98,7 @@ class TaskDecoder:
         queue = self._queues.by_name(tenant, name)
         if queue is not None:
             return queue
-        if _QUEUE.match(name) is None:
-            raise Invalid("expected 1 to 100 of A-Z a-z 0-9 . _ -", "/queue")
+        check_queue(name, "/queue")
         raise QueueMissing(name)
 
     def _spec(self, request: TaskRequest) -> tuple[Spec, bytes]:
@@ -143,6 +142,12 @@ def when(schedule_time: str | None, delay: Duration | None, now_ms: int) -> tupl
     if schedule_time is not None:
         raise Invalid("schedule_time and delay exclude each other", "/delay")
     return None, duration_ms(delay, "/delay")
+
+
+def check_queue(name: str, pointer: str) -> None:
+    """Raises Invalid when no queue can have this name."""
+    if _QUEUE.match(name) is None:
+        raise Invalid("expected 1 to 100 of A-Z a-z 0-9 . _ -", pointer)
 
 
 def check_key(key: str, pointer: str) -> None:

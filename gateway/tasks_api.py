@@ -21,7 +21,7 @@ from actors.core.task import State
 from actors.ports.reader import TaskRow
 from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type, read_body
 from gateway.context import GATEWAY, Gateway, tenant_of
-from gateway.decode import TaskDecoder, check_key
+from gateway.decode import TaskDecoder, check_key, check_queue
 from gateway.encodings import takes_gzip
 from gateway.problems import problem_of
 from gateway.ready import answer
@@ -105,6 +105,8 @@ async def page(request: web.Request) -> web.StreamResponse:
     stored = {State.SCHEDULED if state is State.RUNNING else state for state in wanted}
     limit = _limit(request, gateway.settings.page_items)
     queue, after = request.query.get("queue"), _after(request.query.get("cursor"))
+    if queue is not None:
+        check_queue(queue, "/queue")
     rows = await gateway.reader.page(tenant_of(request), queue, sorted(stored), after, limit + 1)
     cursor = _cursor(rows[limit - 1]) if len(rows) > limit else None
     tasks = [task_object(row, gateway.node) for row in rows[:limit] if state_of(row, gateway.node) in wanted]

@@ -10,11 +10,11 @@ import orjson
 from actors.core.errors import Invalid, NotSupported
 from actors.core.events import Change
 from actors.core.ids import canonical, valid
+from gateway.decode import check_queue
 from gateway.hub import Topic
 from gateway.times import time_text
 
 SUB_CHARS = 64
-_QUEUE_CHARS = 255
 
 
 class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,8 +59,7 @@ def topic_of(wanted: Filter, tenant: str) -> Topic:
     if (wanted.id is None) == (wanted.queue is None):
         raise Invalid("expected exactly one of id and queue", "/filter")
     if wanted.queue is not None:
-        if not 1 <= len(wanted.queue) <= _QUEUE_CHARS:
-            raise Invalid(f"expected 1 to {_QUEUE_CHARS} characters", "/filter/queue")
+        check_queue(wanted.queue, "/filter/queue")
         return tenant, wanted.queue
     assert wanted.id is not None
     if not valid(wanted.id):
