@@ -1,7 +1,8 @@
 """Routes that take tasks in and show them.
 
 `POST /v1/tasks` and `POST /v1/tasks:batch` are the hot path: one decode a task, one wait a request, answers put
-together from prepared bytes. A batch gives the loop back every `SLICE` items.
+together from prepared bytes. A batch gives the loop back after each slice, which is bounded by bytes: a small item may
+hold a lot to check.
 """
 
 import asyncio
@@ -23,14 +24,17 @@ from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type,
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.decode import TaskDecoder, check_key, check_queue
 from gateway.encodings import takes_gzip
-from gateway.problems import problem_of
+from gateway.problems import Problem, problem_of
 from gateway.ready import answer
 from gateway.task_view import attempt_object, new_task, state_of, task_object
 
 DECODER: web.AppKey[TaskDecoder] = web.AppKey("decoder", TaskDecoder)
 
+SLICE_BYTES = 32 * 1024
+"""So much of a batch is decoded in one turn of the loop; an item counts `ITEM_BYTES` more than it has."""
+ITEM_BYTES = 64
 SLICE = 500
-"""Items of a batch that are decoded in one turn of the loop."""
+"""Items of a batch that are answered in one turn of the loop."""
 COMPRESSED_BYTES = 2048
 """Answers from this size on are compressed for clients that ask."""
 DEFAULT_PAGE = 100
@@ -65,14 +69,13 @@ async def create_batch(request: web.Request) -> web.StreamResponse:
     media = media_type(request, _MANY)
     body = await read_body(request, gateway.settings.batch_bytes)
     limit = gateway.settings.batch_items
-    items = cut_lines(body, limit) if media == NDJSON else await cut_array(body, limit)
+    items = await cut_lines(body, limit) if media == NDJSON else await cut_array(body, limit)
     answers: list[Draft | Receipt | Exception] = await _drafts(request, items)
     drafts = [answer for answer in answers if isinstance(answer, Draft)]
     if drafts:
         receipts = iter(await gateway.intake.submit(drafts))
         answers = [next(receipts) if isinstance(answer, Draft) else answer for answer in answers]
-    body = b'{"results":[%b]}' % ",".join(map(_item, answers)).encode()
-    return await answer_json(request, body)
+    return await answer_json(request, await _results(answers))
 
 
 async def get(request: web.Request) -> web.StreamResponse:
@@ -160,14 +163,28 @@ async def _drafts(request: web.Request, items: Sequence[Item]) -> list[Draft | R
     if header is not None:
         check_key(f"{header}/{len(items) - 1}", "")
     answers: list[Draft | Receipt | Exception] = []
+    most, left = request.app[GATEWAY].settings.body_bytes, SLICE_BYTES
     for place, item in enumerate(items):
-        if place % SLICE == SLICE - 1:
+        left -= len(item) + ITEM_BYTES
+        if left < 0:
             await asyncio.sleep(0)
+            left = SLICE_BYTES - len(item) - ITEM_BYTES
         try:
+            if len(item) > most:
+                raise Problem("too-large", f"the task is larger than {most} bytes", "")
             answers.append(await decoder.draft(item, tenant, now_ms, header and f"{header}/{place}"))
         except Exception as error:  # noqa: BLE001 - it becomes the item's problem; unexpected ones are logged there
             answers.append(error)
     return answers
+
+
+async def _results(answers: Sequence[Draft | Receipt | Exception]) -> bytes:
+    parts = []
+    for start in range(0, len(answers), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        parts.append(",".join(map(_item, answers[start : start + SLICE])))
+    return b'{"results":[%b]}' % ",".join(parts).encode()
 
 
 def _item(answer: Draft | Receipt | Exception) -> str:

@@ -2,13 +2,19 @@
 
 import asyncio
 import gzip
+from collections import Counter
+from typing import Any
 
 import orjson
 import pytest
 
+from actors.core.draft import Draft, Receipt
 from actors.core.errors import Overloaded, Unavailable
 from actors.core.task import Phase, Task
+from gateway import tasks_api
+from gateway.bodies import Item
 from gateway.context import Settings
+from gateway.decode import TaskDecoder
 from tests.gateway.served import NOW_MS, Served, raw, served
 
 FULL = {
@@ -131,6 +137,39 @@ async def test_a_batch_is_one_submission_and_is_answered_in_order() -> None:
             assert (await world.get(f"/v1/tasks/{ids[n]}?view=full")).json["payload"] == n
 
 
+async def test_a_batch_keeps_the_loop_for_no_more_than_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = 0
+    decoded: Counter[int] = Counter()
+    answered: Counter[int] = Counter()
+    draft, item_of = TaskDecoder.draft, tasks_api._item
+
+    async def drafted(self: TaskDecoder, data: Item, *rest: Any) -> Draft:
+        decoded[turn] += len(data)
+        return await draft(self, data, *rest)
+
+    def answered_item(answer: Draft | Receipt | Exception) -> str:
+        answered[turn] += 1
+        return item_of(answer)
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(TaskDecoder, "draft", drafted)
+    monkeypatch.setattr(tasks_api, "_item", answered_item)
+    headers = {f"x-{n}": "v" * 20 for n in range(40)}
+    items = [{"http": {"url": f"http://a/{n}", "headers": headers}} for n in range(200)] + [0] * 2 * tasks_api.SLICE
+    async with served(Settings()) as world, asyncio.TaskGroup() as group:
+        counting = group.create_task(count())
+        answer = await world.post("/v1/tasks:batch", items)
+        counting.cancel()
+        assert len(answer.json["results"]) == len(items)
+    assert max(decoded.values()) <= tasks_api.SLICE_BYTES
+    assert max(answered.values()) <= tasks_api.SLICE
+
+
 async def test_an_item_that_the_intake_refuses_leaves_its_neighbours() -> None:
     async with served() as world:
         await world.create(idempotency_key="k", payload=1)
@@ -175,6 +214,17 @@ async def test_bodies_are_cut_off_at_their_limit() -> None:
             answer = await world.post(path, b" " * size)
             assert (answer.status, answer.json["type"]) == (status, "too-large")
         assert (await world.post("/v1/tasks", b"{}" + b" " * 998)).status == 201
+
+
+async def test_an_item_of_a_batch_is_no_larger_than_a_task_of_its_own() -> None:
+    async with served(Settings(body_bytes=1_000)) as world:
+        for item, status in ((b"{}" + b" " * 998, None), (b'{"payload":"' + b"x" * 1_000 + b'"}', 413)):
+            answer = await world.post(
+                "/v1/tasks:batch", item + b"\n{}", headers={"Content-Type": "application/x-ndjson"}
+            )
+            first, second = answer.json["results"]
+            assert first.get("problem", {}).get("status") == status
+            assert second["state"] == "scheduled"
 
 
 async def test_a_chunked_body_is_cut_off_while_it_comes() -> None:
