@@ -95,8 +95,7 @@ class Probe:
     def _follow(self, answer: Loaded) -> None:
         """Queues that have more than this page shows are gone on with, up to where memory claims to hold them."""
         page = answer.page
-        last = {task.queue.id: (task.due_ms, task.id) for task in answer.tasks if task.queue.id in answer.full}
-        for queue_id, after in last.items():
+        for queue_id, after in answer.full.items():
             until_ms = min(page.until_ms, page.caps.get(queue_id, page.until_ms))
             self._go_on(_page(page.shard, queue_id, after, until_ms, {}))
 

@@ -21,15 +21,15 @@ from actors.ports.tasks import Accepted
 from storage.outages import is_data_fault
 from storage.pool import Database
 from storage.queues import PgQueueStore
-from storage.rows import COLUMNS, STATES, TASK_WIDTH, Queues, Row, rows_of, task_of
+from storage.rows import COLUMNS, STATES, TASK_WIDTH, Queues, Row, rows_of, tasks_of
 from storage.sessions import Connection
 from storage.statements import statements
 
 _SQL = statements("tasks")
 SLICE = 500
 """Rows of a page that are taken apart before the loop gets a turn."""
-_QUEUE = 2
-"""Place of the queue's number among the columns of a task."""
+_QUEUE, _DUE = 2, 4
+"""Places of the queue's number and the due time among the columns of a task."""
 _PAGE_COLUMNS = 2
 """Columns before those of a task: the page's number, and whether its queue has more."""
 
@@ -140,16 +140,17 @@ class PgTaskStore:
             [page.total for page in pages],
             [orjson.dumps(page.caps, option=orjson.OPT_NON_STR_KEYS).decode() for page in pages],
         )
-        loads = [Loaded(page, [], set()) for page in pages]
-        await self._queues.learn(row[_PAGE_COLUMNS + _QUEUE] for row in rows)
-        for at, row in enumerate(rows):
-            if at % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-            loaded = loads[row[0] - 1]
-            task = task_of(row[_PAGE_COLUMNS:], self._queues, self._codec)
-            loaded.tasks.append(task)
-            if row[1]:
-                loaded.full.add(task.queue.id)
+        loads = [Loaded(page, [], {}) for page in pages]
+        for at in range(0, len(rows), SLICE):
+            await asyncio.sleep(0)
+            some = rows[at : at + SLICE]
+            tasks = await self._tasks([row[_PAGE_COLUMNS:] for row in some])
+            for row, task in zip(some, tasks, strict=True):
+                loaded = loads[row[0] - 1]
+                if row[1]:
+                    loaded.full[row[_PAGE_COLUMNS + _QUEUE]] = row[_PAGE_COLUMNS + _DUE], str(row[_PAGE_COLUMNS])
+                if task is not None:
+                    loaded.tasks.append(task)
         return loads
 
     async def payloads(self, tasks: Sequence[Task]) -> None:
@@ -168,7 +169,7 @@ class PgTaskStore:
         unique = list(dict.fromkeys(ids))
         rows = await self._fetch("find", [shard_of(task_id, self._db.shards) for task_id in unique], unique, tenant)
         tasks = await self._tasks(rows)
-        found = {task.id: _found(task, row) for task, row in zip(tasks, rows, strict=True)}
+        found = {task.id: _found(task, row) for task, row in zip(tasks, rows, strict=True) if task is not None}
         return [found.get(task_id) or Found(task_id, None, None) for task_id in ids]
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[Row]:
@@ -176,9 +177,8 @@ class PgTaskStore:
             rows: list[Row] = await connection.fetch(_SQL[statement], *arguments)
         return rows
 
-    async def _tasks(self, rows: Sequence[Row]) -> list[Task]:
-        await self._queues.learn(row[_QUEUE] for row in rows)
-        return [task_of(row[:TASK_WIDTH], self._queues, self._codec) for row in rows]
+    async def _tasks(self, rows: Sequence[Row]) -> list[Task | None]:
+        return await tasks_of(rows, self._queues, self._codec, self._db.unreadable)
 
 
 def _answer(task: Task, first: bool, stands: "_Standing | Exception | None") -> Accepted | Exception:

@@ -182,11 +182,15 @@ class Ticked:
 
 @dataclass(slots=True)
 class Loaded:
-    """The answer to a `Load`'s page, in (due, id) order. `full` names the queues that may have more than it shows."""
+    """The answer to a `Load`'s page, in (due, id) order.
+
+    Rows that this program can't read are left out of `tasks`, but not of what `full` says.
+    """
 
     page: Page
     tasks: list[Task]
-    full: set[int]
+    full: dict[int, tuple[int, str]]
+    """Queues that may have more than was read, with the key (due_ms, id) of the last row that was."""
 
 
 @dataclass(slots=True)

@@ -124,7 +124,7 @@ class Holding:
                 if known.get(task.id) is not task:
                     task.phase = _GONE
                 continue
-            share = shares.get(task.queue.id) or self._new_share(task)
+            share = shares.get(task.queue.id) or self._share(task.queue.id)
             if (share.after is not None or share.held >= most) and not self._make_room(share, task, now_ms):
                 task.phase = _GONE
                 continue
@@ -145,7 +145,7 @@ class Holding:
         """News of these live tasks is too old to be acted on: a page brings them, unless they are over by now."""
         for task in tasks:
             if task.due_ms <= self.loaded_until_ms and not self.knows(task):
-                share = self.shares.get(task.queue.id) or self._new_share(task)
+                share = self._share(task.queue.id)
                 self._spill(task.queue.id, share, _before(task))
 
     def knows(self, task: Task) -> bool:
@@ -163,8 +163,10 @@ class Holding:
         """Whether memory let a later revision of this task go, moments ago."""
         return task.rev < self._recent.get(task.id, 0) or task.rev < self._old.get(task.id, 0)
 
-    def _new_share(self, task: Task) -> Share:
-        share = self.shares[task.queue.id] = Share()
+    def _share(self, queue_id: int) -> Share:
+        share = self.shares.get(queue_id)
+        if share is None:
+            share = self.shares[queue_id] = Share()
         return share
 
     def _make_room(self, share: Share, task: Task, now_ms: int) -> bool:
@@ -220,7 +222,7 @@ class Holding:
         One that is due at once is the caller's to offer.
         """
         task.phase = _WAITING
-        (self.shares.get(task.queue.id) or self._new_share(task)).held += 1
+        self._share(task.queue.id).held += 1
         if wake_ms > now_ms:
             self._sleep(task, wake_ms, now_ms)
             self.wheel.insert(task)
@@ -348,15 +350,14 @@ class Holding:
 
     def _spill_full(self, answer: Loaded) -> None:
         """The queues that have more than the page shows go on from their last row."""
-        last: dict[int, Task] = {task.queue.id: task for task in answer.tasks if task.queue.id in answer.full}
-        for queue_id, task in last.items():
-            self._spill(queue_id, self.shares.get(queue_id) or self._new_share(task), _key(task))
+        for queue_id, last in answer.full.items():
+            self._spill(queue_id, self._share(queue_id), last)
 
     def _advance(self, page: Page, share: Share, answer: Loaded) -> None:
         """A refill moves its queue's position to its last row, or to the end of what it asked for."""
         assert page.queue_id is not None
-        if page.queue_id in answer.full:
-            share.advance(_key(answer.tasks[-1]))
+        if (last := answer.full.get(page.queue_id)) is not None:
+            share.advance(last)
         else:
             share.advance((page.until_ms, LAST_ID) if page.until_ms < self.loaded_until_ms else None)
         if share.after is None:

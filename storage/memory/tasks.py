@@ -99,14 +99,14 @@ class MemoryTaskStore:
         return task_of(row, known_queue(self._book, self._db.queues, row.queue_id), payload=payload)
 
 
-def _first_of_each_queue(rows: Iterable[Row], limit: int, total: int) -> tuple[list[Row], set[int]]:
-    """The first `total` of the first `limit` rows of each queue in (due, id) order, and the queues that may have more.
+def _first_of_each_queue(rows: Iterable[Row], limit: int, total: int) -> tuple[list[Row], dict[int, tuple[int, str]]]:
+    """The first `total` of the first `limit` rows of each queue in (due, id) order, and those with more.
 
     The first row of a queue counts, but is never left out.
     """
     taken: Counter[int] = Counter()
     kept: list[Row] = []
-    full: set[int] = set()
+    cut: set[int] = set()
     place = 0
     for row in sorted(rows, key=lambda row: (row.due_ms, row.id)):
         if taken[row.queue_id] == limit:
@@ -116,8 +116,9 @@ def _first_of_each_queue(rows: Iterable[Row], limit: int, total: int) -> tuple[l
         if place <= total or taken[row.queue_id] == 1:
             kept.append(row)
         else:
-            full.add(row.queue_id)
-    return kept, full | {queue_id for queue_id, count in taken.items() if count == limit}
+            cut.add(row.queue_id)
+    full = cut | {queue_id for queue_id, count in taken.items() if count == limit}
+    return kept, {row.queue_id: (row.due_ms, row.id) for row in kept if row.queue_id in full}
 
 
 def _fault_of(task: Task) -> Exception | None:

@@ -49,7 +49,7 @@ class Stage:
         self._number = 0
         if loaded:
             self.apply(Ticked())
-            self.apply(Loaded(self.pages[0], [], set()))
+            self.apply(Loaded(self.pages[0], [], {}))
 
     # --- making things
 

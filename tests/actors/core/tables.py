@@ -79,7 +79,7 @@ def _read(task: Task) -> Task:
     return row(task, epoch=task.epoch)
 
 
-def _first(rows: Iterable[Task], limit: int, total: int) -> tuple[list[Task], set[int]]:
+def _first(rows: Iterable[Task], limit: int, total: int) -> tuple[list[Task], dict[int, tuple[int, str]]]:
     """The first `total` of each queue's first `limit` rows in (due, id) order, and the queues that may have more.
 
     The first row of a queue is never left out.
@@ -95,4 +95,5 @@ def _first(rows: Iterable[Task], limit: int, total: int) -> tuple[list[Task], se
             kept.append(_read(task))
         else:
             cut.add(task.queue.id)
-    return kept, cut | {queue_id for queue_id, count in counts.items() if count >= limit}
+    full = cut | {queue_id for queue_id, count in counts.items() if count >= limit}
+    return kept, {task.queue.id: (task.due_ms, task.id) for task in kept if task.queue.id in full}

@@ -199,7 +199,7 @@ def test_a_claim_of_an_earlier_owner_tells_when_its_attempt_started() -> None:
     successor = Stage(loaded=False)
     successor.tick(30_000)
     [page] = successor.pages
-    successor.apply(Loaded(page, [task], set()))
+    successor.apply(Loaded(page, [task], {}))
     [record] = successor.records
     assert record.outcome is not None
     assert (record.outcome.started_ms, record.outcome.ended_ms) == (T0_MS, T0_MS + 30_000)

@@ -217,7 +217,7 @@ def holding(limit: int = 4) -> Holding:
     """Everything up to the horizon is loaded; there was nothing."""
     made = Holding(0, 1, T0_MS, limit=limit, total=limit, horizon_ms=60_000)
     [page] = made.pages(T0_MS)
-    assert made.loaded(Loaded(page, [], set()), T0_MS) == []
+    assert made.loaded(Loaded(page, [], {}), T0_MS) == []
     return made
 
 
@@ -246,7 +246,7 @@ def test_a_hint_that_the_page_under_way_may_not_show_is_not_passed_by() -> None:
     page = full_of_due(made)
     between, last = tasks(1, first=20), tasks(1, first=30)
     made.admit(between, T0_MS)
-    made.loaded(Loaded(page, last, {QUEUE.id}), T0_MS)
+    made.loaded(Loaded(page, last, {QUEUE.id: (last[-1].due_ms, last[-1].id)}), T0_MS)
     assert made.spilled[QUEUE.id].after == (T0_MS - 1, LAST_ID)
 
 
@@ -258,8 +258,8 @@ def test_a_stretch_that_was_not_read_to_its_end_is_not_passed_by() -> None:
     made.overlook(tasks(1, in_ms=80_000, first=50))
     [page] = made.pages(now_ms)
     rows = tasks(4, in_ms=70_000)
-    made.loaded(Loaded(stretch, rows, {QUEUE.id}), now_ms)
-    made.loaded(Loaded(page, [], set()), now_ms)
+    made.loaded(Loaded(stretch, rows, {QUEUE.id: (rows[-1].due_ms, rows[-1].id)}), now_ms)
+    made.loaded(Loaded(page, [], {}), now_ms)
     assert made.spilled[QUEUE.id].after == (rows[-1].due_ms, rows[-1].id)
 
 
@@ -268,7 +268,7 @@ def test_a_page_never_asks_for_more_than_fits() -> None:
     page = full_of_due(made)
     assert page.limit == made.limit - made.shares[QUEUE.id].offered
     rows = tasks(page.limit, first=40)
-    made.loaded(Loaded(page, rows, {QUEUE.id}), T0_MS)
+    made.loaded(Loaded(page, rows, {QUEUE.id: (rows[-1].due_ms, rows[-1].id)}), T0_MS)
     assert {task.phase for task in rows} == {Phase.WAITING}
 
 
@@ -282,9 +282,9 @@ def test_a_page_is_answered_once() -> None:
     made = holding()
     page = full_of_due(made)
     rows = tasks(1, first=40)
-    made.loaded(Loaded(page, rows, {QUEUE.id}), T0_MS)
+    made.loaded(Loaded(page, rows, {QUEUE.id: (rows[-1].due_ms, rows[-1].id)}), T0_MS)
     again = tasks(1, first=41)
-    assert made.loaded(Loaded(page, again, {QUEUE.id}), T0_MS) == []
+    assert made.loaded(Loaded(page, again, {QUEUE.id: (again[-1].due_ms, again[-1].id)}), T0_MS) == []
     made.failed(page)
     assert made.spilled[QUEUE.id].after == (rows[0].due_ms, rows[0].id)
 
@@ -335,7 +335,7 @@ def test_a_refill_ends_where_it_was_asked_to_end() -> None:
     page = full_of_due(made)
     now_ms = T0_MS + 3_000
     made.loaded_until_ms += 40_000
-    made.loaded(Loaded(page, [], set()), now_ms)
+    made.loaded(Loaded(page, [], {}), now_ms)
     assert made.spilled[QUEUE.id].after == (page.until_ms, LAST_ID)
 
 

@@ -88,7 +88,7 @@ def test_an_older_hint_is_read_from_the_tables_instead(age_ms: int, late_ms: int
     [page] = stage.pages
     assert (page.queue_id, page.after_due_ms) == (1, task.due_ms - 1)
     fresh = row(task)
-    stage.apply(Loaded(page, [fresh], set()))
+    stage.apply(Loaded(page, [fresh], {}))
     assert stage.offers == [fresh]
 
 
@@ -203,7 +203,7 @@ def test_an_older_read_does_not_bring_a_retry_back_before_its_time() -> None:
     stage.record()
     stage.end(task, Verdict.FAILED, retry_after_ms=2 * HORIZON_MS)
     stage.record()
-    stage.apply(Loaded(page, [stale], set()))
+    stage.apply(Loaded(page, [stale], {}))
     assert stage.offers == []
     stage.apply(Probed([row(task, rev=0)], stage.now_ms))
     assert (stage.offers, stage.shard.tally.found) == ([], 0)

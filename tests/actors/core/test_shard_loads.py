@@ -31,7 +31,7 @@ def test_loaded_rows_are_armed() -> None:
     stage = Stage(loaded=False)
     stage.tick()
     due, later = stage.task(in_ms=-5), stage.task(in_ms=5)
-    stage.apply(Loaded(stage.pages[0], [due, later], set()))
+    stage.apply(Loaded(stage.pages[0], [due, later], {}))
     assert stage.offers == [due]
     stage.tick(5)
     assert stage.offers == [later]
@@ -64,7 +64,7 @@ def test_a_load_older_than_five_seconds_is_asked_again() -> None:
     [page] = stage.pages
     task = stage.task()
     stage.now_ms += 5_001
-    stage.apply(Loaded(page, [task], set()))
+    stage.apply(Loaded(page, [task], {}))
     assert stage.offers == []
     assert len(stage.pages) == 1
 
@@ -73,7 +73,7 @@ def test_a_page_of_another_epoch_changes_nothing() -> None:
     stage = Stage()
     task = stage.task()
     other = Page(0, EPOCH - 1, None, -1, "", T0_MS + 5, 100, T0_MS)
-    stage.apply(Loaded(other, [task], {1}))
+    stage.apply(Loaded(other, [task], {1: (task.due_ms, task.id)}))
     assert (stage.offers, stage.pages) == ([], [])
     stage.apply(LoadFailed(other))
     assert stage.pages == []
@@ -85,7 +85,7 @@ def test_a_loaded_claim_of_a_lost_owner_is_tried_again_at_once() -> None:
     stage.tick()
     task, other = stage.task(in_ms=-900), stage.task(in_ms=-900)
     task.attempt, task.claim_ms, task.epoch = 1, T0_MS + 20_000, EPOCH - 1
-    stage.apply(Loaded(stage.pages[0], [task, other], set()))
+    stage.apply(Loaded(stage.pages[0], [task, other], {}))
     [record] = stage.records
     assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, stage.now_ms)
     assert record.outcome is not None
@@ -101,7 +101,7 @@ def test_a_loaded_claim_of_the_later_kind_waits_for_its_deadline() -> None:
     stage.tick()
     task = stage.task(in_ms=20_000)
     task.attempt, task.claim_ms = 1, task.due_ms
-    stage.apply(Loaded(stage.pages[0], [task], set()))
+    stage.apply(Loaded(stage.pages[0], [task], {}))
     assert (stage.records, stage.offers) == ([], [])
     stage.tick(20_000)
     [record] = stage.records
@@ -115,7 +115,7 @@ def test_a_loaded_claim_of_the_later_kind_whose_deadline_is_past_has_failed() ->
     stage.tick()
     task = stage.task(in_ms=-1)
     task.attempt, task.claim_ms = 5, task.due_ms
-    stage.apply(Loaded(stage.pages[0], [task], set()))
+    stage.apply(Loaded(stage.pages[0], [task], {}))
     assert [record.state for record in stage.records] == [State.DEAD]
 
 
@@ -178,7 +178,7 @@ def test_what_does_not_fit_is_a_row_until_there_is_room() -> None:
     [page] = stage.pages
     assert (page.queue_id, page.after_due_ms, page.after_id, page.limit) == (1, tasks[7].due_ms, tasks[7].id, 2)
     rest = [row(task) for task in tasks[8:10]]
-    stage.apply(Loaded(page, rest, {1}))
+    stage.apply(Loaded(page, rest, {1: (rest[-1].due_ms, rest[-1].id)}))
     assert stage.offers == rest
     assert stage.shard.holding.spilled[1].after == (rest[1].due_ms, rest[1].id)
 
@@ -189,7 +189,7 @@ def test_a_backlog_that_was_read_to_its_end_is_no_backlog() -> None:
     stage.hint(*tasks)
     stage.start(*tasks[:6])
     [page] = stage.pages
-    stage.apply(Loaded(page, [row(tasks[8])], set()))
+    stage.apply(Loaded(page, [row(tasks[8])], {}))
     assert not stage.shard.holding.spilled
 
 
@@ -363,7 +363,7 @@ def test_a_page_that_waited_for_its_turn_is_as_old_as_its_statement() -> None:
     stage.now_ms += 60_000
     page.asked_ms = stage.now_ms - GENERATION_MS
     task = stage.task()
-    stage.apply(Loaded(page, [task], set()))
+    stage.apply(Loaded(page, [task], {}))
     assert stage.offers == [task]
 
 
