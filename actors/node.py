@@ -48,6 +48,7 @@ from actors.ports.housekeeping import Housekeeping
 from actors.ports.leases import LeaseStore
 from actors.ports.ledger import LedgerStore
 from actors.ports.queues import QueueStore
+from actors.ports.reader import TaskRow
 from actors.ports.tasks import TaskStore
 from actors.probe import Probe
 from actors.reading import Reading
@@ -205,8 +206,8 @@ class Node:
             if not self.hand.post(shard, Ended(some)):
                 self.stats.tally.stale += len(some)
 
-    def fence_of(self, task: Task) -> str:
-        """The fence of the task's current attempt."""
+    def fence_of(self, task: Task | TaskRow) -> str:
+        """The fence of the task's current attempt, or of the one that a row has a claim of."""
         return fence(self.membership.timeline, task.epoch, task.attempt)
 
     # --- for the API

@@ -17,7 +17,7 @@ from actors.core.events import Change, Command, Outcome, Verdict
 from actors.core.queue import QueueBook
 from actors.core.task import State, Task
 from actors.ports.queues import QueueStore
-from actors.ports.reader import Reader
+from actors.ports.reader import Reader, TaskRow
 
 if TYPE_CHECKING:
     from gateway.hub import Hub
@@ -134,8 +134,8 @@ class NodePort(Protocol):
         """The owner's in-memory task, when this node holds it."""
         ...
 
-    def fence_of(self, task: Task) -> str:
-        """The fence of the task's current attempt."""
+    def fence_of(self, task: Task | TaskRow) -> str:
+        """The fence of the task's current attempt, or of the one that a row has a claim of."""
         ...
 
 

@@ -1,7 +1,7 @@
 """A task as answered: what the tables say of it, overlaid with what its owner knows.
 
 `max_attempts` is the number of the last attempt that the task may have: a redrive raises it by what the retry policy
-allows. `fence` is shown while an attempt runs on this node.
+allows. `fence` is shown while an attempt runs on this node, or has a claim.
 """
 
 import base64
@@ -83,7 +83,9 @@ def _now(row: TaskRow, node: NodePort) -> tuple[State, int, str | None, int | No
     live = node.live(row.id)
     if live is not None and _under_way(live, row):
         return State.RUNNING, live.attempt, node.fence_of(live), live.lateness_ms
-    return (row.state if row.claim_ms is None else State.RUNNING), row.attempt, None, row.lateness_ms
+    if row.claim_ms is not None:
+        return State.RUNNING, row.attempt, node.fence_of(row), row.lateness_ms
+    return row.state, row.attempt, None, row.lateness_ms
 
 
 def _under_way(live: Task, row: TaskRow) -> bool:

@@ -136,6 +136,7 @@ LEDGER = Session("recording results", size=2, statement_ms=10_000, lock_ms=5_000
 LEASES = Session("heartbeats", size=2, statement_ms=2_000, lock_ms=500)
 LOADS = Session("loading", size=2, statement_ms=10_000, lock_ms=2_000)
 READS = Session("reading", size=4, statement_ms=10_000, lock_ms=2_000, fixed_plans=False)
+LISTS = Session("listing", size=2, statement_ms=5_000, lock_ms=2_000, fixed_plans=False)
 
 
 class Database:
@@ -154,11 +155,12 @@ class Database:
         self.leases = Line(dsn, LEASES, name)
         self.loads = Line(dsn, LOADS, name)
         self.reads = Line(dsn, READS, name)
+        self.lists = Line(dsn, LISTS, name)
         self._stack = AsyncExitStack()
 
     @property
     def _lines(self) -> tuple[Line, ...]:
-        return self.intake, self.keyed, self.ledger, self.leases, self.loads, self.reads
+        return self.intake, self.keyed, self.ledger, self.leases, self.loads, self.reads, self.lists
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

@@ -1,4 +1,7 @@
-"""What people and programs read: one task, its attempts, lists. Never on the hot path, on connections of its own."""
+"""What people and programs read: one task, its attempts, lists. Never on the hot path, on connections of its own.
+
+Lists have theirs apart: however long they take, a single task can be read.
+"""
 
 from collections.abc import Sequence
 
@@ -53,7 +56,7 @@ class PgReader:
         """See the port."""
         after_ms, after_id = after or _BEGINNING
         over = [NUMBERS[state] for state in states if state in TERMINAL]
-        async with self._db.reads.use() as connection:
+        async with self._db.lists.use() as connection:
             numbers = [row[0] for row in await connection.fetch(_SQL["queue_numbers"], tenant, queue)]
             live = State.SCHEDULED in states
             rows = await connection.fetch(_SQL["page"], numbers, live, over, after_ms, after_id, limit)

@@ -16,6 +16,7 @@ from actors.core.errors import KeyReused
 from actors.core.events import Change, Command
 from actors.core.ids import keyed_id, shard_of
 from actors.core.task import State, Task, fence
+from actors.ports.reader import TaskRow
 from actors.ports.tasks import Accepted
 from actors.stats import Stats
 from gateway.app import make_app
@@ -48,7 +49,7 @@ class NodeDouble:
     def live(self, task_id: str) -> Task | None:
         return self.tasks.get(task_id)
 
-    def fence_of(self, task: Task) -> str:
+    def fence_of(self, task: Task | TaskRow) -> str:
         return fence(self.timeline, task.epoch, task.attempt)
 
 

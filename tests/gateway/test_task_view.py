@@ -7,7 +7,7 @@ import pytest
 
 from actors.core.queue import Queue
 from actors.core.spec import Spec
-from actors.core.task import Phase, State, Task
+from actors.core.task import Phase, State, Task, fence_parts
 from actors.ports.reader import AttemptRow, TaskRow
 from gateway.task_view import attempt_object, task_object
 from tests.gateway.served import NOW_MS, NodeDouble
@@ -72,7 +72,9 @@ def test_a_payload_that_is_gone_is_null() -> None:
 
 def test_a_claim_in_the_tables_means_running_also_for_nodes_that_do_not_own_it() -> None:
     task = shown(row(state=State.SCHEDULED, finish_ms=None, claim_ms=NOW_MS, last_started_ms=None))
-    assert (task["state"], task["attempt"], task["fence"], task["last_attempt"]) == ("running", 2, None, None)
+    assert (task["state"], task["attempt"], task["last_attempt"]) == ("running", 2, None)
+    assert task["fence"] is not None
+    assert fence_parts(task["fence"]) == (1, row().epoch, 2)
 
 
 def test_memory_does_not_overrule_an_end_that_is_committed() -> None:
