@@ -40,9 +40,15 @@ check: lint types contracts test ## all that a commit must pass
 bench: install ## every benchmark, each beside its floor
 	$(BIN)/python -m bench all
 
-lock: install ## renew requirements.lock from pyproject.toml
+lock: ## renew requirements.lock from pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --group dev --output-file requirements.lock pyproject.toml
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+	  open("$(VENV)/runtime.in", "w").write("\n".join(p["project"]["dependencies"])); \
+	  open("$(VENV)/dev.in", "w").write("\n".join(p["dependency-groups"]["dev"]))'
+	cp requirements.lock $(VENV)/
+	cd $(VENV) && bin/pip-compile --quiet --no-header --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --output-file requirements.lock runtime.in dev.in
+	(head -1 requirements.lock; cat $(VENV)/requirements.lock) > $(VENV)/whole.lock && mv $(VENV)/whole.lock requirements.lock
 
 clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage*

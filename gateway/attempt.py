@@ -169,7 +169,8 @@ def _connect_words(error: OSError) -> str:
         return "connect refused"
     if error.errno == errno.ETIMEDOUT:
         return "connect timed out"
-    return f"connect failed: {error.strerror or error}"
+    words = error.strerror or str(error)
+    return f"connect failed: {words.removeprefix('Multiple exceptions: ')}"
 
 
 def _reason(error: Exception) -> str:

@@ -2,15 +2,25 @@
 
 No redirects, cookies, proxies, netrc, decompression or silent second sends. The target policy is asked for every new
 connection; the lease once a connection is up, new or pooled, before a byte of the request is written.
+Names come from /etc/hosts and DNS, whatever else the system's resolver may be set up to ask.
 
 `Request` steps in where aiohttp builds and writes a request: the head is made already, so aiohttp need not copy it
 twice and complete it, and a small body is written with the head at once instead of by a task of its own.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import ClientRequest, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import (
+    AsyncResolver,
+    ClientRequest,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
 from aiohttp.connector import Connection
 from aiohttp.http import StreamWriter
 from aiohttp.typedefs import LooseHeaders
@@ -25,6 +35,10 @@ READ_BYTES = 16 * 1024
 """Reading from a connection pauses at twice this."""
 DNS_S = 10
 """How long a resolved name is kept."""
+DNS_ANSWER_S = 2.0
+"""How long a name server may take the first time; twice as long the next."""
+DNS_TRIES = 2
+"""A look-up goes on when the attempt that asked has ended, for those who ask next: it has to end by itself."""
 CONNECT_S = 10.0
 """Limit of connecting to one address, when the attempt's deadline is not nearer."""
 SMALL_BYTES = 32 * 1024
@@ -105,12 +119,22 @@ class Request(ClientRequest):
         )
 
 
-def open_session(policy: TargetPolicy, may_fire: Callable[[], bool], connections: int) -> ClientSession:
-    """A session for webhooks; to be closed (`async with`). `may_fire` False makes a request raise LeaseEnded."""
+def open_resolver() -> AsyncResolver:
+    """Looks names up, /etc/hosts first, without a thread for each: names that hang keep nobody else waiting."""
+    return AsyncResolver(timeout=DNS_ANSWER_S, tries=DNS_TRIES)
+
+
+@asynccontextmanager
+async def open_session(
+    policy: TargetPolicy, may_fire: Callable[[], bool], connections: int
+) -> AsyncIterator[ClientSession]:
+    """A session for webhooks. `may_fire` False makes a request raise LeaseEnded."""
+    resolver = open_resolver()
     connector = TCPConnector(
         limit=connections,
         keepalive_timeout=KEEP_ALIVE_S,
         ttl_dns_cache=DNS_S,
+        resolver=resolver,
         socket_factory=policy.socket,
     )
     session = ClientSession(
@@ -124,4 +148,8 @@ def open_session(policy: TargetPolicy, may_fire: Callable[[], bool], connections
     )
     # aiohttp sends GET, PUT and DELETE again when a pooled connection breaks: a second run that nothing would explain
     session._retry_connection = False
-    return session
+    try:
+        async with session:
+            yield session
+    finally:
+        await resolver.close()

@@ -67,7 +67,9 @@ class Api:
 async def connected(url: str) -> AsyncIterator[Api]:
     """The service at `url`; connects with the first request."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session:
+    # A person's names may come from anywhere that the system asks, not only from /etc/hosts and DNS.
+    connector = aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver())
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True) as session:
         yield Api(session, url)
 
 

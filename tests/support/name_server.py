@@ -1,0 +1,69 @@
+"""A name server on the loopback: it knows some names, and does not answer when asked for others."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+_A, _NO_ERROR, _NO_SUCH_NAME = 1, 0x8180, 0x8183
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Says `address` for names that end in `.good.test`, nothing for those in `.tarpit.test`, else: no such name."""
+
+    address = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        self._news = asyncio.Event()
+        self._transport: Any = None
+
+    @property
+    def port(self) -> int:
+        return int(self._transport.get_extra_info("sockname")[1])
+
+    async def until_asked(self, names: set[str]) -> None:
+        """Return when all of these were asked for."""
+        while not names <= self.asked:
+            self._news.clear()
+            await self._news.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        name, question = _question(data)
+        self.asked.add(name)
+        self._news.set()
+        if name.endswith(".tarpit.test"):
+            return
+        known = name.endswith(".good.test")
+        answer = b""
+        if known and question[-4:-2] == struct.pack("!H", _A):
+            answer = struct.pack("!HHHIH", 0xC00C, _A, 1, 60, 4) + socket.inet_aton(self.address)
+        flags = _NO_ERROR if known else _NO_SUCH_NAME
+        head = data[:2] + struct.pack("!HHHHH", flags, 1, bool(answer), 0, 0)
+        self._transport.sendto(head + question + answer, addr)
+
+
+def _question(data: bytes) -> tuple[str, bytes]:
+    """The name asked for, and the question as it came (RFC 1035, 4.1.2)."""
+    labels, at = [], 12
+    while size := data[at]:
+        labels.append(data[at + 1 : at + 1 + size].decode())
+        at += 1 + size
+    return ".".join(labels).lower(), data[12 : at + 5]
+
+
+@asynccontextmanager
+async def name_server() -> AsyncIterator[NameServer]:
+    """A running one."""
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
+        NameServer, local_addr=("127.0.0.1", 0)
+    )
+    try:
+        yield server
+    finally:
+        transport.close()
