@@ -126,6 +126,14 @@ class DataFolder:
         finally:
             os.close(descriptor)
 
+    def used(self) -> bool:
+        """Tell whether somebody seems to use it. True now and then, too, while two look at the same moment."""
+        descriptor = _open(self.lock)
+        try:
+            return not self._was_last(descriptor)
+        finally:
+            os.close(descriptor)
+
     def _was_last(self, descriptor: int) -> bool:
         # Trading shared for exclusive fails when there are other users, or when the keeper was quicker. The two differ
         # in that a shared lock can still be had beside other users, but not beside the keeper's exclusive one.
@@ -144,11 +152,15 @@ class DataFolder:
         return "\n".join(tail[-lines:])
 
 
-def _try_lock(path: Path, kind: int) -> int | None:
+def _open(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise Misconfigured(f"The lock {path} can't be opened: {error}.") from error
+
+
+def _try_lock(path: Path, kind: int) -> int | None:
+    descriptor = _open(path)
     if _lock(descriptor, kind):
         return descriptor
     os.close(descriptor)

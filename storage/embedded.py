@@ -6,7 +6,7 @@
 Promises:
 - Any number of processes may use one folder at the same time; they share one server, whoever comes first starts it.
 - After any death (of nodes, keeper, server, in any order, by kill -9) the next start works, with no help.
-- Once the last user is gone nothing is left running. Leaving in order waits for that.
+- Once the last user is gone nothing is left running. Leaving in order waits for that, unless somebody else has come.
 - It is durable: fsync stays on. It is private: a unix socket in a folder with mode 0700, no TCP.
 
 Refusals: a folder of another user, of another major version, or no binaries: Misconfigured. Two hosts can't share a
@@ -37,6 +37,8 @@ STOP_S = 90.0
 """Longest wait for the end of a server: a fast shutdown, then an immediate one."""
 WATCH_S = 1.0
 """How often a node looks whether the keeper is still there."""
+SURE = 5
+"""Somebody else uses the server, when so many looks in a row say so: two who leave may take each other for that."""
 _POLL_S = 0.01
 
 _log = structlog.get_logger(__name__)
@@ -156,10 +158,13 @@ class EmbeddedPostgres:
             return  # by another node, in this same moment
 
     async def _await_end(self) -> None:
+        """Wait for the keeper to go; not if somebody came before it woke up, for then it stays."""
+        in_use = 0
         try:
             async with asyncio.timeout(STOP_S):
-                while self.folder.kept():  # noqa: ASYNC110 - the event is another process's
+                while self.folder.kept() and in_use < SURE:
                     await asyncio.sleep(_POLL_S)
+                    in_use = in_use + 1 if self.folder.used() else 0
         except TimeoutError:
             _log.warning("embedded_postgres.still_stopping", data=str(self.folder.path))
 

@@ -17,7 +17,7 @@ import pytest
 from actors.core.errors import Misconfigured, Unavailable
 from storage import binaries
 from storage.binaries import Binaries
-from storage.embedded import EmbeddedPostgres
+from storage.embedded import SURE, EmbeddedPostgres
 from tests.support.as_nobody import as_nobody
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,6 +180,48 @@ async def test_the_server_stays_while_somebody_uses_it(used: Path) -> None:
             await killed.kill()
         assert server_of(used) == running
         assert await query(server, "SELECT n FROM kept") == 42
+
+
+async def test_who_leaves_last_does_not_wait_for_a_server_that_somebody_else_took_over(tmp_path: Path) -> None:
+    """The next user comes before the keeper wakes up: it never does here, so that the moment can't be missed."""
+    leaving = EmbeddedPostgres(tmp_path / "data")
+    leaving.folder.prepare()
+    keeper, hold = leaving.folder.try_keep(), leaving.folder.try_share()
+    assert keeper is not None
+    assert hold is not None
+    leaving._hold = hold
+    async with asyncio.timeout(END_S), asyncio.TaskGroup() as group:
+        left = group.create_task(leaving.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        assert not left.done()
+        other = leaving.folder.try_share()
+        assert other is not None
+        await left
+    os.close(other)
+    os.close(keeper)
+
+
+async def test_who_leaves_last_waits_while_nobody_uses_the_server(tmp_path: Path) -> None:
+    leaving = EmbeddedPostgres(tmp_path / "data")
+    leaving.folder.prepare()
+    keeper, hold = leaving.folder.try_keep(), leaving.folder.try_share()
+    assert keeper is not None
+    assert hold is not None
+    leaving._hold = hold
+    looks = 0
+    used = leaving.folder.used
+
+    def counted() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 3 * SURE:
+            os.close(keeper)
+        return used()
+
+    leaving.folder.used = counted  # type: ignore[method-assign]
+    async with asyncio.timeout(END_S):
+        await leaving.__aexit__(None, None, None)
+    assert looks == 3 * SURE
 
 
 async def test_kill_of_the_last_user_stops_the_server(used: Path) -> None:
