@@ -92,11 +92,11 @@ class Hand:
             return
         try:
             effects = actor.state.apply(event, now_ms)
-            if effects:
-                self._carry_out(actor, effects)
         except Exception as error:  # noqa: BLE001 - a shard that fails takes nobody else down
             self._crashed(actor.state.shard, error)
             return
+        if effects:
+            self._carry_out(actor, effects)
         self._plan(actor, now_ms)
 
     async def run(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from actors.core.errors import Unavailable
+from actors.core.errors import Invalid, Unavailable
 from actors.core.events import Event, Found, Record, Recorded, Refused
 from actors.gather import Gather
 from actors.ports.ledger import LedgerStore
@@ -97,8 +97,19 @@ class Ledger:
                 await asyncio.sleep(RESEND_S)
                 batch = records
                 continue
+            except Invalid as error:
+                await self._one_by_one(records, error)
+                return
             self._tell(records, {truth.id: truth for truth in found})
             return
+
+    async def _one_by_one(self, records: list[Record], error: Invalid) -> None:
+        """Some record is one that no table takes. Its task rests as it is until its shard changes hands."""
+        if len(records) == 1:
+            log.error("a record can't be stored; its task is left alone", id=records[0].task.id, detail=error.detail)
+            return
+        for record in records:
+            await self._flush([record])
 
     def _tell(self, records: list[Record], found: dict[str, Found]) -> None:
         recorded: dict[int, list[Record]] = defaultdict(list)

@@ -22,7 +22,7 @@ from actors.gather import Gather
 from actors.ports.tasks import TaskStore
 
 LOAD_PAGES = 256
-LOAD_ROWS = 4_096
+LOAD_ROWS = 16_384
 """Rows that the pages of one statement may bring, as far as they say."""
 READ_TASKS = 500
 LOOK_UPS = 500

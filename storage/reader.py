@@ -6,6 +6,7 @@ Lists have theirs apart: however long they take, a single task can be read.
 from collections.abc import Sequence
 
 from actors.core.codec import SpecCodec
+from actors.core.errors import Invalid, Unavailable
 from actors.core.events import NO_ID
 from actors.core.ids import shard_of
 from actors.core.queue import QueueBook
@@ -19,7 +20,9 @@ from storage.statements import statements
 MAX_ATTEMPTS = 1_000
 """Attempts in one answer."""
 _BEGINNING = (-(1 << 62), NO_ID)
-_QUEUE = 2
+_QUEUE, _DUE = 2, 5
+UNREADABLE_MS = 60_000
+"""When to ask again for a task that only a newer program can read."""
 _SQL = statements("reader")
 
 
@@ -36,8 +39,12 @@ class PgReader:
         shard = shard_of(task_id, self._db.shards)
         async with self._db.reads.use() as connection:
             rows = await connection.fetch(_SQL["get"], shard, task_id, tenant, payload)
-        found = await self._task_rows(rows)
-        return found[0] if found else None
+        await self._queues.learn(row[_QUEUE] for row in rows)
+        try:
+            return self._task_row(rows[0]) if rows else None
+        except Invalid as error:
+            self._db.unreadable.note(task_id, error.detail)
+            raise Unavailable(f"this node can't read the task: {error.detail}", UNREADABLE_MS) from error
 
     async def attempts(self, tenant: str, task_id: str) -> list[AttemptRow]:
         """See the port."""
@@ -59,12 +66,24 @@ class PgReader:
         async with self._db.lists.use() as connection:
             numbers = [row[0] for row in await connection.fetch(_SQL["queue_numbers"], tenant, queue)]
             live = State.SCHEDULED in states
-            rows = await connection.fetch(_SQL["page"], numbers, live, over, after_ms, after_id, limit)
-        return await self._task_rows(rows)
+            found: list[TaskRow] = []
+            while True:
+                rows = await connection.fetch(_SQL["page"], numbers, live, over, after_ms, after_id, limit)
+                found += await self._readable(rows)
+                if len(rows) < limit or len(found) >= limit:
+                    return found[:limit]
+                # Rows that can't be read are passed over: the page goes on behind them.
+                after_ms, after_id = rows[-1][_DUE], rows[-1][0]
 
-    async def _task_rows(self, rows: Sequence[Row]) -> list[TaskRow]:
-        await self._queues.learn(row[_QUEUE] for row in rows)
-        return [self._task_row(row) for row in rows]
+    async def _readable(self, rows: Sequence[Row]) -> list[TaskRow]:
+        await self._queues.seek(row[_QUEUE] for row in rows)
+        found: list[TaskRow] = []
+        for row in rows:
+            try:
+                found.append(self._task_row(row))
+            except Invalid as error:
+                self._db.unreadable.note(str(row[0]), error.detail)
+        return found
 
     def _task_row(self, row: Row) -> TaskRow:
         task_id, shard, queue_id, state, *plain, spec, labels = row[:13]

@@ -1,6 +1,6 @@
 """Port: the ledger's statement, the only one that changes or deletes live rows.
 
-Guarantees: all or nothing a call; a record is applied iff its shard is owned by `boot` under the record's epoch at the
+Guarantees: all or nothing a call (but for Invalid); a record is applied iff its shard is owned by `boot` under the record's epoch at the
 commit, and the row has the expected `rev`. Take-over and hand-over wait for an open write and make later ones refuse.
 """
 
@@ -16,6 +16,7 @@ class LedgerStore(Protocol):
     async def write(self, boot: str, records: Sequence[Record]) -> set[str]:
         """Apply the records (an id at most once) in one commit; answers the ids of the refused ones.
 
-        Raises Unavailable when the outcome is unknown: send the same records again, and look refusals up.
+        Raises Unavailable when the outcome is unknown: send the same records again, and look refusals up. Raises
+        Invalid when some record is one that the tables do not take, in any form; the others may be committed or not.
         """
         ...

@@ -282,15 +282,3 @@ async def test_effects_are_carried_out_with_their_actor(world: World) -> None:
     async with world.turning():
         await asyncio.sleep(1)
     assert world.carried == [(world.hand.actors[1], [Publish([])])]
-
-
-async def test_an_effect_that_can_not_be_carried_out_is_a_crash_of_its_shard_alone(world: World) -> None:
-    def fail(actor: ShardActor, effects: list[Effect]) -> None:
-        raise ZeroDivisionError
-
-    world.carry = fail
-    state = world.add(1)
-    state.reply = [Publish([])]
-    async with world.turning():
-        await asyncio.sleep(0.01)
-    assert [(shard, type(error)) for shard, error in world.crashes] == [(1, ZeroDivisionError)]

@@ -1,12 +1,13 @@
 """The ledger's way with outcomes that are not known, refusals, and shards that went."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
 from actors import ledger
-from actors.core.events import Event, Recorded, Refused, Verdict
+from actors.core.errors import Invalid
+from actors.core.events import Event, Record, Recorded, Refused, Verdict
 from actors.core.queue import Queue
 from actors.core.task import State
 from actors.ledger import FLUSH_RECORDS, RESEND_S, Ledger
@@ -177,3 +178,22 @@ async def test_it_is_full_until_what_waits_is_written(
     full.append(world.ledger.full)
     assert full == [False, True, False]
     assert (len(world.ledger), world.vacancies) == (0, 1)
+
+
+async def test_a_record_that_no_table_takes_is_left_alone_and_harms_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = world.stores.ledger.write
+    bad = make_task(5, world.queue, shard=1)
+
+    async def picky(boot: str, records: Sequence[Record]) -> set[str]:
+        if any(record.task.id == bad.id for record in records):
+            raise Invalid("no table takes it")
+        return await write(boot, records)
+
+    monkeypatch.setattr(world.stores.ledger, "write", picky)
+    others = [make_task(n, world.queue, shard=n % 4) for n in range(4)]
+    world.ledger.put([finish(task) for task in (*others[:2], bad, *others[2:])])
+    await world.ledger.idle()
+    assert sorted(world.recorded) == sorted(task.id for task in others)
+    assert len(world.ledger) == 0

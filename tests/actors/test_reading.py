@@ -67,7 +67,7 @@ async def test_pages_are_answered_to_their_shard(world: World) -> None:
     ]
 
 
-@pytest.mark.parametrize(("total", "at_a_time"), [(4, LOAD_PAGES), (1_000, 4), (LOAD_ROWS + 1, 1)])
+@pytest.mark.parametrize(("total", "at_a_time"), [(4, LOAD_PAGES), (1_000, 16), (LOAD_ROWS + 1, 1)])
 async def test_as_many_pages_as_fit_are_read_at_a_time(
     world: World, monkeypatch: pytest.MonkeyPatch, total: int, at_a_time: int
 ) -> None:

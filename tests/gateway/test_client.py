@@ -70,9 +70,12 @@ async def test_no_such_name(names: NameServer, host: str) -> None:
     assert (outcome.verdict, outcome.error) == (Verdict.FAILED, f"no address found for {host}")
 
 
-async def test_a_looked_up_address_is_held_against_the_policy(names: NameServer) -> None:
-    outcome = await deliver(webhook("http://a.good.test/"), allow=())
-    assert (outcome.verdict, outcome.error) == (Verdict.NEVER, "target address 127.0.0.1 is not allowed (loopback)")
+async def test_a_name_that_leads_to_refused_addresses_is_refused(names: NameServer) -> None:
+    names.addresses = ["10.0.0.1", "10.0.0.2"]
+    outcome = await deliver(webhook("http://looks.good.test/"))
+    assert outcome.verdict is Verdict.NEVER
+    assert outcome.error is not None
+    assert "not allowed (private)" in outcome.error
 
 
 async def test_names_of_the_hosts_file_are_known() -> None:

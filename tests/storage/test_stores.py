@@ -158,6 +158,20 @@ async def test_rows_that_can_not_be_read_are_left_out_and_harm_no_neighbour(
     assert home.db.unreadable.count == 2 + 2 + 3
 
 
+async def test_people_read_past_what_can_not_be_read(home: Home, session: asyncpg.Connection) -> None:
+    queue = await home.queue()
+    tasks = [make_task(n, queue, due_ms=T0_MS + n) for n in range(9)]
+    await home.tasks.accept(tasks)
+    bad = [task.id for task in tasks[1:6]]
+    await session.execute("UPDATE tasks SET spec = '{\"v\":9}' WHERE id = ANY ($1)", bad)
+    page = await home.reader.page("default", None, [State.SCHEDULED], None, 3)
+    assert [row.id for row in page] == [tasks[n].id for n in (0, 6, 7)]
+    page = await home.reader.page("default", None, [State.SCHEDULED], (page[-1].due_ms, page[-1].id), 3)
+    assert [row.id for row in page] == [tasks[8].id]
+    with pytest.raises(Unavailable, match="can't read"):
+        await home.reader.get("default", bad[0])
+
+
 async def test_a_tenant_with_too_many_queues_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "MAX_QUEUES", 2)
     await home.queue("a")

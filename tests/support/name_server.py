@@ -11,11 +11,10 @@ _A, _NO_ERROR, _NO_SUCH_NAME = 1, 0x8180, 0x8183
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Says `address` for names that end in `.good.test`, nothing for those in `.tarpit.test`, else: no such name."""
-
-    address = "127.0.0.1"
+    """Says `addresses` for names that end in `.good.test`, nothing for those in `.tarpit.test`, else: no such name."""
 
     def __init__(self) -> None:
+        self.addresses = ["127.0.0.1"]
         self.asked: set[str] = set()
         self._news = asyncio.Event()
         self._transport: Any = None
@@ -40,12 +39,11 @@ class NameServer(asyncio.DatagramProtocol):
         if name.endswith(".tarpit.test"):
             return
         known = name.endswith(".good.test")
-        answer = b""
-        if known and question[-4:-2] == struct.pack("!H", _A):
-            answer = struct.pack("!HHHIH", 0xC00C, _A, 1, 60, 4) + socket.inet_aton(self.address)
+        addresses = self.addresses if known and question[-4:-2] == struct.pack("!H", _A) else []
+        answers = [struct.pack("!HHHIH", 0xC00C, _A, 1, 60, 4) + socket.inet_aton(text) for text in addresses]
         flags = _NO_ERROR if known else _NO_SUCH_NAME
-        head = data[:2] + struct.pack("!HHHHH", flags, 1, bool(answer), 0, 0)
-        self._transport.sendto(head + question + answer, addr)
+        head = data[:2] + struct.pack("!HHHHH", flags, 1, len(answers), 0, 0)
+        self._transport.sendto(head + question + b"".join(answers), addr)
 
 
 def _question(data: bytes) -> tuple[str, bytes]:
