@@ -1,7 +1,8 @@
 """Port: the ledger's statement, the only one that changes or deletes live rows.
 
-Guarantees: all or nothing a call (but for Invalid); a record is applied iff its shard is owned by `boot` under the record's epoch at the
-commit, and the row has the expected `rev`. Take-over and hand-over wait for an open write and make later ones refuse.
+Guarantees: all or nothing a call (Invalid excepted); a record is applied iff its shard is owned by `boot` under its
+epoch at the commit, and the row has the expected `rev`. Take-over and hand-over wait for an open write and make later
+ones refuse.
 """
 
 from collections.abc import Sequence

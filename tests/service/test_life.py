@@ -328,11 +328,11 @@ async def test_completed_after_a_restart(database_url: str, hook: Hook) -> None:
 
 async def test_a_restart_keeps_everything(database_url: str, hook: Hook) -> None:
     url = hook.url()
-    async with serving(database_url) as service:
+    async with serving(database_url, grace_s=20.0) as service:
         ids = await service.submit_many([{"http": {"url": url}, "delay": 0.01 * n} for n in range(100)])
         future = await service.submit(delay="300d", payload="kept", labels={"a": "b"})
         pull = await service.submit(queue="pulled")
-    async with serving(database_url) as service:
+    async with serving(database_url, grace_s=20.0) as service:
         await hook.all_called(ids)
         for task_id in ids:
             await service.wait(task_id, "succeeded")

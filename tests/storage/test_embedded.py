@@ -134,7 +134,7 @@ async def test_starts_in_a_new_folder_and_leaves_nothing_running(tmp_path: Path)
         assert await query(server, "SHOW listen_addresses") == ""
         assert await query(server, "SHOW data_checksums") == "on"
         assert await query(server, "SELECT current_database()") == "ringwheel"
-        assert (data / "run").stat().st_mode & 0o777 == 0o700
+        assert server.folder.sockets.stat().st_mode & 0o777 == 0o700
     assert left_of(data) == []
 
 
