@@ -20,6 +20,7 @@ from gateway.problems import Problem
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+IDENTITY = "identity"
 
 Item = bytes | msgspec.Raw
 
@@ -32,6 +33,7 @@ WINDOW_BYTES = 256 * 1024
 """Lines are looked for in so much of a body in one turn of the loop."""
 STEP_BYTES = 64 * 1024
 
+_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _few = msgspec.json.Decoder(list[msgspec.Raw])
 _ABSENT = msgspec.Raw()
 _MARK = re.compile(rb'[\[\]{},"]')
@@ -57,7 +59,12 @@ async def read_body(request: web.Request, limit: int) -> bytes:
 
 
 def media_type(request: web.Request, accepted: Sequence[str]) -> str:
-    """The media type of the body, the first of `accepted` when none is given. Raises Problem when it is another."""
+    """The media type of the body, the first of `accepted` when none is given.
+
+    Raises Problem when it is another, or when the body has a content coding.
+    """
+    if request.headers.get("Content-Encoding", IDENTITY) != IDENTITY:
+        _check_coding(request)
     given = request.headers.get("Content-Type")
     if given is None:
         return accepted[0]
@@ -78,7 +85,7 @@ async def cut_array(body: bytes, limit: int) -> Sequence[Item]:
     except (msgspec.DecodeError, RecursionError) as error:
         items = await asyncio.to_thread(_search, body, limit)
         if not items:
-            raise Problem("not-json", str(error)) from error
+            raise malformed(error) from error
     return _counted(items, limit)
 
 
@@ -114,6 +121,19 @@ def _array_of(limit: int) -> msgspec.json.Decoder[msgspec.Struct]:
     return msgspec.json.Decoder(
         msgspec.defstruct("Batch", fields, array_like=True, forbid_unknown_fields=True, gc=False)
     )
+
+
+def malformed(error: Exception) -> Problem:
+    """What stands for a decoder's refusal of bytes that are no JSON; says where it stopped, when the decoder does."""
+    if isinstance(error, UnicodeDecodeError):
+        return Problem("not-json", "the text is not UTF-8", "")
+    return Problem("not-json", _BYTE.sub(r" at byte \1", str(error)), "")
+
+
+def _check_coding(request: web.Request) -> None:
+    codings = ",".join(request.headers.getall("Content-Encoding")).split(",")
+    if any(coding.strip().lower() not in ("", IDENTITY) for coding in codings):
+        raise Problem("unsupported-media-type", "a body must be sent as it is", headers={"Accept-Encoding": IDENTITY})
 
 
 def _counted(items: Sequence[Item], limit: int) -> Sequence[Item]:

@@ -7,13 +7,13 @@ framing own.
 
 import re
 from functools import lru_cache
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
 from actors.core.errors import Invalid
 from actors.core.spec import HttpTarget
-from gateway.problems import escape, invalid_of
+from gateway.problems import Problem, escape, invalid_of
 
 MAX_URL_CHARS = 2048
 MAX_HEADERS = 50
@@ -42,22 +42,27 @@ RESERVED = frozenset(
 RESERVED_PREFIXES = ("proxy-", "ringwheel-", "webhook-")
 
 _URL = re.compile(
-    r"[Hh][Tt][Tt][Pp][Ss]?+://(?:[A-Za-z0-9_-]{1,63}+(?:\.[A-Za-z0-9_-]{1,63}+)*+\.?+|\[([0-9A-Fa-f:.]+)\])"
+    r"[Hh][Tt][Tt][Pp][Ss]?+://(?:([A-Za-z0-9_-]{1,63}+(?:\.[A-Za-z0-9_-]{1,63}+)*+\.?+)|\[([0-9A-Fa-f:.]+)\])"
     r"(?::(\d{1,5}))?+"
     r"(?:[/?#][!#-;=?-\[\]_a-z~%{|}]*+)?+(?![\s\S])",
     re.ASCII,
 )
+_NUMERIC = re.compile(r"(?:\A|\.)(?:\d+|0[xX][0-9A-Fa-f]*)\.?\Z", re.ASCII)
+"""A host that ends in a number is an address, never a name (WHATWG URL, 3.5): short and hexadecimal forms of one are
+read in different ways, and so refused."""
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}(?![\s\S])", re.ASCII)
 _VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?(?![\s\S])", re.ASCII)
 _decoder = msgspec.json.Decoder(HttpTarget)
 
 
 def read_target(data: bytes, pointer: str = "/http") -> HttpTarget:
-    """The target that `data` describes, decoded and checked. Raises Invalid."""
+    """The target that `data` describes, decoded and checked. Raises Invalid, or Problem when it is no text."""
     try:
         target = _decoder.decode(data)
     except msgspec.ValidationError as error:
         raise invalid_of(error, pointer) from error
+    except UnicodeDecodeError as error:
+        raise Problem("not-json", "the text is not UTF-8", pointer) from error
     _check_url(target.url, f"{pointer}/url")
     if target.method not in METHODS:
         raise Invalid(f"expected one of {', '.join(sorted(METHODS))}", f"{pointer}/method")
@@ -72,18 +77,20 @@ def _check_url(url: str, pointer: str) -> None:
     match = _URL.match(url)
     if match is None:
         raise Invalid("expected an absolute http or https URL in ASCII, with a host and without a user", pointer)
-    address, port = match.groups()
+    name, address, port = match.groups()
     if port is not None and not 0 < int(port) < 65_536:
         raise Invalid("the port is not between 1 and 65535", pointer)
     if address is not None:
-        _check_address(address, pointer)
+        _check_address(IPv6Address, address, pointer)
+    elif _NUMERIC.search(name) is not None:
+        _check_address(IPv4Address, name, pointer)
 
 
-def _check_address(address: str, pointer: str) -> None:
+def _check_address(kind: type[IPv4Address] | type[IPv6Address], address: str, pointer: str) -> None:
     try:
-        IPv6Address(address)
+        kind(address)
     except ValueError as error:
-        raise Invalid("the host is not an IPv6 address", pointer) from error
+        raise Invalid(f"the host is not an {kind.__name__.removesuffix('Address')} address", pointer) from error
 
 
 def _check_headers(headers: dict[str, str], pointer: str) -> None:

@@ -24,7 +24,7 @@ from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type,
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.decode import TaskDecoder, check_key, check_queue
 from gateway.encodings import takes_gzip
-from gateway.problems import Problem, problem_of
+from gateway.problems import Problem, escape, problem_of
 from gateway.ready import answer
 from gateway.task_view import attempt_object, new_task, state_of, task_object
 
@@ -50,11 +50,13 @@ async def create(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks`."""
     gateway = _open(request)
     media_type(request, _ONE)
-    key = request.headers.get(_KEY_HEADER)
+    key = _key_of(request)
     if key is not None:
         check_key(key, "")
     body = await read_body(request, gateway.settings.body_bytes)
     draft = await request.app[DECODER].draft(body, tenant_of(request), gateway.clock.now_ms(), key)
+    if draft.key != key is not None:
+        raise Invalid("is another than the header says", "/idempotency_key")
     (receipt,) = await gateway.intake.submit((draft,))
     if isinstance(receipt, Exception):
         raise receipt
@@ -80,6 +82,7 @@ async def create_batch(request: web.Request) -> web.StreamResponse:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}`."""
+    _check_parameters(request, ("view",))
     view = request.query.get("view", "basic")
     if view not in ("basic", "full"):
         raise Invalid('expected "basic" or "full"', "/view")
@@ -89,6 +92,7 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 async def attempts(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}/attempts`."""
+    _check_parameters(request, ())
     gateway = request.app[GATEWAY]
     tenant, task_id = tenant_of(request), task_id_of(request)
     rows = await gateway.reader.attempts(tenant, task_id)
@@ -144,6 +148,16 @@ async def answer_json(request: web.Request, body: bytes) -> web.Response:
     return web.Response(body=body, headers=headers)
 
 
+def _key_of(request: web.Request) -> str | None:
+    """The idempotency key in the header. Raises Invalid when there are two."""
+    keys = request.headers.getall(_KEY_HEADER, None)
+    if keys is None:
+        return None
+    if len(set(keys)) > 1:
+        raise Invalid(f"the header {_KEY_HEADER} is given twice", "")
+    return keys[0]
+
+
 def _open(request: web.Request) -> Gateway:
     gateway = request.app[GATEWAY]
     if gateway.draining:
@@ -159,7 +173,7 @@ async def _replay(request: web.Request, receipt: Receipt) -> web.Response:
 
 async def _drafts(request: web.Request, items: Sequence[Item]) -> list[Draft | Receipt | Exception]:
     decoder, tenant, now_ms = request.app[DECODER], tenant_of(request), request.app[GATEWAY].clock.now_ms()
-    header = request.headers.get(_KEY_HEADER)
+    header = _key_of(request)
     if header is not None:
         check_key(f"{header}/{len(items) - 1}", "")
     answers: list[Draft | Receipt | Exception] = []
@@ -197,9 +211,15 @@ def _item(answer: Draft | Receipt | Exception) -> str:
 def _check_filters(request: web.Request) -> None:
     for name in request.query:
         if name.startswith("label.") or name == "schedule_time.lt":
-            raise NotSupported("this filter is not supported yet", f"/{name}")
+            raise NotSupported("this filter is not supported yet", f"/{escape(name)}")
         if name not in FILTERS:
-            raise Invalid("unknown filter", f"/{name}")
+            raise Invalid("unknown filter", f"/{escape(name)}")
+
+
+def _check_parameters(request: web.Request, known: Sequence[str]) -> None:
+    for name in request.query:
+        if name not in known:
+            raise Invalid("unknown parameter", f"/{escape(name)}")
 
 
 def _states(request: web.Request) -> set[State]:

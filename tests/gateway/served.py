@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import ClientResponse, ClientSession, DummyCookieJar, web
 from aiohttp.test_utils import BaseTestServer, TestServer
+from multidict import CIMultiDict
 
 from actors.core.codec import SpecCodec
 from actors.core.draft import Draft, Receipt
@@ -122,7 +123,11 @@ class Served:
 
     async def send(self, method: str, path: str, body: object = None, **options: Any) -> "Answer":
         """One request; a body that is not bytes is sent as JSON."""
-        headers = {"Content-Type": "application/json"} | options.pop("headers", {})
+        headers = CIMultiDict({"Content-Type": "application/json"})
+        given = options.pop("headers", {})
+        for name in given:
+            headers.popall(name, None)
+        headers.extend(given)
         data = body if isinstance(body, bytes) or body is None else orjson.dumps(body)
         url = self.server.make_url("/").with_path(path.partition("?")[0], encoded=True)
         query = path.partition("?")[2]

@@ -1,7 +1,11 @@
 """Input that must be refused: the right 4xx and pointer for one task, and for that item alone in a batch."""
 
+import gzip
+import zlib
+
 import orjson
 import pytest
+from multidict import CIMultiDict
 
 from tests.gateway.served import served
 
@@ -13,15 +17,19 @@ AT = b'{"schedule_time":"%b"}'
 
 CASES: dict[str, tuple[bytes, int, str, str | None]] = {
     # name: body, status, problem type, pointer (None: the problem names no field)
-    "not JSON": (b"{nonsense}", 400, "not-json", None),
-    "cut short": (b'{"queue":"a"', 400, "not-json", None),
-    "NaN in the payload": (b'{"payload":NaN}', 400, "not-json", None),
-    "NaN as a delay": (b'{"delay":NaN}', 400, "not-json", None),
-    "raw NUL in a text": (b'{"payload":"\x00"}', 400, "not-json", None),
-    "half a surrogate pair": (b'{"payload":"\\ud800"}', 400, "not-json", None),
+    "not JSON": (b"{nonsense}", 400, "not-json", ""),
+    "cut short": (b'{"queue":"a"', 400, "not-json", ""),
+    "NaN in the payload": (b'{"payload":NaN}', 400, "not-json", ""),
+    "NaN as a delay": (b'{"delay":NaN}', 400, "not-json", ""),
+    "raw NUL in a text": (b'{"payload":"\x00"}', 400, "not-json", ""),
+    "half a surrogate pair": (b'{"payload":"\\ud800"}', 400, "not-json", ""),
+    "a number beyond a double": (b'{"payload":[1,1e999]}', 422, "invalid", "/payload"),
+    "a number below a double": (b'{"payload":{"e":-1.5E+400}}', 422, "invalid", "/payload"),
+    "a long number": (b'{"payload":1' + b"0" * 300 + b'e10}', 422, "invalid", "/payload"),
+    "broken UTF-8 in retry": (b'{"retry":{"max_backoff":"\xff"}}', 400, "not-json", "/retry"),
     "broken UTF-8 in the payload": (b'{"payload":"\xff"}', 400, "not-json", "/payload"),
-    "broken UTF-8 in a field": (b'{"queue":"\xff"}', 400, "not-json", None),
-    "broken UTF-8 in a name": (b'{"\xff":1}', 400, "not-json", None),
+    "broken UTF-8 in a field": (b'{"queue":"\xff"}', 400, "not-json", ""),
+    "broken UTF-8 in a name": (b'{"\xff":1}', 400, "not-json", ""),
     "depth 5,000": (DEEP, 422, "invalid", ""),
     "a number": (b"5", 422, "invalid", ""),
     "an array": (b"[[]]", 422, "invalid", ""),
@@ -68,9 +76,10 @@ CASES: dict[str, tuple[bytes, int, str, str | None]] = {
     "key of 256": (b'{"idempotency_key":"' + b"k" * 256 + b'"}', 422, "invalid", "/idempotency_key"),
     "key with a control": (b'{"idempotency_key":"a\\u0007"}', 422, "invalid", "/idempotency_key"),
     "17 labels": (orjson.dumps({"labels": {f"k{i}": "v" for i in range(17)}}), 422, "invalid", "/labels"),
-    "label of 256": (orjson.dumps({"labels": {"k": "v" * 256}}), 422, "invalid", "/labels"),
-    "label name of 64": (orjson.dumps({"labels": {"k" * 64: "v"}}), 422, "invalid", "/labels"),
-    "label with NUL": (b'{"labels":{"k":"\\u0000"}}', 422, "invalid", "/labels"),
+    "label of 256": (orjson.dumps({"labels": {"k": "v" * 256}}), 422, "invalid", "/labels/k"),
+    "label name of 64": (orjson.dumps({"labels": {"k" * 64: "v"}}), 422, "invalid", "/labels/" + "k" * 64),
+    "label name with a tilde": (orjson.dumps({"labels": {"/~": "v"}}), 422, "invalid", "/labels/~1~0"),
+    "label with NUL": (b'{"labels":{"k":"\\u0000"}}', 422, "invalid", "/labels/k"),
     "label that is a number": (b'{"labels":{"k":1}}', 422, "invalid", "/labels"),
     "priority 6": (b'{"priority":6}', 422, "invalid", "/priority"),
     "priority 1": (b'{"priority":1}', 422, "not-supported", "/priority"),
@@ -80,11 +89,13 @@ CASES: dict[str, tuple[bytes, int, str, str | None]] = {
     "no url": (b'{"http":{}}', 422, "invalid", "/http/url"),
     "http of another type": (b'{"http":"http://sink.test"}', 422, "invalid", "/http"),
     "unknown field of http": (HTTP % b'"body":1', 422, "invalid", "/http/body"),
-    "broken UTF-8 in http": (URL % b'"http://\xff"', 400, "not-json", None),
+    "broken UTF-8 in http": (URL % b'"http://\xff"', 400, "not-json", "/http"),
     "ftp": (URL % b'"ftp://sink.test/"', 422, "invalid", "/http/url"),
     "no host": (URL % b'"http:///x"', 422, "invalid", "/http/url"),
     "user in the url": (URL % b'"http://user:pw@sink.test/"', 422, "invalid", "/http/url"),
     "CRLF in the url": (URL % b'"http://sink.test/\\r\\nHost: x"', 422, "invalid", "/http/url"),
+    "short address": (URL % b'"http://127.1/"', 422, "invalid", "/http/url"),
+    "address as a number": (URL % b'"http://2130706433/"', 422, "invalid", "/http/url"),
     "url of 2,049": (URL % (b'"http://sink.test/' + b"x" * 2032 + b'"'), 422, "invalid", "/http/url"),
     "port 65536": (URL % b'"http://sink.test:65536/"', 422, "invalid", "/http/url"),
     "method TRACE": (HTTP % b'"method":"TRACE"', 422, "invalid", "/http/method"),
@@ -163,6 +174,38 @@ async def test_lines_that_are_none_or_too_many_are_refused_whole(body: bytes, st
     async with served() as world:
         answer = await world.post("/v1/tasks:batch", body, headers={"Content-Type": "application/x-ndjson"})
         assert (answer.status, answer.pointers) == (status, [""])
+
+
+@pytest.mark.parametrize(
+    ("body", "byte"),
+    [(b'{"payload":NaN}', 11), (b'{"payload":"\x00"}', 12), (b"{nonsense}", 1)],
+)
+async def test_what_is_no_json_is_refused_with_its_place(body: bytes, byte: int) -> None:
+    async with served() as world:
+        (error,) = (await world.post("/v1/tasks", body)).json["errors"]
+        assert error["detail"].endswith(f" at byte {byte}")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "x", "identity, gzip"])
+async def test_bodies_come_as_they_are(coding: str) -> None:
+    async with served() as world:
+        for path, body in (("/v1/tasks", b"{}"), ("/v1/tasks:batch", b"[{}]"), ("/v1/tasks/x:cancel", b"")):
+            sent = {"gzip": gzip.compress(body), "deflate": zlib.compress(body)}.get(coding, body)
+            answer = await world.post(path, sent, headers={"Content-Encoding": coding})
+            assert (answer.status, answer.headers["Accept-Encoding"]) == (415, "identity")
+        assert (await world.post("/v1/tasks", b"{}", headers={"Content-Encoding": "Identity"})).status == 201
+
+
+async def test_two_keys_for_one_task_are_refused() -> None:
+    async with served() as world:
+        key = {"Idempotency-Key": "a"}
+        answer = await world.post("/v1/tasks", b'{"idempotency_key":"b"}', headers=key)
+        assert (answer.status, answer.pointers) == (422, ["/idempotency_key"])
+        assert (await world.post("/v1/tasks", b'{"idempotency_key":"a"}', headers=key)).status == 201
+        twice = CIMultiDict([("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+        for path, body in (("/v1/tasks", b"{}"), ("/v1/tasks:batch", b"[{}]")):
+            assert (await world.post(path, body, headers=twice)).status == 422
+        assert len(world.intake.drafts) == 1
 
 
 @pytest.mark.parametrize("key", ["k" * 256, "é"])

@@ -77,10 +77,15 @@ def test_limits_and_bytes(decoder: TaskDecoder) -> None:
 
 
 def test_a_payload_is_kept_byte_by_byte(decoder: TaskDecoder) -> None:
-    payload = b'{"b" : 1e400, "a": [1.50, null], "a": "\\u0000"}'
+    payload = b'{"b" : 1e300, "a": [1.50, null], "a": "\\u0000 \\"1e999", "1e999": 1e-999}'
     draft = decoder.read(b'{"payload": ' + payload + b"  }", "default", NOW_MS, None)
     assert draft.payload == payload
     assert read(decoder, payload=None).payload == b"null"
+
+
+def test_numbers_are_looked_at_in_one_pass() -> None:
+    decode._check_numbers(b"[1e10, " + b"1" * 1_000_000 + b"]")
+    decode._check_numbers(b'[1e10, "' + rb"\"1e999" * 100_000 + b'"]')
 
 
 def test_tasks_of_one_kind_share_their_spec(decoder: TaskDecoder) -> None:
