@@ -1,7 +1,7 @@
 """Routes that take tasks in and show them.
 
 `POST /v1/tasks` and `POST /v1/tasks:batch` are the hot path: one decode a task, one wait a request, answers put
-together from prepared bytes. A batch gives the loop back after each slice, which is bounded by bytes: a small item may
+together from prepared bytes. A batch gives the loop back after each slice, which is bounded by time: a small item may
 hold a lot to check.
 """
 
@@ -11,6 +11,7 @@ import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from http import HTTPStatus
+from time import perf_counter as clock_s
 
 import orjson
 from aiohttp import web
@@ -30,9 +31,8 @@ from gateway.task_view import attempt_object, new_task, state_of, task_object
 
 DECODER: web.AppKey[TaskDecoder] = web.AppKey("decoder", TaskDecoder)
 
-SLICE_BYTES = 32 * 1024
-"""So much of a batch is decoded in one turn of the loop; an item counts `ITEM_BYTES` more than it has."""
-ITEM_BYTES = 64
+SLICE_S = 0.005
+"""For so long items of a batch are decoded in one turn of the loop: it ends with the item that passes it."""
 SLICE = 500
 """Items of a batch that are answered in one turn of the loop."""
 COMPRESSED_BYTES = 2048
@@ -177,12 +177,12 @@ async def _drafts(request: web.Request, items: Sequence[Item]) -> list[Draft | R
     if header is not None:
         check_key(f"{header}/{len(items) - 1}", "")
     answers: list[Draft | Receipt | Exception] = []
-    most, left = request.app[GATEWAY].settings.body_bytes, SLICE_BYTES
+    most = request.app[GATEWAY].settings.body_bytes
+    end_s = clock_s() + SLICE_S
     for place, item in enumerate(items):
-        left -= len(item) + ITEM_BYTES
-        if left < 0:
+        if clock_s() > end_s:
             await asyncio.sleep(0)
-            left = SLICE_BYTES - len(item) - ITEM_BYTES
+            end_s = clock_s() + SLICE_S
         try:
             if len(item) > most:
                 raise Problem("too-large", f"the task is larger than {most} bytes", "")
