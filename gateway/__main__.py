@@ -130,7 +130,7 @@ class Service:
         bind, port = self.settings.bind, self.settings.port
         try:
             await web.TCPSite(self.runner, bind, port, reuse_address=True, backlog=1024).start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise Misconfigured(f"can't listen on {bind}:{port} ({error}): choose another port or address") from error
 
     async def _enter_database(self, stack: AsyncExitStack) -> bool:

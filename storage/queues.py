@@ -1,7 +1,7 @@
 """The queues table: made on first use, read into the process's book.
 
 Promises: a retry policy that this program can't read harms nothing else; the queue keeps the one that it had, or the
-default. Refuses: more than MAX_QUEUES queues a tenant (Overloaded).
+default. Refuses: more than MAX_QUEUES queues a tenant (Invalid).
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from actors.core.errors import Overloaded, Unavailable
+from actors.core.errors import Invalid, Unavailable
 from actors.core.queue import Queue, QueueBook
 from actors.core.retry import DEFAULT, RetryPolicy
 from storage.pool import Database
@@ -48,7 +48,7 @@ class PgQueueStore:
                 if row is not None:
                     return self._learn([row])[0]
                 if await connection.fetchval(_SQL["count"], tenant) >= MAX_QUEUES:
-                    raise Overloaded(f"tenant {tenant} has {MAX_QUEUES} queues already")
+                    raise Invalid(f"there are {MAX_QUEUES} queues already: use one of them", "/queue")
         raise Unavailable("too many queues are being made at once")
 
     async def refresh(self) -> None:

@@ -1,6 +1,6 @@
 """Memory twin of the QueueStore port."""
 
-from actors.core.errors import Overloaded
+from actors.core.errors import Invalid
 from actors.core.queue import Queue, QueueBook
 from storage.memory.link import MemoryLink
 from storage.memory.rows import copy_of
@@ -33,7 +33,7 @@ class MemoryQueueStore:
         queue = mine.get(name)
         if queue is None:
             if len(mine) >= MAX_QUEUES:
-                raise Overloaded(f"tenant {tenant} has {MAX_QUEUES} queues already")
+                raise Invalid(f"there are {MAX_QUEUES} queues already: use one of them", "/queue")
             queue = Queue(len(self._db.queues) + 1, tenant, name)
             self._db.queues[queue.id] = queue
         return self._book.put(copy_of(queue))

@@ -7,7 +7,7 @@ import pytest
 
 from actors.core.codec import SpecCodec
 from actors.core.draft import Draft
-from actors.core.errors import Overloaded
+from actors.core.errors import Invalid
 from actors.core.queue import Queue, QueueBook
 from actors.core.retry import RetryPolicy
 from gateway import decode
@@ -23,7 +23,7 @@ class Store:
 
     async def ensure(self, tenant: str, name: str) -> Queue:
         if len(self.book) >= self.most:
-            raise Overloaded("too many queues")
+            raise Invalid("too many queues", "/queue")
         return self.book.put(Queue(len(self.book) + 1, tenant, name))
 
     async def refresh(self) -> None: ...
@@ -81,11 +81,6 @@ def test_a_payload_is_kept_byte_by_byte(decoder: TaskDecoder) -> None:
     draft = decoder.read(b'{"payload": ' + payload + b"  }", "default", NOW_MS, None)
     assert draft.payload == payload
     assert read(decoder, payload=None).payload == b"null"
-
-
-def test_numbers_are_looked_at_in_one_pass() -> None:
-    decode._check_numbers(b"[1e10, " + b"1" * 1_000_000 + b"]")
-    decode._check_numbers(b'[1e10, "' + rb"\"1e999" * 100_000 + b'"]')
 
 
 def test_tasks_of_one_kind_share_their_spec(decoder: TaskDecoder) -> None:
@@ -160,5 +155,5 @@ async def test_a_queue_is_made_on_first_use_when_all_else_is_right(decoder: Task
         read(decoder, queue="new")
     draft = await decoder.draft(b'{"queue":"new"}', "default", NOW_MS, None)
     assert (draft.queue.name, draft.queue.tenant, draft.queue.id) == ("new", "default", ANY)
-    with pytest.raises(Overloaded):
+    with pytest.raises(Invalid):
         await decoder.draft(b'{"queue":"newer"}', "default", NOW_MS, None)

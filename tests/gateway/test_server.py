@@ -41,9 +41,11 @@ async def test_what_is_no_http_gets_a_problem_and_no_traceback(name: str, caplog
 
 
 async def test_a_damaged_body_is_no_traceback_either(caplog: pytest.LogCaptureFixture) -> None:
-    request = b"POST /v1/tasks HTTP/1.1\r\n" + HOST + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
+    request = b"POST /v1/tasks HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno size\r\n"
     async with served() as world:
-        assert b'"type":"unreadable"' in await raw(world.server, request)
+        answer = await raw(world.server, request)
+    assert b"application/problem+json" in answer
+    assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 400
     assert [record for record in caplog.records if record.exc_info] == []
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from actors.core.errors import Invalid, Overloaded, Unavailable
+from actors.core.errors import Invalid, Unavailable
 from actors.core.events import Op, Verdict
 from actors.core.queue import DAY_MS, MAX_RETENTION_MS
 from actors.core.retry import DEFAULT
@@ -176,7 +176,7 @@ async def test_a_tenant_with_too_many_queues_is_told(home: Home, monkeypatch: py
     monkeypatch.setattr(queues, "MAX_QUEUES", 2)
     await home.queue("a")
     await home.queue("b")
-    with pytest.raises(Overloaded):
+    with pytest.raises(Invalid):
         await home.queue("c")
     assert (await home.queues.ensure("acme", "c")).name == "c"
 
