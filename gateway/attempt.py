@@ -10,12 +10,12 @@ import random
 import ssl
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, ClientTimeout
+from aiohttp import ClientResponse, ClientTimeout
 
 from actors.core.events import Outcome, Verdict
 from actors.core.settle import deadline_ms_of
 from actors.core.task import Task
-from gateway.client import CONNECT_S, LeaseEnded
+from gateway.client import CONNECT_S, Client, LeaseEnded
 from gateway.context import ClockPort, DispatchPort
 from gateway.targets import Refused
 from gateway.webhook import Plan, retry_after_ms, verdict_of
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class Attempts:
-    """Makes attempts through one session."""
+    """Makes attempts through one client."""
 
-    def __init__(self, session: ClientSession, node: DispatchPort, clock: ClockPort) -> None:
-        self._session = session
+    def __init__(self, client: Client, node: DispatchPort, clock: ClockPort) -> None:
+        self._client = client
         self._node = node
         self._now_ms = clock.now_ms
         self._timeouts: dict[int, ClientTimeout] = {}
@@ -46,13 +46,8 @@ class Attempts:
         deadline_ms = deadline_ms_of(task.spec, task.queue)
         outcome = Outcome(task, task.epoch, task.attempt, Verdict.FAILED, started_ms, started_ms)
         try:
-            answer = await self._session.request(
-                plan.method,
-                plan.url,
-                data=plan.letter(task, self._node.fence_of(task), started_ms),
-                timeout=self._timeout(deadline_ms),
-                allow_redirects=False,
-            )
+            letter = plan.letter(task, self._node.fence_of(task), started_ms)
+            answer = await self._client.send(plan.method, plan.url, letter, self._timeout(deadline_ms))
             await self._judge(answer, outcome)
         except Exception as error:  # noqa: BLE001 - one task's failure is its outcome; what is unknown is logged
             _explain(error, outcome, deadline_ms)

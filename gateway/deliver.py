@@ -17,7 +17,7 @@ from actors.core.errors import Invalid
 from actors.core.events import Outcome, Verdict
 from actors.core.task import Task
 from gateway.attempt import Attempts
-from gateway.client import open_session
+from gateway.client import open_client
 from gateway.context import ClockPort, DispatchPort
 from gateway.hosts import WINDOW_MS, Hosts
 from gateway.targets import TargetPolicy
@@ -54,8 +54,8 @@ class Courier:
     async def run(self) -> None:
         """Deliver until cancelled."""
         try:
-            async with open_session(self._policy, self._node.may_fire, self._callers) as session:
-                attempts = Attempts(session, self._node, self._clock)
+            async with open_client(self._policy, self._node.may_fire, self._callers) as client:
+                attempts = Attempts(client, self._node, self._clock)
                 async with TaskGroup() as group:
                     await self._pull(attempts, group)
         finally:
