@@ -317,11 +317,12 @@ class Node:
             self._owning.set()
         self._work.set()
 
-    def _see_overdue(self, shard: int, event: Probed) -> None:
-        """What the probe found; a shard that knows all of it need not be visited."""
+    def _see_overdue(self, shard: int, event: Probed) -> bool:
+        """What the probe found; True: the shard does not know all of it (one that does need not be visited)."""
         actor = self.hand.actors.get(shard)
-        if actor is not None and any(not actor.state.holding.expects(task) for task in event.tasks):
-            self.hand.post(shard, event)
+        if actor is None or all(actor.state.holding.expects(task) for task in event.tasks):
+            return False
+        return self.hand.post(shard, event)
 
     def _state(self, shard: int, epoch: int, now_ms: int, limit: int, total: int) -> ShardState:
         tally = self.stats.tally

@@ -39,31 +39,22 @@ def recorded(record: Record) -> Change:
 
 def started(task: Task) -> Change:
     """The change that the start of an attempt made, which nothing records."""
-    return Change(
-        task.id,
-        task.queue,
-        _RUNNING,
-        task.attempt,
-        version(task.rev, task.step),
-        task.started_ms,
-        task.schedule_ms,
-        task.due_ms,
-        task.labels,
-        None,
-        None,
-        task.lateness_ms,
-    )
+    return _unrecorded(task, _RUNNING, task.started_ms)
 
 
 def taken_back(task: Task, now_ms: int) -> Change:
     """The change when an attempt turns out not to have been sent: the task waits again, as if it had not started."""
+    return _unrecorded(task, _SCHEDULED, now_ms)
+
+
+def _unrecorded(task: Task, state: State, at_ms: int) -> Change:
     return Change(
         task.id,
         task.queue,
-        _SCHEDULED,
+        state,
         task.attempt,
         version(task.rev, task.step),
-        now_ms,
+        at_ms,
         task.schedule_ms,
         task.due_ms,
         task.labels,
