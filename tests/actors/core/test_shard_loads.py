@@ -223,6 +223,7 @@ def test_a_position_in_the_future_is_paged_forward_a_second_before() -> None:
     stage.tick(1)
     [page] = stage.pages
     assert (page.after_due_ms, page.after_id, page.limit) == (tasks[3].due_ms, tasks[3].id, 1)
+    assert stage.shard.holding.next_refill_ms(stage.now_ms) is None, "it is under way"
 
 
 def test_a_backlog_that_is_due_passes_by_those_that_wait_for_later() -> None:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from actors.core.errors import Conflict
 from actors.core.queue import Queue
 from actors.core.spec import Spec
-from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after, fence, fence_parts
+from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after, by_shard, fence, fence_parts
+from tests.support.builders import make_task
 
 OWN_LIFE = (Move.START, Move.SUCCEED, Move.RETRY, Move.DIE, Move.EXPIRE)
 
@@ -92,3 +93,9 @@ def test_a_new_task_waits_for_its_due_time() -> None:
 def test_a_task_is_slim() -> None:
     task = Task("id", 3, Queue(1, "default", "q"), 1_000, 2_000, 5, Spec())
     assert not hasattr(task, "__dict__")
+
+
+def test_tasks_go_by_shard_in_their_order() -> None:
+    queue = Queue(1, "default", "q")
+    tasks = [make_task(number, queue, shard=number % 2) for number in range(5)]
+    assert by_shard(tasks) == {0: [tasks[0], tasks[2], tasks[4]], 1: [tasks[1], tasks[3]]}
