@@ -34,6 +34,14 @@ def test_an_attempt_that_ended_sooner_is_not_claimed() -> None:
     assert stage.records == []
 
 
+def test_an_attempt_that_ended_behind_one_that_goes_on_is_not_claimed() -> None:
+    stage = Stage()
+    older, ended = stage.running(), stage.running()
+    stage.end(ended)
+    stage.tick(500)
+    assert [record.task for record in stage.records] == [older]
+
+
 def test_an_attempt_that_ended_sooner_asks_for_no_visit() -> None:
     stage = Stage()
     first, second = stage.running(), stage.running()
