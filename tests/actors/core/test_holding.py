@@ -13,10 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from actors.core.events import LAST_ID, Loaded, Op, Page
-from actors.core.holding import GENERATION_MS, KEEP_BYTES, KEEP_MS, Holding
+from actors.core.events import LAST_ID, NO_ID, Loaded, Op, Page
+from actors.core.holding import GENERATION_MS, KEEP_BYTES, KEEP_MS, LEAD_MS, Holding
 from actors.core.queue import Queue
 from actors.core.shard import HINT_MS
+from actors.core.share import Share
 from actors.core.task import Phase, State, Task
 from tests.actors.core.stage import row
 from tests.actors.core.tables import Tables
@@ -361,3 +362,12 @@ def test_a_task_beyond_the_horizon_makes_no_share() -> None:
     made = holding()
     made.admit(tasks(1, in_ms=60_001), T0_MS)
     assert made.shares == {}
+
+
+def test_the_nearest_position_is_the_next_to_be_paged() -> None:
+    made = holding()
+    for queue_id, in_ms in ((1, 10_000), (2, 20_000), (3, -5), (4, 15_000)):
+        share = made.spilled[queue_id] = Share()
+        share.lower((T0_MS + in_ms, NO_ID))
+    assert made.next_refill_ms(T0_MS) == T0_MS + 10_000 - LEAD_MS
+    assert made.next_refill_ms(T0_MS + 9_500) == T0_MS + 10_000
