@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from actors.core.events import LAST_ID, NO_ID, Loaded, Page
 from actors.core.share import Key, Share
 from actors.core.task import Phase, Task
-from actors.core.wheel import Wheel
+from actors.core.timers import Timers
 
 # On 3.11 a member of an enum costs ten times a global.
 _WAITING, _OFFERED, _, _WRITING, _GONE = Phase
@@ -36,7 +36,7 @@ NEVER_MS = 1 << 62
 
 
 class Holding:
-    """The tasks of one shard that are in memory, their wheel and their key-set positions."""
+    """The tasks of one shard that are in memory, their timers and their key-set positions."""
 
     __slots__ = (
         "_generation_ms",
@@ -52,8 +52,8 @@ class Holding:
         "shard",
         "shares",
         "spilled",
+        "timers",
         "total",
-        "wheel",
     )
 
     def __init__(self, shard: int, epoch: int, now_ms: int, *, limit: int, total: int, horizon_ms: int) -> None:
@@ -69,7 +69,7 @@ class Holding:
         self.shares: dict[int, Share] = {}
         self.spilled: dict[int, Share] = {}
         """The shares whose `after` is set."""
-        self.wheel: Wheel[Task] = Wheel(now_ms)
+        self.timers: Timers[Task] = Timers(now_ms)
         self.loaded_until_ms = -1
         self.next_page_ms = now_ms
         """When the next stretch of the horizon has to be asked for."""
@@ -105,7 +105,7 @@ class Holding:
                 later.append(task)
         if later:
             # One that came in first may have been let go for another that came in after it.
-            self.wheel.insert_many([task for task in later if task.phase is _WAITING])
+            self.timers.insert_many([task for task in later if task.phase is _WAITING])
         return due
 
     def overlook(self, tasks: Iterable[Task]) -> None:
@@ -180,7 +180,7 @@ class Holding:
             if task.phase is _OFFERED:
                 share.offered -= 1
         if task.slot is not None:
-            self.wheel.cancel(task)
+            self.timers.cancel(task)
         task.phase = phase
 
     def give_back(self, task: Task, wake_ms: int, now_ms: int) -> None:
@@ -192,7 +192,7 @@ class Holding:
         self._share(task.queue.id).held += 1
         if wake_ms > now_ms:
             self._sleep(task, wake_ms, now_ms)
-            self.wheel.insert(task)
+            self.timers.insert(task)
 
     @staticmethod
     def _sleep(task: Task, wake_ms: int, now_ms: int) -> None:

@@ -124,7 +124,7 @@ class ShardState:
         next_ms = holding.next_page_ms
         if self.claims.next_ms < next_ms:
             next_ms = self.claims.next_ms
-        if (expiry_ms := holding.wheel.next_expiration()) is not None and expiry_ms < next_ms:
+        if (expiry_ms := holding.timers.next_expiration()) is not None and expiry_ms < next_ms:
             next_ms = expiry_ms
         if holding.spilled and (refill_ms := holding.next_refill_ms(now_ms)) is not None:
             next_ms = min(next_ms, refill_ms)
@@ -180,7 +180,7 @@ class ShardState:
         holding.turn_generation(now_ms)
         due: list[Task] = []
         records: list[Record] = []
-        for task in holding.wheel.advance(now_ms):
+        for task in holding.timers.advance(now_ms):
             if task.phase is _WAITING and task.claim_ms is None:
                 due.append(task)
             elif task.phase is _WAITING:
@@ -211,7 +211,7 @@ class ShardState:
         offered = [task for task in due if task.phase is _WAITING] if dead else due
         self.holding.offer(offered)
         if watched:
-            self.holding.wheel.insert_many(watched)
+            self.holding.timers.insert_many(watched)
         effects: list[Effect] = [Offer(offered)] if offered else []
         if dead:
             effects.append(Write(dead))
@@ -324,7 +324,7 @@ class ShardState:
             return
         task.phase = _RUNNING
         task.wake_ms = task.started_ms + deadline_ms_of(task.spec, task.queue) + OVERRUN_MS
-        self.holding.wheel.insert(task)
+        self.holding.timers.insert(task)
 
     def _refused(self, event: Refused, now_ms: int) -> list[Effect]:
         mine: list[Record] = []

@@ -137,7 +137,7 @@ def test_the_end_of_a_claimed_attempt_takes_its_deadline_away() -> None:
     task = stage.claimed()
     stage.end(task)
     stage.record()
-    assert len(stage.shard.holding.wheel) == 0
+    assert len(stage.shard.holding.timers) == 0
 
 
 # --- later: the target completes it by itself

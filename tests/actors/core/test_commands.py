@@ -124,7 +124,7 @@ def test_cancel_takes_a_task_out_of_the_wheel_and_off_the_desk() -> None:
     stage.ask(offered, Move.CANCEL)
     stage.start(offered)
     assert offered.attempt == 0
-    assert len(stage.shard.holding.wheel) == 0
+    assert len(stage.shard.holding.timers) == 0
 
 
 def test_run_makes_a_task_due_now_and_leaves_its_schedule() -> None:

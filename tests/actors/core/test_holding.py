@@ -109,7 +109,7 @@ class Positions(RuleBasedStateMachine):
         self._ask()
 
     def _fired(self) -> Iterator[Task]:
-        while fired := self.holding.wheel.advance(self.now_ms):
+        while fired := self.holding.timers.advance(self.now_ms):
             yield from fired
 
     def _offered(self) -> list[Task]:

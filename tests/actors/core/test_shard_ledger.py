@@ -176,7 +176,7 @@ def test_a_refused_claim_of_an_attempt_that_was_claimed_before_leaves_the_wheel(
     task = stage.claimed()
     stage.end(task, Verdict.LATER)
     stage.refuse(stage.records[0], nowhere(task))
-    assert len(stage.shard.holding.wheel) == 0
+    assert len(stage.shard.holding.timers) == 0
 
 
 # --- the row is gone

@@ -208,7 +208,7 @@ def test_of_hints_that_come_together_the_urgent_ones_stay() -> None:
     urgent = stage.task()
     stage.hint(*later, urgent)
     assert stage.offers == [urgent]
-    assert len(stage.shard.holding.wheel) == 2
+    assert len(stage.shard.holding.timers) == 2
 
 
 def test_a_position_in_the_future_is_paged_forward_a_second_before() -> None:
@@ -320,7 +320,7 @@ def test_answers_of_the_ledger_under_another_epoch_change_nothing() -> None:
     successor.shard = ShardState(0, EPOCH + 2, successor.now_ms, limit=100, horizon_ms=HORIZON_MS)
     successor.apply(Recorded([claim]))
     assert successor.changes == []
-    assert len(successor.shard.holding.wheel) == 0
+    assert len(successor.shard.holding.timers) == 0
     assert (task.phase, task.claim_ms) == (Phase.RUNNING, None)
 
 

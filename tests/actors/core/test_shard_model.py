@@ -366,7 +366,7 @@ class World(RuleBasedStateMachine):
             offered[task.queue.id] += task.phase is Phase.OFFERED
             slots += task.slot is not None
             assert task.phase is not Phase.WAITING or task.slot is not None, "waits for nothing"
-        assert slots == len(holding.wheel)
+        assert slots == len(holding.timers)
         for queue_id, share in holding.shares.items():
             assert (share.held, share.offered) == (held[queue_id], offered[queue_id])
             assert share.held <= 3 * self.limit
