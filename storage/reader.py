@@ -39,7 +39,7 @@ class PgReader:
         shard = shard_of(task_id, self._db.shards)
         async with self._db.reads.use() as connection:
             rows = await connection.fetch(_SQL["get"], shard, task_id, tenant, payload)
-        await self._queues.learn(row[_QUEUE] for row in rows)
+        await self._queues.seek(row[_QUEUE] for row in rows)
         try:
             return self._task_row(rows[0]) if rows else None
         except Invalid as error:

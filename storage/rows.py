@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from actors.core.codec import SpecCodec
-from actors.core.errors import Invalid, Unavailable
+from actors.core.errors import Invalid
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import State, Task
 from storage.unreadable import Unreadable
@@ -38,12 +38,6 @@ class Queues:
         self._missing: dict[int, float] = {}
         """What the table did not have -> when it may be looked for again."""
 
-    async def learn(self, numbers: Iterable[int]) -> None:
-        """See that the book knows all of these. Raises Unavailable when the tables do not know one either."""
-        missing = await self.seek(numbers)
-        if missing:
-            raise Unavailable(f"queues {sorted(missing)} are not in the table")
-
     async def seek(self, numbers: Iterable[int]) -> set[int]:
         """Read the table if the book lacks one of these; answers those that the table does not have either."""
         unknown = self._unknown(numbers)
@@ -56,7 +50,7 @@ class Queues:
         return unknown
 
     def get(self, number: int) -> Queue:
-        """The queue, once `learn` or `seek` has looked for it. Raises Invalid when there is none."""
+        """The queue, once `seek` has looked for it. Raises Invalid when there is none."""
         queue = self._book.by_id(number)
         if queue is None:
             raise Invalid(f"queue {number} is not in the table")

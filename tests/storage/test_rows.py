@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from actors.core.codec import EMPTY, SpecCodec
-from actors.core.errors import Invalid, Unavailable
+from actors.core.errors import Invalid
 from actors.core.queue import Queue, QueueBook
 from storage import rows as module
 from storage.rows import TASK_WIDTH, Queues, task_of, tasks_of
@@ -67,9 +67,7 @@ async def test_a_queue_that_comes_back_is_found_in_time(monkeypatch: pytest.Monk
     assert table.queues.get(7).name == "q7"
 
 
-async def test_who_reads_one_row_is_told_why_it_can_not_be() -> None:
+def test_who_reads_one_row_is_told_why_it_can_not_be() -> None:
     table = Table()
-    with pytest.raises(Unavailable, match=r"\[7\]"):
-        await table.queues.learn([7])
     with pytest.raises(Invalid, match="queue 7"):
         task_of(row(1, 7), table.queues, SpecCodec())
