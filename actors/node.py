@@ -217,6 +217,14 @@ class Node:
         actor = self.hand.actors.get(shard_of(task_id, self.membership.shards))
         return None if actor is None else actor.state.holding.known.get(task_id)
 
+    def has_passed(self, row: TaskRow) -> bool:
+        """Whether a later revision of this task was committed here while the row was on its way: read it again."""
+        actor = self.hand.actors.get(row.shard)
+        if actor is None:
+            return False
+        task = actor.state.holding.known.get(row.id)
+        return actor.state.holding.has_passed(row.id, row.rev) if task is None else row.rev < task.rev
+
     async def ask(self, command: Command) -> Change | None:
         """Carry a command out; None: it was so already. Raises Unknown, Conflict, Overloaded or Unavailable."""
         shard = shard_of(command.id, self.membership.shards)

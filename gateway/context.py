@@ -134,6 +134,10 @@ class NodePort(Protocol):
         """The owner's in-memory task, when this node holds it."""
         ...
 
+    def has_passed(self, row: TaskRow) -> bool:
+        """Whether a later revision of this task was committed here while the row was on its way: read it again."""
+        ...
+
     def fence_of(self, task: Task | TaskRow) -> str:
         """The fence of the task's current attempt, or of the one that a row has a claim of."""
         ...

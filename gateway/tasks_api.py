@@ -38,6 +38,8 @@ SLICE = 500
 COMPRESSED_BYTES = 2048
 """Answers from this size on are compressed for clients that ask."""
 DEFAULT_PAGE = 100
+READS = 3
+"""How often a task is read that changes while it is being read."""
 FILTERS = ("queue", "state", "cursor", "limit")
 
 _KEY_HEADER = "Idempotency-Key"
@@ -124,6 +126,10 @@ async def read_task(request: web.Request, task_id: str, *, payload: bool = False
     """The task as a JSON object. Raises Unknown."""
     gateway = request.app[GATEWAY]
     row = await gateway.reader.get(tenant_of(request), task_id, payload=payload)
+    for _ in range(READS - 1):
+        if row is None or not gateway.node.has_passed(row):
+            break  # else the state would go back behind what was seen a moment ago
+        row = await gateway.reader.get(tenant_of(request), task_id, payload=payload)
     if row is None:
         raise Unknown(task_id)
     return orjson.dumps(task_object(row, gateway.node, payload=payload))

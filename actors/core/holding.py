@@ -128,7 +128,11 @@ class Holding:
 
     def outgrew(self, task: Task) -> bool:
         """Whether memory let a later revision of this task go, moments ago."""
-        return task.rev < self._recent.get(task.id, 0) or task.rev < self._old.get(task.id, 0)
+        return self.has_passed(task.id, task.rev)
+
+    def has_passed(self, task_id: str, rev: int) -> bool:
+        """Whether memory let a revision of this task go, moments ago, that is later than `rev`."""
+        return rev < self._recent.get(task_id, 0) or rev < self._old.get(task_id, 0)
 
     def _share(self, queue_id: int) -> Share:
         share = self.shares.get(queue_id)

@@ -437,6 +437,28 @@ async def test_what_the_api_asks_of_a_live_task(cluster: Cluster) -> None:
     assert member.node.fence_of(task) == cluster.runs[0].fence == "00000001.0000000001.000001"
 
 
+async def test_a_row_that_was_read_before_the_last_commit_is_told_from_a_new_one(cluster: Cluster) -> None:
+    member = await cluster.start(script=always(Step(takes_ms=700)))
+    (task_id,) = await submit_some(member, 1)
+    before = await member.reader.get("default", task_id)
+    assert before is not None
+    await cluster.until(lambda: bool(cluster.runs))
+    assert not member.node.has_passed(before)
+    task = member.node.live(task_id)
+    assert task is not None
+    await cluster.until(lambda: task.claim_ms is not None)
+    claimed = await member.reader.get("default", task_id)
+    assert claimed is not None
+    assert member.node.has_passed(before)
+    assert not member.node.has_passed(claimed)
+    await cluster.ended([task_id])
+    await cluster.until(lambda: member.node.live(task_id) is None)
+    assert member.node.has_passed(claimed)
+    ended = await member.reader.get("default", task_id)
+    assert ended is not None
+    assert not member.node.has_passed(ended)
+
+
 async def test_nothing_starts_while_the_ledger_is_full(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "WAITING_RECORDS", 3)
     member = await cluster.start()

@@ -40,6 +40,8 @@ class NodeDouble:
     timeline: int = 1
     stats: Stats = field(default_factory=Stats)
     tasks: dict[str, Task] = field(default_factory=dict)
+    revs: dict[str, int] = field(default_factory=dict)
+    """The revisions that memory has come to."""
     asked: list[Command] = field(default_factory=list)
     answer: Callable[[Command], Change | None] = lambda command: None
 
@@ -49,6 +51,9 @@ class NodeDouble:
 
     def live(self, task_id: str) -> Task | None:
         return self.tasks.get(task_id)
+
+    def has_passed(self, row: TaskRow) -> bool:
+        return row.rev < self.revs.get(row.id, 0)
 
     def fence_of(self, task: Task | TaskRow) -> str:
         return fence(self.timeline, task.epoch, task.attempt)

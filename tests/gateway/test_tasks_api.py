@@ -10,10 +10,12 @@ import pytest
 from actors.core.draft import Draft, Receipt
 from actors.core.errors import Overloaded, Unavailable
 from actors.core.task import Phase, Task
+from actors.ports.reader import TaskRow
 from gateway import tasks_api
 from gateway.bodies import Item
 from gateway.context import Settings
 from gateway.decode import TaskDecoder
+from gateway.tasks_api import READS
 from tests.gateway.served import NOW_MS, Served, raw, served
 
 FULL = {
@@ -271,6 +273,29 @@ async def test_a_running_task_is_shown_as_its_owner_knows_it() -> None:
         task.phase = Phase.WAITING
         shown = (await world.get(f"/v1/tasks/{task_id}")).json
         assert (shown["state"], shown["attempt"], shown["fence"]) == ("scheduled", 0, None)
+
+
+async def test_a_task_that_changes_while_it_is_read_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a task that was seen running a moment ago would be shown as it was before."""
+    async with served() as world:
+        task_id = await world.create()
+        get, reads = world.gateway.reader.get, 0
+
+        async def late(tenant: str, wanted: str, *, payload: bool = False) -> TaskRow | None:
+            nonlocal reads
+            reads += 1
+            row = await get(tenant, wanted, payload=payload)
+            assert row is not None
+            row.rev, row.claim_ms = (0, None) if reads < 2 else (1, NOW_MS)
+            return row
+
+        monkeypatch.setattr(world.gateway.reader, "get", late)
+        world.node.revs[task_id] = 1
+        assert (await world.get(f"/v1/tasks/{task_id}")).json["state"] == "running"
+        assert reads == 2
+        world.node.revs[task_id] = 2  # it changes all the time
+        assert (await world.get(f"/v1/tasks/{task_id}")).status == 200
+        assert reads == 2 + READS
 
 
 async def test_pages_follow_the_cursor_to_the_end() -> None:
