@@ -12,6 +12,7 @@ from actors.core.task import Move
 from gateway import commands_api, probes, tasks_api
 from gateway.context import GATEWAY, Gateway
 from gateway.decode import TaskDecoder
+from gateway.events import events
 from gateway.metrics import LoopLag, NodeCollector, metrics
 from gateway.problems import answering, no_route
 from gateway.stream import stream
@@ -40,6 +41,7 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None) -> web.Application:
         ("POST", f"{TASK}:reschedule", commands_api.reschedule),
         ("POST", f"{TASK}:complete", commands_api.complete),
         ("GET", "/v1/stream", stream),
+        ("GET", "/v1/events", events),
         ("GET", "/livez", probes.livez),
         ("GET", "/readyz", probes.readyz),
         ("GET", "/startupz", probes.startupz),

@@ -76,13 +76,14 @@ class Session:
             return
         try:
             if isinstance(message, Subscribe):
-                self._subscribe(message)
+                self.subscribe(message)
             else:
                 self._unsubscribe(message.sub)
         except RingwheelError as error:
             self._refuse(error, message.sub)
 
-    def _subscribe(self, message: Subscribe) -> None:
+    def subscribe(self, message: Subscribe) -> None:
+        """Watch something more. Raises Conflict, Overloaded, Invalid or NotSupported."""
         if message.sub in self._subs:
             raise Conflict(f"{message.sub!r} is in use on this connection")
         if len(self._subs) >= self._limits.subscriptions:

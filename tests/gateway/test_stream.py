@@ -199,7 +199,7 @@ async def test_200_watchers_that_never_read_stay_small_and_harm_nobody(monkeypat
             waiting.append(len(self._outbox))
             super().close()
 
-    monkeypatch.setattr("gateway.stream.Session", Counted)
+    monkeypatch.setattr("gateway.watcher.Session", Counted)
     async with serving(room=20, chunk_bytes=4096) as world, world.watcher() as good:
         hub = world.hub
         with ExitStack() as sockets:

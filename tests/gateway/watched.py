@@ -17,11 +17,13 @@ from actors.core.spec import Spec
 from actors.core.task import State, Task
 from actors.ports.reader import AttemptRow, TaskRow
 from gateway.context import GATEWAY, Gateway
+from gateway.events import events
 from gateway.hub import Feed, Hub, Topic
-from gateway.problems import Handler
+from gateway.problems import Handler, answering
 from gateway.server import Runner
 from gateway.session import Limits
-from gateway.stream import LIMITS, SUBPROTOCOL, stream
+from gateway.stream import SUBPROTOCOL, stream
+from gateway.watcher import LIMITS
 
 NOW_MS = 1_800_000_000_000
 QUEUE = Queue(1, "default", "mail")
@@ -226,6 +228,7 @@ async def serving(kept: int = 1000, rest: Handler | None = None, **limits: Any) 
     app[GATEWAY] = world.gateway
     app[LIMITS] = Limits(**limits)
     app.router.add_get("/v1/stream", stream)
+    app.router.add_get("/v1/events", answering(events))
     if rest is not None:
         app.router.add_route("*", "/{rest:.*}", rest)
     runner = Runner(app, shutdown_timeout=5)

@@ -1,0 +1,88 @@
+"""`GET /v1/events`: the feed of `/v1/stream` as server-sent events (WHATWG HTML, 9.2), one subscription a connection.
+
+`?id=` or `?queue=` says what to watch. Each event is named like the message of the websocket that it carries
+(`snapshot`, `resumed`, `event`, `gap`; `problem` for `error`, which browsers use for their own) and has its JSON as
+data; its id is the cursor. A client that comes back with `Last-Event-ID`, as browsers do, goes on where it was.
+
+Refuses what `/v1/stream` refuses. A comment every `heartbeat_s` shows both sides that the other is there.
+"""
+
+import asyncio
+from typing import NoReturn
+
+import orjson
+from aiohttp import web
+
+from actors.core.errors import Invalid
+from gateway.problems import escape
+from gateway.session import Session
+from gateway.watch import Filter, Subscribe
+from gateway.watcher import Watcher, check_origin
+
+SUB = "events"
+"""The name of the one subscription."""
+FILTERS = ("id", "queue")
+RETRY = b"retry: 1000\n\n"
+"""How long a browser waits before it comes back, in ms."""
+_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_EVENT = b'{"type":"event","sub":"events","cursor":"'
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """Serve one watcher until either side ends it."""
+    check_origin(request)
+    connection = _Connection(request)
+    subscribe(connection.session, request)
+    await connection.response.prepare(request)
+    await connection.response.write(RETRY)
+    await connection.run()
+    return connection.response
+
+
+def subscribe(session: Session, request: web.Request) -> None:
+    """What the request asks for. Raises Invalid."""
+    for name in request.query:
+        if name not in FILTERS:
+            raise Invalid("unknown parameter", f"/{escape(name)}")
+    wanted = Filter(id=request.query.get("id"), queue=request.query.get("queue"))
+    session.subscribe(Subscribe(SUB, wanted, request.headers.get("Last-Event-ID") or None))
+
+
+class _Connection(Watcher):
+    """An answer that does not end."""
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__(request)
+        self.response = web.StreamResponse(headers=_HEADERS)
+
+    async def attend(self) -> NoReturn:
+        """Show that we are there; a write fails when the client is not."""
+        while True:
+            await asyncio.sleep(self.limits.heartbeat_s)
+            self.session.say(b"")
+
+    async def send(self, message: bytes) -> None:
+        """One event."""
+        await self.response.write(as_event(message))
+
+    async def bid_farewell(self) -> None:
+        """The answer's end: the client comes back, and goes on where it was."""
+        await self.response.write_eof()
+
+    async def fail(self) -> None:
+        """In mid-answer, so that nobody takes it for the end."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
+
+def as_event(message: bytes) -> bytes:
+    """A message of a session as an event; the empty one as a comment."""
+    if not message:
+        return b": here\n\n"
+    if message.startswith(_EVENT):  # the usual case: its cursor is known without reading it
+        cursor = message[len(_EVENT) : message.index(b'"', len(_EVENT))]
+        return b"id: %b\nevent: event\ndata: %b\n\n" % (cursor, message)
+    said = orjson.loads(message)
+    name = "problem" if said["type"] == "error" else said["type"]
+    head = f"id: {said['cursor']}\n" if "cursor" in said else ""
+    return f"{head}event: {name}\n".encode() + b"data: %b\n\n" % message
