@@ -1,8 +1,8 @@
 """Request bodies: read up to a limit, checked for their media type, and cut into the items of a batch.
 
-Promises: no more than the limit is kept, however long a client sends; items of a batch are cut so that one which is
-no JSON, is not UTF-8 or is nested too deeply is refused alone; no body, whatever it is made of, keeps the loop for
-longer than reading it once takes.
+Promises: no more than the limit is kept, however long a client sends, and not for longer than BODY_S; items of a batch
+are cut so that one which is no JSON, is not UTF-8 or is nested too deeply is refused alone; no body, whatever is in it,
+keeps the loop for longer than reading it once takes.
 """
 
 import asyncio
@@ -21,6 +21,9 @@ from gateway.problems import Problem
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 IDENTITY = "identity"
+
+BODY_S = 30.0
+"""A body that takes longer to come is given up."""
 
 Item = bytes | msgspec.Raw
 
@@ -45,14 +48,16 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         raise _too_large(limit)
     content = request.content
     try:
-        body = await content.readany()
-        if content.at_eof():
-            return _within(body, limit)
-        chunks = [body]
-        size = len(body)
-        while not content.at_eof() and size <= limit:
-            chunks.append(await content.readany())
-            size += len(chunks[-1])
+        if content.is_eof():  # all of it came with the head: the usual case
+            return _within(await content.readany(), limit)
+        async with asyncio.timeout(BODY_S):
+            chunks = [await content.readany()]
+            size = len(chunks[0])
+            while not content.at_eof() and size <= limit:
+                chunks.append(await content.readany())
+                size += len(chunks[-1])
+    except TimeoutError as error:
+        raise Problem("too-slow", f"the body did not come within {BODY_S:g} s") from error
     except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError, ConnectionError) as error:
         raise Problem("unreadable", "the body broke off, or its encoding is damaged") from error
     return _within(b"".join(chunks), limit)

@@ -35,6 +35,7 @@ TYPES: dict[str, tuple[int, str]] = {
     "forbidden": (403, "Not allowed"),
     "not-found": (404, "Not found"),
     "method-not-allowed": (405, "Method not allowed"),
+    "too-slow": (408, "The request took too long to arrive"),
     "conflict": (409, "Not possible in the present state"),
     "too-large": (413, "Too large"),
     "unsupported-media-type": (415, "Unsupported media type"),

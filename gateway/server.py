@@ -1,25 +1,131 @@
 """The HTTP server below the application: what happens to a connection before a request reaches a handler.
 
 aiohttp's own, but that bytes which are no HTTP get a problem like every other error, a line at debug level instead of a
-traceback (anyone can send them, as often as they like), and the end of their connection.
+traceback (anyone can send them, as often as they like), and the end of their connection; and that no client holds a
+connection for nothing.
+
+Promises: a head that is not whole `head_s` after its first byte, a connection that sends nothing for `idle_s`, and a
+reader that takes nothing for `stall_s` are cut off; beyond `connections` in all or `per_address`, a new connection is
+told 503 and closed. Bodies have a time of their own (`bodies.py`).
 """
 
+import asyncio
 import logging
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, cast
 
+import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
 
-from gateway.problems import Problem
+from gateway.problems import MEDIA_TYPE, Problem
 
 DETAIL_CHARS = 200
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What connections may cost."""
+
+    connections: int = 10_000
+    per_address: int = 2_000
+    head_s: float = 10.0
+    idle_s: float = 75.0
+    """Longer than common proxies keep an idle connection: they close it first, and lose no request to a race."""
+    stall_s: float = 30.0
+
+
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ()
+    __slots__ = ("_address", "_bounds", "_head_timer", "_refused", "_stall_timer")
+
+    def __init__(self, server: "Server", bounds: Bounds, **options: Any) -> None:
+        super().__init__(server, keepalive_timeout=bounds.idle_s, **options)
+        self._bounds = bounds
+        self._address: str | None = None
+        """Where it is counted; None: nowhere."""
+        self._refused = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or refuse it in one line."""
+        server = cast(Server, self._manager)
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        why = server.refusal(address)
+        if why is None:
+            self._address = address
+            server.addresses[address] += 1
+            super().connection_made(transport)
+            self._await_head()
+        else:
+            _log.debug("connection from %s refused: %s", address, why)
+            self._refused = True
+            _say(cast(asyncio.Transport, transport), "unavailable", why, {"Retry-After": "1"})
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nothing is counted or waited for any more."""
+        self._head_ended()
+        self._flowing()
+        if self._address is not None:
+            server = cast(Server, self._manager)
+            server.addresses[self._address] -= 1
+            if not server.addresses[self._address]:
+                del server.addresses[self._address]
+            self._address = None
+            super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Start the clock with the first byte of a head that is not whole; stop it when it is."""
+        if self._refused:
+            return
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is None or waiter.done():  # a request came, or one is being answered
+            if self._head_timer is not None:
+                self._head_ended()
+        elif self._head_timer is None:
+            self._await_head()
+
+    def pause_writing(self) -> None:
+        """The client takes no more for now."""
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._stall_timer = self._loop.call_later(self._bounds.stall_s, self._stalled)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        self._flowing()
+
+    def _await_head(self) -> None:
+        self._head_timer = self._loop.call_later(self._bounds.head_s, self._late)
+
+    def _head_ended(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _late(self) -> None:
+        self._head_timer = None
+        if self.transport is not None:
+            _say(self.transport, "too-slow", f"no whole request came within {self._bounds.head_s:g} s", {})
+            self.force_close()
+
+    def _flowing(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _stalled(self) -> None:
+        self._stall_timer = None
+        if self.transport is not None:
+            self.transport.abort()
 
     def handle_error(
         self,
@@ -47,27 +153,56 @@ class Connection(web.RequestHandler):
 
 
 class Server(web.Server):
-    """Makes the connections."""
+    """Makes the connections, and counts them."""
+
+    def __init__(self, handler: Any, bounds: Bounds, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self.bounds = bounds
+        self.addresses: Counter[str] = Counter()
+        """Connections by the address that they come from."""
 
     def __call__(self) -> Connection:
         """A new connection, for the event loop."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, self.bounds, loop=self._loop, **self._kwargs)
+
+    def refusal(self, address: str) -> str | None:
+        """Why one more connection from this address is too many, or None when it is not."""
+        if len(self._connections) >= self.bounds.connections:
+            return "too many connections are open"
+        if self.addresses[address] >= self.bounds.per_address:
+            return "too many connections from this address are open"
+        return None
 
 
 class Runner(web.AppRunner):
     """Runs an application on a `Server`."""
 
-    __slots__ = ()
+    __slots__ = ("_bounds",)
+
+    def __init__(self, app: web.Application, *, bounds: Bounds | None = None, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._bounds = bounds or Bounds()
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
         return Server(
             made.request_handler,
+            self._bounds,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,
             **made._kwargs,
         )
+
+
+def _say(transport: asyncio.Transport, kind: str, detail: str, headers: dict[str, str]) -> None:
+    """A problem to a client whose request, if any, nobody will read; then the end of its connection."""
+    problem = Problem(kind, detail)
+    body = orjson.dumps(problem.body())
+    fields = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close", **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    transport.write(f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n{lines}\r\n".encode() + body)
+    transport.close()
 
 
 def _words(error: HttpProcessingError) -> str:

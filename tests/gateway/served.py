@@ -23,7 +23,7 @@ from actors.stats import Stats
 from gateway.app import make_app
 from gateway.context import Gateway, Settings
 from gateway.hub import Hub
-from gateway.server import Runner
+from gateway.server import Bounds, Runner
 from storage.memory import MemoryDatabase, MemoryStores
 
 NOW_MS = 1_790_000_000_000
@@ -175,12 +175,14 @@ class Answer:
 class AppServer(TestServer):
     """aiohttp's test server, on the connections of the service."""
 
+    bounds = Bounds()
+
     async def _make_runner(self, **options: Any) -> Runner:
-        return Runner(self.app, **options)
+        return Runner(self.app, bounds=self.bounds, **options)
 
 
 @asynccontextmanager
-async def served(settings: Settings = SMALL) -> AsyncIterator[Served]:
+async def served(settings: Settings = SMALL, bounds: Bounds | None = None) -> AsyncIterator[Served]:
     """The application on a free port of the loopback."""
     stores = MemoryStores(MemoryDatabase(lambda: NOW_MS), "boot-1")
     await stores.leases.join("boot-1", "node-1", "127.0.0.1:0")
@@ -188,7 +190,9 @@ async def served(settings: Settings = SMALL) -> AsyncIterator[Served]:
     gateway = Gateway(
         node, intake, stores.reader, stores.book, stores.queues, SpecCodec(), Hub("boot-1"), ClockDouble(), settings
     )
-    async with AppServer(make_app(gateway)) as server, ClientSession(cookie_jar=DummyCookieJar()) as client:
+    made = AppServer(make_app(gateway))
+    made.bounds = bounds or Bounds()
+    async with made as server, ClientSession(cookie_jar=DummyCookieJar()) as client:
         yield Served(node, intake, stores, gateway, server, client)
 
 
