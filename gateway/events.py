@@ -11,10 +11,10 @@ import asyncio
 from typing import NoReturn
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from actors.core.errors import Invalid
-from gateway.problems import escape
+from gateway.problems import Problem, escape
 from gateway.session import Session
 from gateway.watch import Filter, Subscribe
 from gateway.watcher import Watcher, check_origin
@@ -31,6 +31,8 @@ _EVENT = b'{"type":"event","sub":"events","cursor":"'
 async def events(request: web.Request) -> web.StreamResponse:
     """Serve one watcher until either side ends it."""
     check_origin(request)
+    if request.version < HttpVersion11:
+        raise Problem("unreadable", "events need HTTP/1.1")
     connection = _Connection(request)
     subscribe(connection.session, request)
     await connection.response.prepare(request)
@@ -61,9 +63,11 @@ class _Connection(Watcher):
             await asyncio.sleep(self.limits.heartbeat_s)
             self.session.say(b"")
 
-    async def send(self, message: bytes) -> None:
-        """One event."""
-        await self.response.write(as_event(message))
+    @staticmethod
+    def frame(message: bytes) -> bytes:
+        """One event, a chunk of the answer (RFC 9112, 7.1)."""
+        event = as_event(message)
+        return b"%x\r\n%b\r\n" % (len(event), event)
 
     async def bid_farewell(self) -> None:
         """The answer's end: the client comes back, and goes on where it was."""

@@ -109,6 +109,8 @@ class Hub:
         self._by_queue: dict[Queue, tuple[Feed, ...]] = {}
         self.kept = kept
         self.readers = asyncio.Semaphore(READERS)
+        self.writing = asyncio.Lock()
+        """Held by the feed that encodes its next messages: one a turn of the loop, however many have some."""
         self.closing = asyncio.Event()
         """Set by `close`."""
 

@@ -41,7 +41,7 @@ class Bounds:
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_address", "_bounds", "_head_timer", "_refused", "_stall_timer")
+    __slots__ = ("_address", "_bounds", "_full", "_head_timer", "_refused", "_stall_timer")
 
     def __init__(self, server: "Server", bounds: Bounds, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=bounds.idle_s, **options)
@@ -49,6 +49,8 @@ class Connection(web.RequestHandler):
         self._address: str | None = None
         """Where it is counted; None: nowhere."""
         self._refused = False
+        self._full: asyncio.Future[None] | None = None
+        """Set while the client takes no more."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
 
@@ -62,7 +64,6 @@ class Connection(web.RequestHandler):
             self._address = address
             server.addresses[address] += 1
             super().connection_made(transport)
-            self._await_head()
         else:
             _log.debug("connection from %s refused: %s", address, why)
             self._refused = True
@@ -95,6 +96,7 @@ class Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         """The client takes no more for now."""
         super().pause_writing()
+        self._full = self._loop.create_future()
         if self._stall_timer is None:
             self._stall_timer = self._loop.call_later(self._bounds.stall_s, self._stalled)
 
@@ -102,6 +104,11 @@ class Connection(web.RequestHandler):
         """It does again."""
         super().resume_writing()
         self._flowing()
+
+    async def drained(self) -> None:
+        """Return when the client takes more; at once when the connection is lost, which who writes next finds out."""
+        if self._full is not None:
+            await asyncio.shield(self._full)
 
     def _await_head(self) -> None:
         self._head_timer = self._loop.call_later(self._bounds.head_s, self._late)
@@ -118,6 +125,9 @@ class Connection(web.RequestHandler):
             self.force_close()
 
     def _flowing(self) -> None:
+        if self._full is not None:
+            self._full.set_result(None)
+            self._full = None
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -163,7 +173,8 @@ class Server(web.Server):
 
     def __call__(self) -> Connection:
         """A new connection, for the event loop."""
-        return Connection(self, self.bounds, loop=self._loop, **self._kwargs)
+        # An encoded body is refused (`bodies.py`); aiohttp would decode all of it first.
+        return Connection(self, self.bounds, loop=self._loop, auto_decompress=False, **self._kwargs)
 
     def refusal(self, address: str) -> str | None:
         """Why one more connection from this address is too many, or None when it is not."""

@@ -43,7 +43,6 @@ class _Connection(Watcher):
             heartbeat=self.limits.heartbeat_s,
             max_msg_size=self.limits.message_bytes,
             compress=False,
-            writer_limit=self.limits.chunk_bytes,
         )
 
     async def attend(self) -> NoReturn:
@@ -55,9 +54,15 @@ class _Connection(Watcher):
                 raise Gone
             self.session.receive(message.data)
 
-    async def send(self, message: bytes) -> None:
-        """One frame."""
-        await self.ws.send_frame(message, WSMsgType.TEXT)
+    @staticmethod
+    def frame(message: bytes) -> bytes:
+        """A whole text message in one frame, unmasked as a server's are (RFC 6455, 5.2)."""
+        size = len(message)
+        if size < 126:
+            return bytes((0x81, size)) + message
+        if size < 65_536:
+            return b"\x81\x7e" + size.to_bytes(2, "big") + message
+        return b"\x81\x7f" + size.to_bytes(8, "big") + message
 
     async def bid_farewell(self) -> None:
         """By a close code."""

@@ -10,7 +10,7 @@ writer ends it when the client takes nothing for `stall_s`.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from typing import NoReturn
+from typing import NoReturn, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -18,6 +18,7 @@ from aiohttp import web
 from actors.core.errors import RingwheelError
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.problems import Problem
+from gateway.server import Connection
 from gateway.session import Limits, Session
 from gateway.snapshot import read_snapshot
 from gateway.subscription import Subscription
@@ -55,9 +56,10 @@ class Watcher(ABC):
     async def attend(self) -> NoReturn:
         """Do what this kind of connection does besides; raise Gone when the client has left."""
 
+    @staticmethod
     @abstractmethod
-    async def send(self, message: bytes) -> None:
-        """Write one message. Raises ConnectionError when nobody reads any more."""
+    def frame(message: bytes) -> bytes:
+        """A message as it goes over the wire."""
 
     @abstractmethod
     async def bid_farewell(self) -> None:
@@ -96,17 +98,22 @@ class Watcher(ABC):
                 await session.news.wait()
                 session.news.clear()
                 while session.busy:
-                    await self._send(session.take())
+                    await self._write_some()
         except (ConnectionError, TimeoutError):
             self._cut()
             raise Gone from None
 
-    async def _send(self, messages: list[bytes]) -> None:
+    async def _write_some(self) -> None:
+        """One chunk, written as one: with hundreds of watchers, aiohttp's way message by message stalls the loop."""
+        transport = self.request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError
+        async with self.gateway.hub.writing:
+            transport.write(b"".join(map(self.frame, self.session.take())))
         async with asyncio.timeout(self.limits.stall_s):
-            for message in messages:
-                await self.send(message)
+            await cast(Connection, self.request.protocol).drained()
         self._written.set()
-        await asyncio.sleep(0)  # one chunk a turn of the loop, written as one
+        await asyncio.sleep(0)
 
     def _cut(self) -> None:
         """The client takes nothing: no farewell can reach it."""
