@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,6 +32,19 @@ async def test_snapshot_then_events() -> None:
         world.hub.publish([a_change(1, 3), a_change(2, 1, queue=OTHER)])
         world.hub.publish([a_change(1, 4, State.SUCCEEDED, status=200)])
         assert await seen(watcher, 2) == [(id_of(1), 3), (id_of(1), 4)]
+
+
+async def test_between_two_writes_messages_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.watcher.WRITES_HZ", 5)
+    async with serving() as world, world.watcher() as watcher:
+        await watcher.watch("s", queue="mail")
+        await world.hub.until(lambda: world.hub.feeds() == 1)
+        begin_s = time.monotonic()
+        for version in range(10):
+            world.hub.publish([a_change(1, version)])
+            await asyncio.sleep(0.001)
+        assert await seen(watcher, 10) == [(id_of(1), version) for version in range(10)]
+        assert 0.05 < time.monotonic() - begin_s < 1.0, "two writes with a pause between them, not ten"
 
 
 async def test_resume_by_cursor_tells_what_was_missed() -> None:
