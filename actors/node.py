@@ -11,7 +11,7 @@ Promises: nothing is handed out without a valid lease; a command is answered or 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
@@ -82,14 +82,16 @@ class Node:
         housekeeping: Housekeeping,
         publish: Callable[[list[Change]], None],
         interrupt: Callable[[], None] = lambda: None,
+        settings: Sequence[Callable[[], Awaitable[None]]] = (),
         boot_ms: Callable[[], float] = boot_ms,
     ) -> None:
+        """`settings`: what else has to be read anew when settings were changed."""
         self.name = name
         self.clock = Clock(boot_ms)
         self.stats = Stats()
         self._publish = publish
         self._interrupt = interrupt
-        self._queues = queues
+        self._settings = (queues.refresh, *settings)
         self._settings_version = -1
         self._settings_stale = asyncio.Event()
         self._waiting: dict[int, tuple[int, asyncio.Future[Answer]]] = {}
@@ -398,7 +400,8 @@ class Node:
             await self._settings_stale.wait()
             self._settings_stale.clear()
             try:
-                await self._queues.refresh()
+                for refresh in self._settings:
+                    await refresh()
             except RingwheelError as error:
                 log.warning("reading settings failed", detail=str(error))
                 self._settings_version = -1

@@ -29,6 +29,7 @@ from gateway.hub import Hub
 from gateway.metrics import CountCollector, LoopLag
 from gateway.server import Runner
 from gateway.settings import DevSettings, ServeSettings
+from gateway.signing import Signer
 from gateway.targets import TargetPolicy
 from storage.embedded import EmbeddedPostgres
 from storage.housekeeping import PgHousekeeping
@@ -38,6 +39,7 @@ from storage.migrations import migrate
 from storage.pool import Database
 from storage.queues import PgQueueStore
 from storage.reader import PgReader
+from storage.signing import PgSigningStore
 from storage.tasks import PgTaskStore
 
 RETRY_S = 0.5
@@ -57,6 +59,7 @@ class Service:
         tasks = PgTaskStore(database, book, codec)
         queues = PgQueueStore(database, book)
         self.hub = Hub(boot)
+        self.signer = Signer(PgSigningStore(database))
         self.node = node = Node(
             boot=boot,
             name=settings.name or f"{socket.gethostname()}:{settings.port}",
@@ -68,6 +71,7 @@ class Service:
             housekeeping=PgHousekeeping(database),
             publish=self.hub.publish,
             interrupt=self.hub.interrupt,
+            settings=(self.signer.refresh,),
         )
         self.gateway = Gateway(
             node=node,
@@ -86,7 +90,7 @@ class Service:
                 lambda: database.unreadable.count,
             )
         )
-        self.courier = Courier(node, node.clock, TargetPolicy(settings.allow_targets))
+        self.courier = Courier(node, node.clock, TargetPolicy(settings.allow_targets), self.signer)
         self.lag = LoopLag()
         self.runner = Runner(make_app(self.gateway, self.lag), access_log=None, shutdown_timeout=SHUTDOWN_S)
         self.url = ""

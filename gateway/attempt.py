@@ -17,8 +17,9 @@ from actors.core.settle import deadline_ms_of
 from actors.core.task import Task
 from gateway.client import CONNECT_S, Client, LeaseEnded
 from gateway.context import ClockPort, DispatchPort
+from gateway.signing import Signer
 from gateway.targets import Refused
-from gateway.webhook import Plan, retry_after_ms, verdict_of
+from gateway.webhook import SIGNATURE, TIMESTAMP, Plan, retry_after_ms, verdict_of
 
 MAX_RESULT_BYTES = 64 * 1024
 """A longer answer is cut off: the attempt succeeds all the same, without a result."""
@@ -34,10 +35,11 @@ log = logging.getLogger(__name__)
 class Attempts:
     """Makes attempts through one client."""
 
-    def __init__(self, client: Client, node: DispatchPort, clock: ClockPort) -> None:
+    def __init__(self, client: Client, node: DispatchPort, clock: ClockPort, signer: Signer) -> None:
         self._client = client
         self._node = node
         self._now_ms = clock.now_ms
+        self._sign = signer.signatures
         self._timeouts: dict[int, ClientTimeout] = {}
 
     async def make(self, task: Task, plan: Plan) -> Outcome:
@@ -47,6 +49,9 @@ class Attempts:
         outcome = Outcome(task, task.epoch, task.attempt, Verdict.FAILED, started_ms, started_ms)
         try:
             letter = plan.letter(task, self._node.fence_of(task), started_ms)
+            signatures = self._sign(task.queue.tenant, task.id, letter.head[TIMESTAMP], letter.body)
+            if signatures is not None:
+                letter.head[SIGNATURE] = signatures
             answer = await self._client.send(plan.method, plan.url, letter, self._timeout(deadline_ms))
             await self._judge(answer, outcome)
         except Exception as error:  # noqa: BLE001 - one task's failure is its outcome; what is unknown is logged

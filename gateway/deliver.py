@@ -20,6 +20,7 @@ from gateway.attempt import Attempts
 from gateway.client import open_client
 from gateway.context import ClockPort, DispatchPort
 from gateway.hosts import WINDOW_MS, Hosts
+from gateway.signing import Signer
 from gateway.targets import TargetPolicy
 from gateway.webhook import Plan, Plans
 
@@ -32,10 +33,13 @@ Call = tuple[Task, Plan]
 class Courier:
     """Delivers the webhooks of one node. `turned_away` counts those that went back because their host was too busy."""
 
-    def __init__(self, node: DispatchPort, clock: ClockPort, policy: TargetPolicy, *, callers: int = CALLERS) -> None:
+    def __init__(
+        self, node: DispatchPort, clock: ClockPort, policy: TargetPolicy, signer: Signer, *, callers: int = CALLERS
+    ) -> None:
         self._node = node
         self._clock = clock
         self._policy = policy
+        self._signer = signer
         self._callers = callers
         self._plans = Plans()
         self._hosts: Hosts[Call] = Hosts(callers, callers // 2)
@@ -55,7 +59,8 @@ class Courier:
         """Deliver until cancelled."""
         try:
             async with open_client(self._policy, self._node.may_fire, self._callers) as client:
-                attempts = Attempts(client, self._node, self._clock)
+                await self._signer.known.wait()
+                attempts = Attempts(client, self._node, self._clock, self._signer)
                 async with TaskGroup() as group:
                     await self._pull(attempts, group)
         finally:

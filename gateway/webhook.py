@@ -28,6 +28,7 @@ KEPT_PLANS = 4096
 HOST = istr("Host")
 ID = istr("webhook-id")
 TIMESTAMP = istr("webhook-timestamp")
+SIGNATURE = istr("webhook-signature")
 ATTEMPT = istr("ringwheel-attempt")
 FENCE = istr("ringwheel-fence")
 QUEUE = istr("ringwheel-queue")

@@ -17,6 +17,7 @@ COMMANDS = {
     "dev": "servers",
     "serve": "servers",
     "migrate": "servers",
+    "secret": "secret",
     "submit": "submit",
     "get": "tasks",
     "list": "tasks",

@@ -119,7 +119,7 @@ def migrate_command(database_url: str) -> None:
     """Bring the database's schema up to date."""
     from storage.migrations import migrate
 
-    applied: list[str] = _answer(lambda: migrate(database_url))
+    applied: list[str] = answer_of(lambda: migrate(database_url))
     words = [f"applied {name}" for name in applied] or ["up to date"]
     try:
         say("\n".join(words))
@@ -135,10 +135,10 @@ def _run(entry: str, settings: ServeSettings | DevSettings) -> None:
 
     logs.set_up()
     root = import_module("gateway.__main__")
-    _answer(lambda: getattr(root, entry)(settings))
+    answer_of(lambda: getattr(root, entry)(settings))
 
 
-def _answer(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+def answer_of(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """What `work` answers; what it refuses ends the process with words and an exit code."""
     import uvloop
 

@@ -15,6 +15,7 @@ from storage.memory.ledger import MemoryLedgerStore
 from storage.memory.link import Fault, Gate, MemoryLink
 from storage.memory.queues import MemoryQueueStore
 from storage.memory.reader import MemoryReader
+from storage.memory.signing import MemorySigningStore
 from storage.memory.tasks import MemoryTaskStore
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "MemoryLink",
     "MemoryQueueStore",
     "MemoryReader",
+    "MemorySigningStore",
     "MemoryStores",
     "MemoryTaskStore",
 ]
@@ -43,4 +45,5 @@ class MemoryStores:
         self.leases = MemoryLeaseStore(self.link)
         self.queues = MemoryQueueStore(self.link, self.book)
         self.reader = MemoryReader(self.link, self.book)
+        self.signing = MemorySigningStore(self.link)
         self.housekeeping = MemoryHousekeeping(self.link)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from actors.core.queue import Queue
+from actors.core.signing import SigningSecret
 from storage.memory.rows import AttemptEntry, Row
 
 SHARDS = 256
@@ -76,6 +77,7 @@ class MemoryDatabase:
         """Boots that are connected, as far as the server knows: one that was cut off still is."""
         self.shards = {shard: ShardRow() for shard in range(shards)}
         self.queues: dict[int, Queue] = {}
+        self.signing: dict[int, SigningSecret] = {}
         self.partitions: set[int] = set()
 
     def is_up(self, boot: str | None) -> bool:

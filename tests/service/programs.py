@@ -21,7 +21,8 @@ class Program:
         self._process = process
         self.output = ""
         self._news = asyncio.Event()
-        self._over = False
+        self.heard = asyncio.Event()
+        """It will say nothing more."""
 
     @property
     def pid(self) -> int:
@@ -33,14 +34,14 @@ class Program:
         while chunk := await self._process.stdout.read(65_536):
             self.output += chunk.decode()
             self._news.set()
-        self._over = True
+        self.heard.set()
         self._news.set()
 
     async def says(self, pattern: str) -> re.Match[str]:
         """The first match in what it says."""
         async with asyncio.timeout(LIMIT_S):
             while not (match := re.search(pattern, self.output)):
-                assert not self._over, f"it ended without {pattern!r}:\n{self.output}"
+                assert not self.heard.is_set(), f"it ended without {pattern!r}:\n{self.output}"
                 self._news.clear()
                 await self._news.wait()
         return match

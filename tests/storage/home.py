@@ -16,6 +16,7 @@ from storage.ledger import PgLedgerStore
 from storage.pool import Database
 from storage.queues import PgQueueStore
 from storage.reader import PgReader
+from storage.signing import PgSigningStore
 from storage.tasks import PgTaskStore
 
 LIMIT_S = 20.0
@@ -35,6 +36,7 @@ class Home:
         self.ledger = PgLedgerStore(self.db, lambda: self.leases.timeline)
         self.queues = PgQueueStore(self.db, self.book)
         self.reader = PgReader(self.db, self.book, codec)
+        self.signing = PgSigningStore(self.db)
         self.housekeeping = PgHousekeeping(self.db)
 
     async def __aenter__(self) -> Self:

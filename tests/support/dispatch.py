@@ -10,7 +10,9 @@ from actors.core.queue import Queue
 from actors.core.spec import HttpTarget, Spec
 from actors.core.task import Phase, Task, fence
 from gateway.deliver import CALLERS, Courier
+from gateway.signing import Signer
 from gateway.targets import TargetPolicy
+from storage.memory import MemoryDatabase, MemoryStores
 
 NOW_MS = 1_790_000_000_123
 QUEUE = Queue(7, "default", "emails")
@@ -107,12 +109,25 @@ def webhook(
     return task
 
 
+def signer() -> Signer:
+    """Over a table of its own, which is empty."""
+    return Signer(MemoryStores(MemoryDatabase(lambda: float(NOW_MS)), "boot").signing)
+
+
 @asynccontextmanager
 async def courier(
-    node: FakeNode, *, allow: Sequence[str] = ("loopback",), callers: int = CALLERS, clock: StillClock | None = None
+    node: FakeNode,
+    *,
+    allow: Sequence[str] = ("loopback",),
+    callers: int = CALLERS,
+    clock: StillClock | None = None,
+    signing: Signer | None = None,
 ) -> AsyncIterator[Courier]:
     """A running courier for `node`; cancelled on the way out."""
-    made = Courier(node, clock or StillClock(), TargetPolicy(allow), callers=callers)
+    if signing is None:
+        signing = signer()
+        await signing.refresh()
+    made = Courier(node, clock or StillClock(), TargetPolicy(allow), signing, callers=callers)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(made.run())
         yield made

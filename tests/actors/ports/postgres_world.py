@@ -13,6 +13,7 @@ from storage.ledger import PgLedgerStore
 from storage.pool import Database
 from storage.queues import PgQueueStore
 from storage.reader import PgReader
+from storage.signing import PgSigningStore
 from storage.tasks import PgTaskStore
 from tests.actors.ports.worlds import Stores
 
@@ -22,6 +23,7 @@ DELETE FROM finished;
 DELETE FROM attempts;
 DELETE FROM nodes;
 DELETE FROM queues;
+DELETE FROM signing_secrets;
 UPDATE shards SET owner_boot = NULL, epoch = 0 WHERE epoch > 0;
 UPDATE cluster SET settings_version = 0;
 """
@@ -38,6 +40,7 @@ class PgStores:
         self.ledger = PgLedgerStore(db, lambda: leases.timeline)
         self.queues = PgQueueStore(db, self.book)
         self.reader = PgReader(db, self.book, codec)
+        self.signing = PgSigningStore(db)
         self.housekeeping = PgHousekeeping(db)
 
 

@@ -9,6 +9,7 @@ from actors.ports.leases import LeaseStore
 from actors.ports.ledger import LedgerStore
 from actors.ports.queues import QueueStore
 from actors.ports.reader import Reader
+from actors.ports.signing import SigningStore
 from actors.ports.tasks import TaskStore
 from storage.memory import MemoryDatabase, MemoryStores
 from tests.support.builders import T0_MS
@@ -29,6 +30,8 @@ class Stores(Protocol):
     def queues(self) -> QueueStore: ...
     @property
     def reader(self) -> Reader: ...
+    @property
+    def signing(self) -> SigningStore: ...
     @property
     def housekeeping(self) -> Housekeeping: ...
 
