@@ -90,7 +90,8 @@ class Service:
                 lambda: database.unreadable.count,
             )
         )
-        self.courier = Courier(node, node.clock, TargetPolicy(settings.allow_targets), self.signer)
+        self.policy = TargetPolicy(settings.allow_targets)
+        self.courier = Courier(node, node.clock, self.policy, self.signer)
         self.lag = LoopLag()
         self.runner = Runner(make_app(self.gateway, self.lag), access_log=None, shutdown_timeout=SHUTDOWN_S)
         self.url = ""
@@ -116,6 +117,7 @@ class Service:
             await self.runner.setup()
             stack.push_async_callback(self.runner.cleanup)
             await self._listen()
+            self.policy.shield(self._own_addresses())
             self.url = f"http://{self.settings.bind}:{self.runner.addresses[0][1]}"
             log.info("listening", url=self.url, node=self.node.name)
             if not await self._enter_database(stack):
@@ -136,6 +138,12 @@ class Service:
             await web.TCPSite(self.runner, bind, port, reuse_address=True, backlog=1024).start()
         except (OSError, UnicodeError) as error:
             raise Misconfigured(f"can't listen on {bind}:{port} ({error}): choose another port or address") from error
+
+    def _own_addresses(self) -> list[tuple[str, int]]:
+        """Where this service is reached, as far as it knows."""
+        own = [(address[0], address[1]) for address in self.runner.addresses]
+        host, _, port = (self.settings.advertise or "").rpartition(":")
+        return [*own, (host, int(port))] if port.isascii() and port.isdigit() else own
 
     async def _enter_database(self, stack: AsyncExitStack) -> bool:
         """Wait for the database; False: told to stop first. Raises Misconfigured."""

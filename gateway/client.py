@@ -1,7 +1,8 @@
 """The HTTP client that webhooks go through: aiohttp's, without what a webhook must not do.
 
-No redirects, cookies, proxies, netrc, decompression or silent second sends. The target policy is asked for every new
-connection; the lease once a connection is up, new or pooled, before a byte of the request is written.
+No redirects, cookies, proxies, netrc, decompression or silent second sends. A connection serves one tenant alone. The
+target policy is asked for every new connection; the lease once a connection is up, new or pooled, before a byte of the
+request is written.
 Names come from /etc/hosts and DNS, whatever else the system's resolver may be set up to ask.
 
 `Request` steps in where aiohttp builds and writes a request: the head is made already, so aiohttp need not copy it
@@ -25,6 +26,7 @@ from aiohttp import (
     DummyCookieJar,
     TCPConnector,
 )
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.helpers import BaseTimerContext, TimeoutHandle
 from aiohttp.http import StreamWriter
@@ -98,6 +100,15 @@ class Request(ClientRequest):
             self.headers[_CONTENT_LENGTH] = str(len(payload))
         elif self.method not in self.GET_METHODS:
             self.headers[_CONTENT_LENGTH] = "0"
+
+    @property
+    def connection_key(self) -> ConnectionKey:
+        """What a pooled connection must have in common with the request, its tenant too: none uses another's.
+
+        The tenant stands where a name for TLS would that is not the host's; webhooks never have one.
+        """
+        key = super().connection_key
+        return ConnectionKey(*key[:-1], self._task.queue.tenant)
 
     async def send(self, conn: Connection) -> ClientResponse:
         """Write the request, unless the lease ended or the shard was lost while connecting. Raises LeaseEnded."""

@@ -6,9 +6,10 @@ is made on the numeric address, when the socket for it is made: a name that reso
 for.
 
 Promises: what is not a public unicast address is refused unless the configuration allows it; an IPv4 address inside an
-IPv6 one (mapped, 6to4, NAT64) is judged as the IPv4 address that it leads to.
+IPv6 one (mapped, 6to4, NAT64) is judged as the IPv4 address that it leads to, and every one that some tunnel or
+translator might lead to (compatible, translated, Teredo, ISATAP) has to pass as well.
 Refuses: loopback, private, shared (100.64.0.0/10), link-local with its metadata services, multicast, unspecified and
-reserved addresses, and the metadata services that live on public addresses.
+reserved addresses, and the metadata services that live on public addresses. Whatever is allowed: this service itself.
 """
 
 import socket
@@ -33,14 +34,28 @@ METADATA = frozenset(
     for text in (
         "169.254.169.254",  # nearly every cloud
         "fd00:ec2::254",  # AWS over IPv6
+        "169.254.170.2",  # AWS, of a container
+        "169.254.170.23",  # AWS, of a pod
+        "fd00:ec2::23",  # the same over IPv6
+        "fd20:ce::254",  # Google Cloud over IPv6
         "100.100.100.200",  # Alibaba Cloud
         "168.63.129.16",  # Azure's host agent, a public address
         "192.0.0.192",  # Oracle Cloud
+        "169.254.42.42",  # Scaleway
+        "fd00:42::42",  # the same over IPv6
+        "169.254.0.23",  # Tencent Cloud
     )
 )
 """Services that hand out credentials: allowed only by an entry for that one address, never by a network around it."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
+_COMPATIBLE = IPv6Network("::/96")  # RFC 4291, 2.5.5.1
+_TRANSLATED = IPv6Network("::ffff:0:0:0/96")  # RFC 2765
+_UNICAST = IPv6Network("2000::/3")
+"""All that was ever given out as global unicast: local NAT64 and segment routing lie elsewhere."""
+_ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214, 6.1
+_RESERVED: tuple[Network, ...] = (IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
+"""6to4 relays (RFC 7526) and documentation (RFC 9637): some versions of Python hold them for global."""
 _KEPT = 1024
 """How many judged addresses are remembered."""
 
@@ -67,6 +82,17 @@ class TargetPolicy:
         self._allowed = [_network(text) for entry in allow for text in NAMED.get(entry, (entry,))]
         self._exact = {network.network_address for network in self._allowed if network.num_addresses == 1}
         self._why = lru_cache(_KEPT)(self._judge)
+        self._own_ports: frozenset[int] = frozenset()
+        self._own: frozenset[tuple[Address, int]] = frozenset()
+
+    def shield(self, listening: Iterable[tuple[str, int]]) -> None:
+        """These are this service's own addresses and ports: they are refused, and the ports on all of this machine.
+
+        Names are passed over: they are not what a socket connects to.
+        """
+        pairs = list(listening)
+        self._own_ports = frozenset(port for _, port in pairs)
+        self._own = frozenset((address, port) for host, port in pairs for address in _numeric(host))
 
     def refusal(self, address: str) -> str | None:
         """Why this numeric address may not be reached, or None when it may."""
@@ -76,17 +102,28 @@ class TargetPolicy:
         """A socket for one entry of getaddrinfo (family, type, proto, name, address). Raises Refused."""
         family, kind, proto, _, address = info
         why = self.refusal(address[0])
+        if why is None and address[1] in self._own_ports and self._is_own(address[0], address[1]):
+            why = "ringwheel itself"
         if why is not None:
             raise Refused(address[0], why)
         return socket.socket(family, kind, proto)
 
     def _judge(self, text: str) -> str | None:
-        address = _inner(ip_address(text))
+        for address in _reached(ip_address(text)):
+            why = self._judge_one(address)
+            if why is not None:
+                return why
+        return None
+
+    def _judge_one(self, address: Address) -> str | None:
         if address in METADATA:
             return None if address in self._exact else "metadata service"
         if any(address in network for network in self._allowed):
             return None
         return _kind(address)
+
+    def _is_own(self, text: str, port: int) -> bool:
+        return any((address, port) in self._own or _is_here(address) for address in _reached(ip_address(text)))
 
 
 def _network(text: str) -> Network:
@@ -96,14 +133,42 @@ def _network(text: str) -> Network:
         raise Misconfigured(f"allowed targets: {text!r} is neither a network nor one of {sorted(NAMED)}") from error
 
 
-def _inner(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, else the address itself without its zone."""
+def _numeric(host: str) -> tuple[Address, ...]:
+    try:
+        return _reached(ip_address(host.strip("[]")))
+    except ValueError:
+        return ()
+
+
+def _reached(address: Address) -> tuple[Address, ...]:
+    """Whom a connection to this address may reach: the IPv4 address that it stands for, else itself without its zone,
+    and the IPv4 addresses that it has inside."""
     if isinstance(address, IPv4Address):
-        return address
-    inner = address.ipv4_mapped or address.sixtofour
-    if inner is None and address in _NAT64:
-        inner = IPv4Address(int(address) & 0xFFFF_FFFF)
-    return inner or IPv6Address(int(address))
+        return (address,)
+    number = int(address)
+    last = IPv4Address(number & 0xFFFF_FFFF)
+    inner = address.ipv4_mapped or address.sixtofour or (last if address in _NAT64 else None)
+    if inner is not None:
+        return (inner,)
+    bare = IPv6Address(number)
+    if address.teredo is not None:
+        return bare, *address.teredo
+    if number >> 32 & 0xFFFF_FFFF in _ISATAP or address in _TRANSLATED or (address in _COMPATIBLE and number > 1):
+        return bare, last
+    return (bare,)
+
+
+def _is_here(address: Address) -> bool:
+    """Whether this machine has the address: whoever connects to it does so from it."""
+    if address.is_loopback or address.is_unspecified:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(address), 9))  # sends nothing
+        except OSError:
+            return False
+        return ip_address(probe.getsockname()[0]) == address
 
 
 def _kind(address: Address) -> str | None:
@@ -117,5 +182,9 @@ def _kind(address: Address) -> str | None:
     if address.is_multicast:
         return "multicast"
     if address.is_reserved or (isinstance(address, IPv6Address) and address.is_site_local):
+        return "reserved"
+    if any(address in network for network in _RESERVED):
+        return "reserved"
+    if isinstance(address, IPv6Address) and address not in _UNICAST and not address.is_private:
         return "reserved"
     return None if address.is_global else "private"

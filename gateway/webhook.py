@@ -62,13 +62,13 @@ class Plan:
         assert spec.http is not None
         try:
             self.url = URL(spec.http.url).with_fragment(None)
-            origin = self.url.origin()
+            self.host = str(self.url.origin())
+            """Whom it calls: tasks of one host share its connections and its part of the callers."""
+            name = self.url.host_port_subcomponent or ""
         except ValueError as error:
             raise Invalid(f"not a URL that can be called: {error}", "/http/url") from error
         self.method = spec.http.method
-        self.host = str(origin)
-        """Whom it calls: tasks of one host share its connections and its part of the callers."""
-        self._empty: CIMultiDict[str] = CIMultiDict({HOST: self.url.host_port_subcomponent or ""})
+        self._empty: CIMultiDict[str] = CIMultiDict({HOST: name})
         self._empty.update(spec.http.headers)
         self._empty.setdefault(USER_AGENT, AGENT)
         self._full = self._empty.copy()

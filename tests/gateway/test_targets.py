@@ -43,6 +43,14 @@ def test_public_addresses_may_be_reached(address: str) -> None:
         ("169.254.169.254", "metadata service"),
         ("168.63.129.16", "metadata service"),
         ("fd00:ec2::254", "metadata service"),
+        ("::8.8.8.8", "reserved"),
+        ("::ffff:0:8.8.8.8", "reserved"),
+        ("64:ff9b:1::8.8.8.8", "reserved"),
+        ("2001:0:808:808::1", "private"),
+        ("2600::5efe:127.0.0.1", "loopback"),
+        ("2600::200:5efe:10.0.0.1", "private"),
+        ("192.88.99.1", "reserved"),
+        ("3fff::1", "reserved"),
     ],
 )
 def test_other_addresses_are_refused(address: str, why: str) -> None:
@@ -91,6 +99,34 @@ def test_names_stand_for_networks() -> None:
 def test_what_is_no_network_is_refused_at_start(entry: str) -> None:
     with pytest.raises(Misconfigured):
         TargetPolicy([entry])
+
+
+@pytest.mark.parametrize(
+    ("network", "inside", "why"),
+    [
+        ("2001::/32", "2001:0:7f00:1::1", "loopback"),  # the server
+        ("2001::/32", "2001:0:808:808:0:0:80ff:fffe", "loopback"),  # the client
+        ("2001::/32", "2001:0:808:808:0:0:f7f7:f7f7", None),
+        ("::/96", "::10.0.0.1", "private"),
+        ("::ffff:0:0:0/96", "::ffff:0:169.254.169.254", "metadata service"),
+        ("2600::/16", "2600::5efe:10.0.0.1", "private"),
+        ("2600::/16", "2600::5efe:8.8.8.8", None),
+    ],
+)
+def test_what_a_tunnel_leads_to_has_to_be_allowed_too(network: str, inside: str, why: str | None) -> None:
+    assert TargetPolicy([network]).refusal(inside) == why
+
+
+def test_this_service_is_refused_whatever_is_allowed() -> None:
+    policy = TargetPolicy(["loopback", "0.0.0.0/0", "::/0"])
+    policy.shield([("0.0.0.0", 7070), ("2600::1", 7443), ("ringwheel.example", 9)])
+    own = [("127.0.0.1", 7070), ("127.0.0.9", 7070), ("0.0.0.0", 7070), ("::ffff:127.0.0.1", 7070), ("2600::1", 7443)]
+    for address, port in own:
+        with pytest.raises(Refused) as caught:
+            policy.socket((10 if ":" in address else 2, 1, 6, "", (address, port)))
+        assert caught.value.why == "ringwheel itself"
+    for address, port in [("127.0.0.1", 7071), ("127.0.0.1", 7444), ("8.8.8.8", 7070), ("2600::2", 7443)]:
+        policy.socket((10 if ":" in address else 2, 1, 6, "", (address, port))).close()
 
 
 def test_no_socket_is_made_for_a_refused_address() -> None:

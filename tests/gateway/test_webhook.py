@@ -141,7 +141,7 @@ def test_tasks_of_one_spec_share_a_plan() -> None:
     assert plans.of(spec) is plans.of(spec)
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://u.example:99999/", "/relative", ""])
+@pytest.mark.parametrize("url", ["http://[::1", "http://u.example:99999/", "http://u:1:2/", "/relative", ""])
 def test_a_url_that_cannot_be_called_has_no_plan(url: str) -> None:
     plans = Plans()
     spec = Spec(http=HttpTarget(url))

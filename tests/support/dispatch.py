@@ -122,12 +122,13 @@ async def courier(
     callers: int = CALLERS,
     clock: StillClock | None = None,
     signing: Signer | None = None,
+    policy: TargetPolicy | None = None,
 ) -> AsyncIterator[Courier]:
     """A running courier for `node`; cancelled on the way out."""
     if signing is None:
         signing = signer()
         await signing.refresh()
-    made = Courier(node, clock or StillClock(), TargetPolicy(allow), signing, callers=callers)
+    made = Courier(node, clock or StillClock(), policy or TargetPolicy(allow), signing, callers=callers)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(made.run())
         yield made
