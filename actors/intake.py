@@ -226,6 +226,7 @@ class Intake:
             payload_bytes=0 if payload is None else len(payload),
             labels=draft.labels,
             key_hash=draft.key_hash,
+            trace=draft.trace,
             budget=retry_of(draft.spec, queue).max_attempts,
         )
 

@@ -67,7 +67,7 @@ def rows(count: int, queue_id: int, due_ms: int, now_ms: int) -> list[Values]:
     return [
         (
             due_ms + n, due_ms + n, now_ms * 1000 + n, queue_id, 5, shard_of(id_, SHARDS), id_, "default", SPEC, None,
-            None, PAYLOAD,
+            None, PAYLOAD, None,
         )
         for n, id_ in enumerate(ids)
     ]  # fmt: skip

@@ -28,6 +28,7 @@ from gateway.encodings import takes_gzip
 from gateway.problems import Problem, escape, problem_of
 from gateway.ready import answer
 from gateway.task_view import attempt_object, new_task, state_of, task_object
+from gateway.trace import trace_of
 
 DECODER: web.AppKey[TaskDecoder] = web.AppKey("decoder", TaskDecoder)
 
@@ -59,6 +60,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     draft = await request.app[DECODER].draft(body, tenant_of(request), gateway.clock.now_ms(), key)
     if draft.key != key is not None:
         raise Invalid("is another than the header says", "/idempotency_key")
+    draft.trace = trace_of(request.headers)
     (receipt,) = await gateway.intake.submit((draft,))
     if isinstance(receipt, Exception):
         raise receipt
@@ -77,6 +79,10 @@ async def create_batch(request: web.Request) -> web.StreamResponse:
     answers: list[Draft | Receipt | Exception] = await _drafts(request, items)
     drafts = [answer for answer in answers if isinstance(answer, Draft)]
     if drafts:
+        trace = trace_of(request.headers)
+        if trace is not None:
+            for draft in drafts:
+                draft.trace = trace
         receipts = iter(await gateway.intake.submit(drafts))
         answers = [next(receipts) if isinstance(answer, Draft) else answer for answer in answers]
     return await answer_json(request, await _results(answers))

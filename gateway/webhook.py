@@ -20,6 +20,7 @@ from actors.core.events import Verdict
 from actors.core.spec import Spec
 from actors.core.task import Task
 from gateway.client import Letter
+from gateway.trace import child_of
 
 MAX_RETRY_AFTER_MS = 86_400_000
 """A target can't put a task off by more than a day."""
@@ -29,6 +30,7 @@ HOST = istr("Host")
 ID = istr("webhook-id")
 TIMESTAMP = istr("webhook-timestamp")
 SIGNATURE = istr("webhook-signature")
+TRACEPARENT = istr("traceparent")
 ATTEMPT = istr("ringwheel-attempt")
 FENCE = istr("ringwheel-fence")
 QUEUE = istr("ringwheel-queue")
@@ -84,6 +86,8 @@ class Plan:
         head[FENCE] = fence
         head[QUEUE] = task.queue.name
         head[SCHEDULE_TIME] = rfc3339(task.schedule_ms)
+        if task.trace is not None:
+            head[TRACEPARENT] = child_of(task.trace)
         return Letter(head, payload, task)
 
 

@@ -22,8 +22,8 @@ STATES = (State.SCHEDULED, State.RUNNING, State.SUCCEEDED, State.DEAD, State.EXP
 """By the number that stands for them in `finished.state`."""
 NUMBERS = {state: number for number, state in enumerate(STATES)}
 
-TASK_WIDTH = 16
-"""Columns of a task, from `id` to `epoch`."""
+TASK_WIDTH = 17
+"""Columns of a task, from `id` to `trace`."""
 _ID, _QUEUE = 0, 2
 ASK_AGAIN_S = 10.0
 """A queue that the table does not have either is not looked for again for so long: its rows come with every probe."""
@@ -66,7 +66,7 @@ def compact(labels: str | None) -> str | None:
 
 
 def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
-    """A task of the columns `id` to `epoch`; seek its queue before. Raises Invalid when it can't be read."""
+    """A task of the columns `id` to `trace`; seek its queue before. Raises Invalid when it can't be read."""
     (
         task_id,
         shard,
@@ -84,6 +84,7 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
         lateness_ms,
         claim_ms,
         epoch,
+        trace,
     ) = row
     task = Task(
         str(task_id),
@@ -96,6 +97,7 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
         payload_bytes=payload_bytes,
         labels=compact(labels),
         key_hash=key_hash,
+        trace=trace,
         budget=budget,
         rev=rev,
         attempt=attempt,
@@ -107,7 +109,7 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
 
 
 async def tasks_of(rows: Sequence[Row], queues: Queues, codec: SpecCodec, unreadable: Unreadable) -> list[Task | None]:
-    """The tasks of rows that begin with the columns `id` to `epoch`, in their order; None for what can't be read."""
+    """The tasks of rows that begin with the columns `id` to `trace`, in their order; None for what can't be read."""
     await queues.seek(row[_QUEUE] for row in rows)
     tasks: list[Task | None] = []
     for row in rows:
@@ -132,6 +134,7 @@ COLUMNS = (
     "labels",
     "key_hash",
     "payload",
+    "trace",
 )
 """What accepting writes; the rest of a new row are defaults."""
 
@@ -154,6 +157,7 @@ def rows_of(tasks: Sequence[Task], codec: SpecCodec) -> list[tuple[Any, ...]]:
             task.labels,
             task.key_hash,
             task.payload,
+            task.trace,
         )
         for task in tasks
     ]

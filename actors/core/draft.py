@@ -13,7 +13,18 @@ class Draft:
     Exactly one of `schedule_ms` and `delay_ms` may be given; neither means now.
     """
 
-    __slots__ = ("delay_ms", "key", "key_hash", "labels", "payload", "queue", "ring_key", "schedule_ms", "spec")
+    __slots__ = (
+        "delay_ms",
+        "key",
+        "key_hash",
+        "labels",
+        "payload",
+        "queue",
+        "ring_key",
+        "schedule_ms",
+        "spec",
+        "trace",
+    )
 
     def __init__(
         self,
@@ -27,6 +38,7 @@ class Draft:
         key: str | None = None,
         key_hash: bytes | None = None,
         ring_key: str | None = None,
+        trace: str | None = None,
     ) -> None:
         self.queue = queue
         self.spec = spec
@@ -41,6 +53,8 @@ class Draft:
         """16-byte hash of the request that came with `key`."""
         self.ring_key = ring_key
         """Ordering or flow key: tasks that share it share a shard."""
+        self.trace = trace
+        """`traceparent` of the request, if it came with a valid one."""
 
 
 @dataclass(slots=True)

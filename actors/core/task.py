@@ -117,6 +117,7 @@ class Task:
         "spec",
         "started_ms",
         "step",
+        "trace",
         "wake_ms",
     )
 
@@ -134,6 +135,7 @@ class Task:
         payload_bytes: int = 0,
         labels: str | None = None,
         key_hash: bytes | None = None,
+        trace: str | None = None,
         budget: int = 5,
         rev: int = 0,
         attempt: int = 0,
@@ -155,6 +157,8 @@ class Task:
         """JSON object as text, or None."""
         self.key_hash = key_hash
         """Hash of the request, when it came with an idempotency key."""
+        self.trace = trace
+        """`traceparent` of the request that brought it, or None."""
         self.budget = budget
         """The number of the last attempt that this task may have."""
         self.rev = rev

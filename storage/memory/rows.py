@@ -22,6 +22,7 @@ class Row:
     labels: str | None
     payload: bytes | None
     key_hash: bytes | None
+    trace: str | None
     budget: int
     rev: int
     attempt: int
@@ -66,6 +67,7 @@ def row_of(task: Task) -> Row:
         labels=task.labels,
         payload=task.payload,
         key_hash=task.key_hash,
+        trace=task.trace,
         budget=task.budget,
         rev=task.rev,
         attempt=task.attempt,
@@ -88,6 +90,7 @@ def task_of(row: Row, queue: Queue, *, payload: bool = False) -> Task:
         payload_bytes=len(row.payload or b""),
         labels=row.labels,
         key_hash=row.key_hash,
+        trace=row.trace,
         budget=row.budget,
         rev=row.rev,
         attempt=row.attempt,

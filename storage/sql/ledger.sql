@@ -36,11 +36,11 @@ WITH mine AS MATERIALIZED (
               CASE WHEN e.started_ms IS NULL THEN t.last_started_ms ELSE e.started_ms END AS last_started_ms,
               CASE WHEN e.started_ms IS NULL THEN t.last_duration_ms ELSE e.duration_ms END AS last_duration_ms,
               CASE WHEN e.started_ms IS NULL THEN t.last_status ELSE e.status END AS last_status,
-              CASE WHEN e.started_ms IS NULL THEN t.last_error ELSE e.error END AS last_error, e.result
+              CASE WHEN e.started_ms IS NULL THEN t.last_error ELSE e.error END AS last_error, e.result, t.trace
 ), kept AS (
     INSERT INTO finished (schedule_ms, due_ms, accept_us, epoch, finish_ms, last_day, queue_id, rev, attempt, budget,
                           shard, state, id, tenant, spec, labels, key_hash, payload, lateness_ms, last_started_ms,
-                          last_duration_ms, last_status, last_error, result)
+                          last_duration_ms, last_status, last_error, result, trace)
     SELECT * FROM gone
 ), change AS MATERIALIZED (
     SELECT * FROM unnest($18::int2[], $19::uuid[], $20::int4[], $21::int8[], $22::int8[], $23::int8[], $24::int4[],
@@ -92,11 +92,11 @@ WITH mine AS MATERIALIZED (
        AND f.id = c.id AND f.shard = c.shard AND f.rev = c.rev
     RETURNING c.schedule_ms, c.due_ms, f.accept_us, c.epoch, f.queue_id, c.rev + 1 AS rev, c.attempt, c.budget, f.shard,
               f.id, f.tenant, f.spec, f.labels, f.key_hash, f.payload, c.lateness_ms, f.last_started_ms,
-              f.last_duration_ms, f.last_status, f.last_error
+              f.last_duration_ms, f.last_status, f.last_error, f.trace
 ), back AS (
     INSERT INTO tasks (schedule_ms, due_ms, accept_us, epoch, queue_id, rev, attempt, budget, shard, id, tenant, spec,
                        labels, key_hash, payload, lateness_ms, last_started_ms, last_duration_ms, last_status,
-                       last_error)
+                       last_error, trace)
     SELECT * FROM gone
     ON CONFLICT DO NOTHING
     RETURNING id

@@ -3,9 +3,10 @@
 -- name: insert_keyed
 -- $1.. one array a column, in primary key order (no deadlock between two batches). ON CONFLICT waits for another
 -- transaction that is inserting or deleting the same id, then decides.
-INSERT INTO tasks (schedule_ms, due_ms, accept_us, queue_id, budget, shard, id, tenant, spec, labels, key_hash, payload)
+INSERT INTO tasks (schedule_ms, due_ms, accept_us, queue_id, budget, shard, id, tenant, spec, labels, key_hash, payload,
+                   trace)
 SELECT * FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int4[], $5::int4[], $6::int2[], $7::uuid[], $8::text[],
-                     $9::bytea[], $10::jsonb[], $11::bytea[], $12::bytea[])
+                     $9::bytea[], $10::jsonb[], $11::bytea[], $12::bytea[], $13::text[])
 ON CONFLICT DO NOTHING
 RETURNING id::text;
 
@@ -61,7 +62,7 @@ WITH RECURSIVE few AS MATERIALIZED (
      CROSS JOIN LATERAL (
            SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
                   coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev,
-                  t.attempt, t.lateness_ms, t.claim_ms, t.epoch
+                  t.attempt, t.lateness_ms, t.claim_ms, t.epoch, t.trace
              FROM tasks t
             WHERE t.shard = w.shard AND t.queue_id = w.queue
               AND (t.due_ms, t.id) > (w.after_ms, w.after_id)
@@ -74,7 +75,7 @@ WITH RECURSIVE few AS MATERIALIZED (
 )
 SELECT c.n, c.turns >= c.most OR (c.last_place > c.total AND c.turns > 1) AS more,
        c.id, c.shard, c.queue_id, c.schedule_ms, c.due_ms, c.accept_us, c.spec, c.payload_bytes, c.labels, c.key_hash,
-       c.budget, c.rev, c.attempt, c.lateness_ms, c.claim_ms, c.epoch
+       c.budget, c.rev, c.attempt, c.lateness_ms, c.claim_ms, c.epoch, c.trace
   FROM counted c
  WHERE c.place <= c.total OR c.turn = 1
  ORDER BY c.n, c.due_ms, c.id;
@@ -90,14 +91,14 @@ SELECT a.n::int4, t.payload
 -- $1 shards, $2 ids, $3 tenant or NULL. One statement, one snapshot: a task that moves between the tables is seen once.
 SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
        coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
-       t.lateness_ms, t.claim_ms, t.epoch, 0::int2 AS state, NULL::bytea AS payload
+       t.lateness_ms, t.claim_ms, t.epoch, t.trace, 0::int2 AS state, NULL::bytea AS payload
   FROM unnest($1::int2[], $2::uuid[]) AS a (shard, id)
   JOIN tasks t ON t.shard = a.shard AND t.id = a.id
  WHERE $3::text IS NULL OR t.tenant = $3
 UNION ALL
 SELECT f.id, f.shard, f.queue_id, f.schedule_ms, f.due_ms, f.accept_us, f.spec,
        coalesce(octet_length(f.payload), 0), f.labels, f.key_hash, f.budget, f.rev, f.attempt,
-       f.lateness_ms, NULL, f.epoch, f.state, f.payload
+       f.lateness_ms, NULL, f.epoch, f.trace, f.state, f.payload
   FROM unnest($2::uuid[]) AS a (id)
   JOIN finished f ON f.id = a.id
  WHERE $3::text IS NULL OR f.tenant = $3;

@@ -111,6 +111,7 @@ class IntakeDouble:
             payload_bytes=len(draft.payload or b""),
             labels=draft.labels,
             key_hash=draft.key_hash,
+            trace=draft.trace,
             budget=(draft.spec.retry or draft.queue.retry).max_attempts,
         )
 

@@ -14,6 +14,7 @@ T0_MS = T0_DAY * DAY_MS + 36_000_000
 """The tests' present: ten in the morning of an ordinary day."""
 SPEC = Spec(http=HttpTarget("http://sink.test/hook"))
 LABELS = '{"team":"zoë"}'
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HASH = bytes(range(16))
 OTHER_HASH = bytes(16)
 
@@ -34,6 +35,7 @@ def make_task(
     payload: bytes | None = None,
     labels: str | None = None,
     key_hash: bytes | None = None,
+    trace: str | None = None,
 ) -> Task:
     """Task number `number`, as the Intake makes it."""
     return Task(
@@ -48,6 +50,7 @@ def make_task(
         payload_bytes=len(payload or b""),
         labels=labels,
         key_hash=key_hash,
+        trace=trace,
     )
 
 

@@ -87,6 +87,7 @@ def webhook(
     content_type: str | None = None,
     deadline_ms: int | None = None,
     queue: Queue = QUEUE,
+    trace: str | None = None,
 ) -> Task:
     """A running webhook task, number `n`."""
     spec = Spec(
@@ -104,6 +105,7 @@ def webhook(
         payload=payload,
         payload_bytes=size,
         attempt=2,
+        trace=trace,
     )
     task.epoch = 5
     return task

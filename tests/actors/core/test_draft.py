@@ -17,6 +17,9 @@ def test_a_draft_keeps_what_it_is_given() -> None:
     draft = Draft(
         Queue(1, "default", "q"), Spec(), schedule_ms=5, payload=b"1", labels="{}", key="k", key_hash=b"h", ring_key="r"
     )
+    assert draft.trace is None
+    draft.trace = "00-a-b-01"
+    assert draft.trace == "00-a-b-01"
     rest = (draft.schedule_ms, draft.payload, draft.labels, draft.key, draft.key_hash, draft.ring_key)
     assert rest == (5, b"1", "{}", "k", b"h", "r")
 

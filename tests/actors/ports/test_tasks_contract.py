@@ -13,6 +13,7 @@ from tests.support.builders import (
     HASH,
     LABELS,
     T0_MS,
+    TRACE,
     finish,
     make_page,
     make_task,
@@ -29,6 +30,26 @@ async def load_one(stores: Stores, page: Page) -> Loaded:
 
 def numbers(tasks: list[Task]) -> list[int]:
     return [int(task.id[:8], 16) for task in tasks]
+
+
+@pytest.mark.parametrize("key_hash", [None, HASH])
+async def test_a_trace_stays_with_its_task_wherever_its_row_goes(owner: Owner, key_hash: bytes | None) -> None:
+    tasks = [make_task(n, owner.queue, trace=trace, key_hash=key_hash) for n, trace in enumerate((TRACE, None))]
+    store = owner.stores.tasks
+    await (store.accept(tasks) if key_hash is None else store.accept_keyed(tasks))
+
+    async def traces() -> list[str | None]:
+        found = await store.find(None, [task.id for task in tasks])
+        return [one.task.trace for one in found if one.task is not None]
+
+    assert [task.trace for task in (await load_one(owner.stores, make_page())).tasks] == [TRACE, None]
+    assert await traces() == [TRACE, None]
+    assert await owner.stores.ledger.write(owner.boot, [move(task, due_ms=T0_MS + 5) for task in tasks]) == set()
+    assert await traces() == [TRACE, None]
+    assert await owner.stores.ledger.write(owner.boot, [finish(task, rev=1) for task in tasks]) == set()
+    assert await traces() == [TRACE, None]
+    assert await owner.stores.ledger.write(owner.boot, [redrive(task, rev=2) for task in tasks]) == set()
+    assert [task.trace for task in (await load_one(owner.stores, make_page())).tasks] == [TRACE, None]
 
 
 # --- load --------------------------------------------------------------------------------------------------------
