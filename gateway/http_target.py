@@ -64,11 +64,24 @@ def read_target(data: bytes, pointer: str = "/http") -> HttpTarget:
     except UnicodeDecodeError as error:
         raise Problem("not-json", "the text is not UTF-8", pointer) from error
     _check_url(target.url, f"{pointer}/url")
-    if target.method not in METHODS:
-        raise Invalid(f"expected one of {', '.join(sorted(METHODS))}", f"{pointer}/method")
+    check_method(target.method, f"{pointer}/method")
     if target.headers:
         _check_headers(target.headers, f"{pointer}/headers")
     return target
+
+
+def check_method(method: str, pointer: str) -> None:
+    """Raises Invalid when a webhook can't be sent with this method."""
+    if method not in METHODS:
+        raise Invalid(f"expected one of {', '.join(sorted(METHODS))}", pointer)
+
+
+def check_field(name: str, value: str) -> None:
+    """Raises Invalid when this is not one field line of HTTP, whoever owns its name."""
+    if _NAME.match(name) is None:
+        raise Invalid("not the name of a header")
+    if _VALUE.match(value) is None:
+        raise Invalid("expected printable ASCII without space at the ends")
 
 
 def _check_url(url: str, pointer: str) -> None:
@@ -112,10 +125,7 @@ def _field(name: str, value: str, pointer: str) -> str:
 @lru_cache(maxsize=1024)
 def _checked(name: str, value: str) -> str:
     """The name in lower case. Cached, because the headers of one client's tasks are mostly the same."""
-    if _NAME.match(name) is None:
-        raise Invalid("not the name of a header")
-    if _VALUE.match(value) is None:
-        raise Invalid("expected printable ASCII without space at the ends")
+    check_field(name, value)
     lower = name.lower()
     if lower in RESERVED or lower.startswith(RESERVED_PREFIXES):
         raise Invalid("this header is set by ringwheel")

@@ -4,7 +4,8 @@ A request is the user's own headers, then those that say which attempt this is; 
 change between tasks of one kind is worked out once a `Spec` and kept (`Plans`).
 
 Promises: an answer has exactly one verdict; ringwheel's own headers win over the user's.
-Refuses: what yarl can't parse. All else about a target was checked when the task was accepted (`http_target.py`).
+Refuses: what yarl can't parse, and what would break out of its line. All else about a target was checked when the task
+was accepted (`http_target.py`).
 """
 
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from actors.core.events import Verdict
 from actors.core.spec import Spec
 from actors.core.task import Task
 from gateway.client import Letter
+from gateway.http_target import check_field, check_method
 from gateway.trace import child_of
 
 MAX_RETRY_AFTER_MS = 86_400_000
@@ -69,6 +71,9 @@ class Plan:
             name = self.url.host_port_subcomponent or ""
         except ValueError as error:
             raise Invalid(f"not a URL that can be called: {error}", "/http/url") from error
+        check_method(spec.http.method, "/http/method")
+        for field in (*spec.http.headers.items(), (CONTENT_TYPE, spec.content_type or _JSON)):
+            check_field(*field)
         self.method = spec.http.method
         self._empty: CIMultiDict[str] = CIMultiDict({HOST: name})
         self._empty.update(spec.http.headers)
