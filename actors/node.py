@@ -33,7 +33,6 @@ from actors.core.events import (
     Publish,
     Started,
     Submitted,
-    Verdict,
     Write,
 )
 from actors.core.ids import shard_of
@@ -199,11 +198,8 @@ class Node:
         """These attempts ended."""
         groups: dict[int, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
-            task = outcome.task
-            groups[task.shard].append(outcome)
-            self.stats.attempts[outcome.verdict] += 1
-            if outcome.attempt == 1 and outcome.verdict is not Verdict.UNSENT:
-                self.stats.late(max(outcome.started_ms - task.schedule_ms, 0))
+            groups[outcome.task.shard].append(outcome)
+            self.stats.ended(outcome)
         for shard, some in groups.items():
             if not self.hand.post(shard, Ended(some)):
                 self.stats.tally.stale += len(some)

@@ -41,6 +41,35 @@ class IntakePort(Protocol):
         ...
 
 
+class QueueStatsPort(Protocol):
+    """Counters of one queue, or of all those that have none of their own."""
+
+    @property
+    def tenant(self) -> str | None:
+        """Whose queue it is."""
+        ...
+
+    @property
+    def name(self) -> str | None:
+        """None: the others."""
+        ...
+
+    @property
+    def attempts(self) -> Mapping[Verdict, int]:
+        """Ended attempts, by verdict."""
+        ...
+
+    @property
+    def lateness_counts(self) -> Sequence[int]:
+        """First attempts per bucket (not cumulative), one more than there are bounds."""
+        ...
+
+    @property
+    def lateness_sum_ms(self) -> int:
+        """Sum of all lateness."""
+        ...
+
+
 class StatsPort(Protocol):
     """Plain counters of a node since its start; read by the metrics, raised by `+= n` on the hot path."""
 
@@ -87,6 +116,11 @@ class StatsPort(Protocol):
     @property
     def epoch_changes(self) -> int:
         """Shards taken over by this node."""
+        ...
+
+    @property
+    def queues(self) -> Sequence[QueueStatsPort]:
+        """Attempts by queue, a bounded number."""
         ...
 
     @property

@@ -4,7 +4,7 @@ The hot path only adds to integers; names, labels and text are made when somebod
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-from gateway.context import GATEWAY, NodePort, StatsPort
+from gateway.context import GATEWAY, NodePort, QueueStatsPort, StatsPort
 
 LAG_PERIOD_S = 0.1
 
@@ -71,6 +71,8 @@ class NodeCollector(Collector):
         yield _counter("rejoins", "Times that this node was declared dead and came back", stats.rejoins)
         yield _counter("epoch_changes", "Shards taken over", stats.epoch_changes)
         yield _lateness(stats)
+        yield _queue_attempts(stats.queues)
+        yield _queue_lateness(stats)
         yield GaugeMetricFamily("ringwheel_ready", "1 while the node is ready", float(self._node.ready))
         yield GaugeMetricFamily(
             "ringwheel_loop_lag_seconds", "Worst delay of the event loop since the last scrape", self._lag.take_s()
@@ -116,10 +118,42 @@ def _labelled(name: str, words: str, label: str, values: Mapping[str, int]) -> M
 
 
 def _lateness(stats: StatsPort) -> Metric:
+    return HistogramMetricFamily(
+        "ringwheel_lateness_seconds",
+        "How late first attempts started",
+        _buckets(stats.lateness_bounds_ms, stats.lateness_counts),
+        stats.lateness_sum_ms / 1000,
+    )
+
+
+def _queue_attempts(queues: Sequence[QueueStatsPort]) -> Metric:
+    family = CounterMetricFamily(
+        "ringwheel_queue_attempts", "Ended attempts by queue", labels=("tenant", "queue", "outcome")
+    )
+    for queue in queues:
+        for verdict, count in queue.attempts.items():
+            family.add_metric((*_names(queue), verdict.name.lower()), count)
+    return family
+
+
+def _queue_lateness(stats: StatsPort) -> Metric:
+    family = HistogramMetricFamily(
+        "ringwheel_queue_lateness_seconds", "How late first attempts started, by queue", labels=("tenant", "queue")
+    )
+    for queue in stats.queues:
+        buckets = _buckets(stats.lateness_bounds_ms, queue.lateness_counts)
+        family.add_metric(_names(queue), buckets, queue.lateness_sum_ms / 1000)
+    return family
+
+
+def _names(queue: QueueStatsPort) -> tuple[str, str]:
+    """Tenant and queue; empty, which no name is, for the others."""
+    return queue.tenant or "", queue.name or ""
+
+
+def _buckets(bounds_ms: Sequence[int], counts: Sequence[int]) -> list[tuple[str, float]]:
     buckets, total = [], 0
-    for bound_ms, count in zip([*stats.lateness_bounds_ms, None], stats.lateness_counts, strict=True):
+    for bound_ms, count in zip([*bounds_ms, None], counts, strict=True):
         total += count
         buckets.append(("+Inf" if bound_ms is None else str(bound_ms / 1000), float(total)))
-    return HistogramMetricFamily(
-        "ringwheel_lateness_seconds", "How late first attempts started", buckets, stats.lateness_sum_ms / 1000
-    )
+    return buckets

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from actors.core.events import Verdict
+from actors.core.queue import Queue
 from actors.core.task import State
 from gateway.metrics import CountCollector
 from tests.gateway.served import served
@@ -72,10 +73,11 @@ async def test_metrics_show_the_counters_of_the_node() -> None:
     async with served() as world:
         stats = world.node.stats
         stats.accepted += 5
-        stats.attempts[Verdict.FAILED] += 2
+        queue = stats.of(Queue(7, "acme", "emails"))
+        queue.attempts[Verdict.FAILED] += 2
         stats.finished[State.DEAD] += 1
         for lateness_ms in (0, 2, 3, 4_000_000):
-            stats.late(lateness_ms)
+            queue.late(lateness_ms)
         answer = await world.get("/metrics")
         lines = answer.body.decode().splitlines()
         for line in (
@@ -87,6 +89,10 @@ async def test_metrics_show_the_counters_of_the_node() -> None:
             'ringwheel_lateness_seconds_bucket{le="+Inf"} 4.0',
             "ringwheel_lateness_seconds_count 4.0",
             "ringwheel_lateness_seconds_sum 4000.005",
+            'ringwheel_queue_attempts_total{outcome="failed",queue="emails",tenant="acme"} 2.0',
+            'ringwheel_queue_attempts_total{outcome="failed",queue="",tenant=""} 0.0',
+            'ringwheel_queue_lateness_seconds_bucket{le="0.005",queue="emails",tenant="acme"} 3.0',
+            'ringwheel_queue_lateness_seconds_sum{queue="emails",tenant="acme"} 4000.005',
             "ringwheel_probe_finds_total 0.0",
             "ringwheel_ready 1.0",
         ):
