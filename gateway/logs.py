@@ -3,6 +3,10 @@
 On a terminal lines are made for people, elsewhere each is a JSON object. What libraries log (aiohttp, asyncio) comes
 the same way, from warnings on.
 
+What users send has no place in a log. So a line shows its own constant words and the fields in SHOWN; of any other
+field its name alone, of an exception where it happened and what kind it is, of what libraries say their words and
+numbers.
+
 Promises: saying something never raises. A line that can't be written (a full disk, a collector that died, a closed
 output) is lost and counted; later lines carry `lines_lost`, how many there were so far.
 Refuses to buffer: a line that was lost is not tried again, and nothing is left to fail when the process ends.
@@ -12,10 +16,22 @@ import io
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+import traceback
+from collections.abc import Iterator, MutableMapping
 from typing import Any, TextIO
 
 import structlog
+
+SHOWN = frozenset(
+    {"timestamp", "level", "event", "exception", "lines_lost", "url", "node", "shard", "boot", "boots", "count", "id"}
+    | {"partition", "log_id", "left_out", "queues", "data", "detail", "reason", "error"}
+)
+"""Fields whose values are the service's own: names, numbers and words for outages, nothing that came with a request."""
+REDACTED = "[redacted]"
+FRAMES = 30
+"""Of a traceback, the innermost."""
+CAUSES = 4
+"""How deep causes, and errors in a group, are followed."""
 
 
 class Output:
@@ -57,7 +73,7 @@ class _Library(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             log = structlog.get_logger(record.name)
-            log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+            log.log(record.levelno, _words(record), exc_info=record.exc_info)
         except Exception:  # noqa: BLE001 - a line that can't be made is as lost as one that can't be written
             self.handleError(record)
 
@@ -79,6 +95,8 @@ def set_up() -> None:
             structlog.processors.add_log_level,
             structlog.processors.StackInfoRenderer(),
             structlog.dev.set_exc_info,
+            _outline_error,
+            _redact,
             _count_lost,
             *(_for_people() if people else _for_programs()),
         ],
@@ -102,10 +120,51 @@ def _for_people() -> list[Any]:
 def _for_programs() -> list[Any]:
     return [
         structlog.processors.TimeStamper("iso"),
-        structlog.processors.format_exc_info,
         _in_order,
         structlog.processors.JSONRenderer(),
     ]
+
+
+def _words(record: logging.LogRecord) -> str:
+    """The first line of what a library says, with numbers in their places, and no text."""
+    line = str(record.msg).partition("\n")[0]
+    if not isinstance(record.args, tuple):
+        return line
+    return (
+        line % tuple(arg if isinstance(arg, int | float) else REDACTED for arg in record.args) if record.args else line
+    )
+
+
+def _redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in event:
+        if name not in SHOWN:
+            event[name] = REDACTED
+    return event
+
+
+def _outline_error(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    given = event.pop("exc_info", None)
+    error = (
+        given if isinstance(given, BaseException) else (sys.exc_info() if given is True else given or (None,) * 3)[1]
+    )
+    if error is not None:
+        event["exception"] = "\n".join(outline(error))
+    return event
+
+
+def outline(error: BaseException, depth: int = 0) -> Iterator[str]:
+    """An error with its causes and members: kinds and places. What it says may hold what a user sent."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if depth < CAUSES and cause is not None:
+        yield from outline(cause, depth + 1)
+        yield "which led to:"
+    yield from (text.rstrip("\n") for text in traceback.format_tb(error.__traceback__, -FRAMES))
+    words = f": {os.strerror(error.errno)}" if isinstance(error, OSError) and isinstance(error.errno, int) else ""
+    yield f"{type(error).__module__}.{type(error).__qualname__}{words}"
+    if isinstance(error, BaseExceptionGroup) and depth < CAUSES:
+        for member in error.exceptions[:CAUSES]:
+            yield "with:"
+            yield from outline(member, depth + 1)
 
 
 def _count_lost(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

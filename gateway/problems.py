@@ -185,5 +185,5 @@ def _retry_after(retry_after_ms: int) -> dict[str, str]:
 
 def _internal(error: Exception) -> Problem:
     log_id = uuid4().hex
-    _log.error("unexpected error %s", log_id, exc_info=error)
+    _log.error(f"unexpected error {log_id}", exc_info=error)  # in the words: texts beside them are not shown
     return Problem("internal", f"an unexpected error was logged as {log_id}")

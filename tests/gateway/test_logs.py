@@ -49,8 +49,57 @@ def test_lines_for_programs(tmp_path: Path) -> None:
         logging.getLogger("aiohttp.server").info("not worth a line")
     first, second, third = lines_of(tmp_path / "log")
     assert (first["event"], first["level"], first["url"]) == ("listening", "info", "http://x")
-    assert "ValueError: inside" in second["exception"]
+    assert second["exception"].endswith("builtins.ValueError")
+    assert "in test_lines_for_programs" in second["exception"]
     assert (third["event"], third["level"]) == ("unexpected 7", "error")
+
+
+def test_what_was_sent_is_in_no_line(tmp_path: Path) -> None:
+    secret = "canary-6b1f"
+    log, library = structlog.get_logger("node"), logging.getLogger("some.library")
+
+    def fail(depth: int) -> None:
+        try:
+            if depth:
+                fail(depth - 1)
+            raise OSError(28, secret, secret)
+        except OSError as error:
+            raise ValueError(secret) from error
+
+    with logging_to(tmp_path / "log"):
+        log.info("a field that nobody knows", payload=secret, **{"x-token": secret}, node="node-a")
+        try:
+            fail(2)
+        except ValueError as error:
+            log.error("told", exc_info=error)
+            log.exception("caught")
+            library.error("failed", exc_info=error)
+            log.error("group", exc_info=ExceptionGroup(secret, [error, TypeError(secret)]))
+        library.error("got %r from %s after %d of %.1f s", secret, secret, 3, 1.5)
+        library.error("mapped %(one)s", {"one": secret})
+        library.error(f"never retrieved\nfuture: <Task exception=ValueError({secret!r})>")
+    lines = lines_of(tmp_path / "log")
+    assert secret not in (tmp_path / "log").read_text()
+    assert (lines[0]["payload"], lines[0]["x-token"], lines[0]["node"]) == ("[redacted]", "[redacted]", "node-a")
+    for line in lines[1:4]:
+        assert line["exception"].count("builtins.ValueError") == 1
+        assert line["exception"].count("builtins.OSError: No space left on device\nwhich led to:") == 1
+    assert "builtins.TypeError" in lines[4]["exception"]
+    assert [line["event"] for line in lines[5:]] == [
+        "got '[redacted]' from [redacted] after 3 of 1.5 s",
+        "mapped %(one)s",
+        "never retrieved",
+    ]
+    assert logs.output.lost == 0
+
+
+def test_a_long_chain_of_errors_is_cut() -> None:
+    error: BaseException = ValueError("first")
+    for _ in range(100):
+        later = ValueError("later")
+        later.__cause__ = error
+        error = later
+    assert len(list(logs.outline(error))) < 20
 
 
 def test_lines_for_people(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ class Hook:
         calls = self.calls[call.headers["webhook-id"]]
         calls.append(call)
         self._came.set()
-        steps = self._steps[exchange.lines[0].split(" ")[1]]
+        steps = self._steps[exchange.lines[0].split(" ")[1].partition("?")[0]]
         await steps[min(len(calls), len(steps)) - 1](exchange)
 
 
