@@ -10,6 +10,7 @@ Refuses: to be fast, or to outlive its process.
 from actors.core.queue import QueueBook
 from storage.memory.database import MemoryDatabase
 from storage.memory.housekeeping import MemoryHousekeeping
+from storage.memory.keys import MemoryKeyStore
 from storage.memory.leases import MemoryLeaseStore
 from storage.memory.ledger import MemoryLedgerStore
 from storage.memory.link import Fault, Gate, MemoryLink
@@ -23,6 +24,7 @@ __all__ = [
     "Gate",
     "MemoryDatabase",
     "MemoryHousekeeping",
+    "MemoryKeyStore",
     "MemoryLeaseStore",
     "MemoryLedgerStore",
     "MemoryLink",
@@ -47,3 +49,4 @@ class MemoryStores:
         self.reader = MemoryReader(self.link, self.book)
         self.signing = MemorySigningStore(self.link)
         self.housekeeping = MemoryHousekeeping(self.link)
+        self.keys = MemoryKeyStore(self.link)

@@ -7,6 +7,7 @@ nothing but the order of the statements matters.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from actors.core.keys import ApiKey
 from actors.core.queue import Queue
 from actors.core.signing import SigningSecret
 from storage.memory.rows import AttemptEntry, Row
@@ -79,6 +80,8 @@ class MemoryDatabase:
         self.queues: dict[int, Queue] = {}
         self.signing: dict[int, SigningSecret] = {}
         self.partitions: set[int] = set()
+        self.keys: dict[str, ApiKey] = {}
+        self.keys_version = 0
 
     def is_up(self, boot: str | None) -> bool:
         """Whether this boot is known and not dead."""

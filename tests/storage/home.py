@@ -11,6 +11,7 @@ from actors.core.events import Record
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import Task
 from storage.housekeeping import PgHousekeeping
+from storage.keys import PgKeyStore
 from storage.leases import PgLeaseStore
 from storage.ledger import PgLedgerStore
 from storage.pool import Database
@@ -38,6 +39,7 @@ class Home:
         self.reader = PgReader(self.db, self.book, codec)
         self.signing = PgSigningStore(self.db)
         self.housekeeping = PgHousekeeping(self.db)
+        self.keys = PgKeyStore(self.db)
 
     async def __aenter__(self) -> Self:
         await self.db.__aenter__()

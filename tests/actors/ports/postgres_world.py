@@ -8,6 +8,7 @@ import asyncpg
 from actors.core.codec import SpecCodec
 from actors.core.queue import Queue, QueueBook
 from storage.housekeeping import PgHousekeeping
+from storage.keys import PgKeyStore
 from storage.leases import PgLeaseStore
 from storage.ledger import PgLedgerStore
 from storage.pool import Database
@@ -24,8 +25,9 @@ DELETE FROM attempts;
 DELETE FROM nodes;
 DELETE FROM queues;
 DELETE FROM signing_secrets;
+DELETE FROM api_keys;
 UPDATE shards SET owner_boot = NULL, epoch = 0 WHERE epoch > 0;
-UPDATE cluster SET settings_version = 0;
+UPDATE cluster SET settings_version = 0, keys_version = 0;
 """
 
 
@@ -42,6 +44,7 @@ class PgStores:
         self.reader = PgReader(db, self.book, codec)
         self.signing = PgSigningStore(db)
         self.housekeeping = PgHousekeeping(db)
+        self.keys = PgKeyStore(db)
 
 
 class PostgresWorld:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from actors.core.queue import Queue, QueueBook
 from actors.ports.housekeeping import Housekeeping
+from actors.ports.keys import KeyStore
 from actors.ports.leases import LeaseStore
 from actors.ports.ledger import LedgerStore
 from actors.ports.queues import QueueStore
@@ -34,6 +35,8 @@ class Stores(Protocol):
     def signing(self) -> SigningStore: ...
     @property
     def housekeeping(self) -> Housekeeping: ...
+    @property
+    def keys(self) -> KeyStore: ...
 
 
 class World(Protocol):
