@@ -6,6 +6,7 @@ is the only module of the gateway that imports storage.
 
 import asyncio
 import gc
+import ipaddress
 import resource
 import signal
 import socket
@@ -21,11 +22,13 @@ from actors.core.errors import Misconfigured, Unavailable
 from actors.core.queue import QueueBook
 from actors.membership import new_boot
 from actors.node import Node
+from gateway import audit
 from gateway.app import make_app
 from gateway.context import Gateway
 from gateway.deliver import Courier
 from gateway.demo import Demo
 from gateway.hub import Hub
+from gateway.keyring import Keyring
 from gateway.metrics import CountCollector, LoopLag
 from gateway.server import Runner
 from gateway.settings import DevSettings, ServeSettings
@@ -33,6 +36,7 @@ from gateway.signing import Signer
 from gateway.targets import TargetPolicy
 from storage.embedded import EmbeddedPostgres
 from storage.housekeeping import PgHousekeeping
+from storage.keys import PgKeyStore
 from storage.leases import PgLeaseStore
 from storage.ledger import PgLedgerStore
 from storage.migrations import migrate
@@ -73,6 +77,7 @@ class Service:
             interrupt=self.hub.interrupt,
             settings=(self.signer.refresh,),
         )
+        self.keyring = Keyring(PgKeyStore(database), node.clock.now_ms)
         self.gateway = Gateway(
             node=node,
             intake=node.intake,
@@ -81,6 +86,7 @@ class Service:
             queue_store=queues,
             codec=codec,
             hub=self.hub,
+            keyring=self.keyring,
             clock=node.clock,
         )
         self.gateway.registry.register(
@@ -104,6 +110,7 @@ class Service:
             self.node.run(),
             self.courier.run(),
             self.lag.run(),
+            self.keyring.run(),
         ]
 
     def stop(self) -> None:
@@ -120,7 +127,7 @@ class Service:
             self.policy.shield(self._own_addresses())
             self.url = f"http://{self.settings.bind}:{self.runner.addresses[0][1]}"
             log.info("listening", url=self.url, node=self.node.name)
-            if not await self._enter_database(stack):
+            if not await self._enter_database(stack) or not await self._learn_keys():
                 return
             async with asyncio.TaskGroup() as group:
                 running = [group.create_task(child) for child in self.children]
@@ -138,6 +145,7 @@ class Service:
             await web.TCPSite(self.runner, bind, port, reuse_address=True, backlog=1024).start()
         except (OSError, UnicodeError) as error:
             raise Misconfigured(f"can't listen on {bind}:{port} ({error}): choose another port or address") from error
+        self.keyring.local = all(ipaddress.ip_address(address[0]).is_loopback for address in self.runner.addresses)
 
     def _own_addresses(self) -> list[tuple[str, int]]:
         """Where this service is reached, as far as it knows."""
@@ -155,6 +163,24 @@ class Service:
                 await asyncio.sleep(RETRY_S)
             else:
                 return True
+        return False
+
+    async def _learn_keys(self) -> bool:
+        """Until here every request was refused. False: told to stop first. Raises Misconfigured."""
+        while not self._stop.is_set():
+            try:
+                await self.keyring.refresh()
+            except Unavailable as error:
+                log.warning("the keys can't be read; trying again", detail=error.detail)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if self.keyring.local or self.keyring.usable:
+                return True
+            audit.start_refused(self.settings.bind)
+            raise Misconfigured(
+                f"no API key is in use, and without one only a loopback address can be served, not "
+                f"{self.settings.bind}: make one with `ringwheel key create --database-url ...`"
+            )
         return False
 
     async def _leave(self) -> None:

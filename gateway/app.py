@@ -1,7 +1,7 @@
 """The HTTP application: the route table, and nothing else.
 
-Every handler is wrapped by `answering` (no middleware: that would cost each request another call), and a last route
-takes what no other took, so that all errors are problem details.
+Every route says who may call it (`auth.py`). Every handler is wrapped by `answering` (no middleware: that would cost
+each request another call), and a last route takes what no other took, so that all errors are problem details.
 """
 
 from functools import partial
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from actors.core.task import Move
 from gateway import commands_api, probes, tasks_api
+from gateway.auth import METRICS, OPEN, READ, SUBMIT, WATCH, WORK, guarded
 from gateway.context import GATEWAY, Gateway
 from gateway.decode import TaskDecoder
 from gateway.events import events
@@ -29,25 +30,25 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None) -> web.Application:
         gateway.queues, gateway.queue_store, gateway.codec, gateway.settings.payload_bytes
     )
     gateway.registry.register(NodeCollector(gateway.node, lag or LoopLag()))
-    for method, path, handler in (
-        ("POST", "/v1/tasks", tasks_api.create),
-        ("POST", "/v1/tasks:batch", tasks_api.create_batch),
-        ("GET", "/v1/tasks", tasks_api.page),
-        ("GET", TASK, tasks_api.get),
-        ("GET", f"{TASK}/attempts", tasks_api.attempts),
-        ("POST", f"{TASK}:cancel", commands_api.plain(Move.CANCEL)),
-        ("POST", f"{TASK}:run", commands_api.plain(Move.RUN)),
-        ("POST", f"{TASK}:redrive", commands_api.plain(Move.REDRIVE)),
-        ("POST", f"{TASK}:reschedule", commands_api.reschedule),
-        ("POST", f"{TASK}:complete", commands_api.complete),
-        ("GET", "/v1/stream", stream),
-        ("GET", "/v1/events", events),
-        ("GET", "/livez", probes.livez),
-        ("GET", "/readyz", probes.readyz),
-        ("GET", "/startupz", probes.startupz),
-        ("GET", "/metrics", metrics),
-        ("*", "/{rest:.*}", no_route),
+    for method, path, access, handler in (
+        ("POST", "/v1/tasks", SUBMIT, tasks_api.create),
+        ("POST", "/v1/tasks:batch", SUBMIT, tasks_api.create_batch),
+        ("GET", "/v1/tasks", READ, tasks_api.page),
+        ("GET", TASK, READ, tasks_api.get),
+        ("GET", f"{TASK}/attempts", READ, tasks_api.attempts),
+        ("POST", f"{TASK}:cancel", SUBMIT, commands_api.plain(Move.CANCEL)),
+        ("POST", f"{TASK}:run", SUBMIT, commands_api.plain(Move.RUN)),
+        ("POST", f"{TASK}:redrive", SUBMIT, commands_api.plain(Move.REDRIVE)),
+        ("POST", f"{TASK}:reschedule", SUBMIT, commands_api.reschedule),
+        ("POST", f"{TASK}:complete", WORK, commands_api.complete),
+        ("GET", "/v1/stream", WATCH, stream),
+        ("GET", "/v1/events", READ, events),
+        ("GET", "/livez", OPEN, probes.livez),
+        ("GET", "/readyz", OPEN, probes.readyz),
+        ("GET", "/startupz", OPEN, probes.startupz),
+        ("GET", "/metrics", METRICS, metrics),
+        ("*", "/{rest:.*}", OPEN, no_route),
     ):
         add = app.router.add_get if method == "GET" else partial(app.router.add_route, method)
-        add(path, answering(handler))
+        add(path, answering(guarded(gateway.keyring, access, handler)))
     return app

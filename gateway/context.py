@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from actors.core.codec import SpecCodec
 from actors.core.draft import Draft, Receipt
 from actors.core.events import Change, Command, Outcome, Verdict
+from actors.core.keys import Scope
 from actors.core.queue import QueueBook
 from actors.core.task import State, Task
 from actors.ports.queues import QueueStore
@@ -21,6 +22,7 @@ from actors.ports.reader import Reader, TaskRow
 
 if TYPE_CHECKING:
     from gateway.hub import Hub
+    from gateway.keyring import Keyring
 
 DEFAULT_TENANT = "default"
 
@@ -214,6 +216,16 @@ class Settings:
     """Most tasks a list call answers."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Caller:
+    """Who makes a request, as far as its key says."""
+
+    tenant: str
+    scopes: frozenset[Scope]
+    prefix: str | None
+    """Names the key; None: there was none, and none was needed."""
+
+
 @dataclass(slots=True)
 class Gateway:
     """Everything a handler may use."""
@@ -225,6 +237,7 @@ class Gateway:
     queue_store: QueueStore
     codec: SpecCodec
     hub: "Hub"
+    keyring: "Keyring"
     clock: ClockPort
     settings: Settings = Settings()
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -236,6 +249,10 @@ class Gateway:
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 
 
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+"""Set on every request that came past a guard (`auth.py`)."""
+
+
 def tenant_of(request: web.BaseRequest) -> str:
-    """Whose request this is. There is one tenant."""
-    return DEFAULT_TENANT
+    """Whose request this is. KeyError: its route has no guard, which is a bug."""
+    return request[CALLER].tenant

@@ -73,6 +73,10 @@ class _Connection(Watcher):
         """The answer's end: the client comes back, and goes on where it was."""
         await self.response.write_eof()
 
+    async def dismiss(self) -> None:
+        """The same: coming back, the client is told why."""
+        await self.response.write_eof()
+
     async def fail(self) -> None:
         """In mid-answer, so that nobody takes it for the end."""
         if self.request.transport is not None:

@@ -32,6 +32,7 @@ TYPES: dict[str, tuple[int, str]] = {
     "malformed": (400, "The request is not valid HTTP"),
     "unreadable": (400, "The body could not be read"),
     "not-json": (400, "The body is not JSON"),
+    "unauthenticated": (401, "Not authenticated"),
     "forbidden": (403, "Not allowed"),
     "not-found": (404, "Not found"),
     "method-not-allowed": (405, "Method not allowed"),

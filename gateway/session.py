@@ -43,6 +43,8 @@ class Limits:
     stall_s: float = 30.0
     """A reader who takes no chunk for so long is cut off."""
     heartbeat_s: float = 20.0
+    authenticate_s: float = 5.0
+    """How long the first message with a key may take."""
     reopen_s: float = 1.0
     """Pause before snapshots are read anew, after an interruption, an overrun or an error; one for all that wait."""
 

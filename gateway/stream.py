@@ -1,27 +1,53 @@
 """`GET /v1/stream`: live status over a websocket, subprotocol `ringwheel.v1.json`.
 
+Who brings no key in a header says it in the first message, `authenticate {key}`, and hears `authenticated`. Close
+codes: 4401 the key is not (or no longer) in use, 4403 it may not read, 4408 no key came in time.
 Messages of the client: `subscribe {sub, filter: {id} or {queue}, from?}`, `unsubscribe {sub}`. Of the service:
 `snapshot`, `resumed`, `event`, `gap {reason, snapshot}` (`snapshot` says whether one follows), `unsubscribed`, `error`.
 Refuses browsers that come from another origin.
 """
 
+import asyncio
+from enum import IntEnum
 from typing import NoReturn
 
+import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from actors.core.errors import Unavailable
+from actors.core.keys import Scope
+from gateway.context import CALLER, GATEWAY
 from gateway.problems import Problem
-from gateway.watcher import Gone, Watcher, check_origin
+from gateway.session import Limits
+from gateway.watch import read_key
+from gateway.watcher import LEAVE_S, LIMITS, Gone, Watcher, check_origin
 
 SUBPROTOCOL = "ringwheel.v1.json"
+_AUTHENTICATED = b'{"type":"authenticated"}'
+
+
+class Close(IntEnum):
+    """Close codes of our own (RFC 6455, 7.4.2)."""
+
+    UNAUTHENTICATED = 4401
+    FORBIDDEN = 4403
+    TOO_LATE = 4408
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Serve one watcher until either side ends it."""
     _check(request)
-    connection = _Connection(request)
-    await connection.ws.prepare(request)
-    await connection.run()
-    return connection.ws
+    limits = request.app.get(LIMITS, Limits())
+    ws = web.WebSocketResponse(
+        protocols=(SUBPROTOCOL,),
+        heartbeat=limits.heartbeat_s,
+        max_msg_size=limits.message_bytes,
+        compress=False,
+    )
+    await ws.prepare(request)
+    if CALLER in request or await _authenticate(request, ws, limits.authenticate_s):
+        await _Connection(request, ws).run()
+    return ws
 
 
 def _check(request: web.Request) -> None:
@@ -33,17 +59,46 @@ def _check(request: web.Request) -> None:
     check_origin(request)
 
 
+async def _authenticate(request: web.Request, ws: web.WebSocketResponse, limit_s: float) -> bool:
+    """Take the first message for a key, and put its holder on the request. False: the connection is over."""
+    try:
+        async with asyncio.timeout(limit_s):
+            message = await ws.receive()
+    except TimeoutError:
+        return await _refuse(request, ws, Close.TOO_LATE, "no key came in time")
+    if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+        return False
+    try:
+        request[CALLER] = request.app[GATEWAY].keyring.holder(read_key(message.data), Scope.READ)
+        await ws.send_frame(_AUTHENTICATED, WSMsgType.TEXT)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return await _refuse(request, ws, Close.UNAUTHENTICATED, "the first message must authenticate")
+    except Unavailable as error:
+        return await _refuse(request, ws, WSCloseCode.TRY_AGAIN_LATER, error.detail)
+    except Problem as problem:
+        code = Close.FORBIDDEN if problem.kind == "forbidden" else Close.UNAUTHENTICATED
+        return await _refuse(request, ws, code, problem.detail)
+    except ConnectionError:
+        return False
+    return True
+
+
+async def _refuse(request: web.Request, ws: web.WebSocketResponse, code: int, words: str) -> bool:
+    try:
+        async with asyncio.timeout(LEAVE_S):
+            await ws.close(code=code, message=words.encode())
+    except (ConnectionError, TimeoutError):
+        if request.transport is not None:
+            request.transport.abort()
+    return False
+
+
 class _Connection(Watcher):
     """A watcher's websocket: any number of subscriptions."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, ws: web.WebSocketResponse) -> None:
         super().__init__(request)
-        self.ws = web.WebSocketResponse(
-            protocols=(SUBPROTOCOL,),
-            heartbeat=self.limits.heartbeat_s,
-            max_msg_size=self.limits.message_bytes,
-            compress=False,
-        )
+        self.ws = ws
 
     async def attend(self) -> NoReturn:
         """Carry out the client's messages."""
@@ -67,6 +122,10 @@ class _Connection(Watcher):
     async def bid_farewell(self) -> None:
         """By a close code."""
         await self.ws.close(code=WSCloseCode.GOING_AWAY, message=b"the service goes away")
+
+    async def dismiss(self) -> None:
+        """By a close code."""
+        await self.ws.close(code=Close.UNAUTHENTICATED, message=b"the key is no longer in use")
 
     async def fail(self) -> None:
         """By a close code."""

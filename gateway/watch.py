@@ -40,7 +40,19 @@ class Unsubscribe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     sub: str
 
 
+class Authenticate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="authenticate"):
+    """The first message of who could send no header."""
+
+    key: str
+
+
+_first: msgspec.json.Decoder[Authenticate] = msgspec.json.Decoder(Authenticate)
 _messages: msgspec.json.Decoder[Subscribe | Unsubscribe] = msgspec.json.Decoder(Subscribe | Unsubscribe)
+
+
+def read_key(text: str | bytes) -> str:
+    """The key in a first message. Raises msgspec's errors, or RecursionError."""
+    return _first.decode(text).key
 
 
 def read_message(text: str | bytes) -> Subscribe | Unsubscribe:

@@ -1,7 +1,7 @@
 """One watcher's connection, whatever it speaks: its session and the children that serve it.
 
 The opener reads snapshots, one at a time; the writer writes what the session has to say, in chunks; a third waits for
-the service to go away; what else a connection does (`attend`) is its own. The first that ends, ends the connection; the
+the service to go away, a fourth for the end of the client's key; what else a connection does (`attend`) is its own. The first that ends, ends the connection; the
 writer ends it when the client takes nothing for `stall_s`.
 
 `stream.py` speaks websocket, `events.py` server-sent events.
@@ -10,13 +10,14 @@ writer ends it when the client takes nothing for `stall_s`.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import NoReturn, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from actors.core.errors import RingwheelError
-from gateway.context import GATEWAY, Gateway, tenant_of
+from gateway.context import CALLER, GATEWAY, Gateway
 from gateway.problems import Problem
 from gateway.server import Connection
 from gateway.session import Limits, Session
@@ -51,7 +52,8 @@ class Watcher(ABC):
         self.request = request
         self.gateway: Gateway = request.app[GATEWAY]
         self.limits = request.app.get(LIMITS, Limits())
-        self.tenant = tenant_of(request)
+        self.caller = request[CALLER]
+        self.tenant = self.caller.tenant
         self.session = Session(self.gateway.hub, self.tenant, self.limits)
         self._written = asyncio.Event()
 
@@ -69,15 +71,19 @@ class Watcher(ABC):
         """Say that the service goes away."""
 
     @abstractmethod
+    async def dismiss(self) -> None:
+        """Say that the key is no longer in use."""
+
+    @abstractmethod
     async def fail(self) -> None:
         """End the connection after an error of ours."""
 
     async def run(self) -> None:
         """Serve until either side ends it."""
-        with self.gateway.hub.watching():
+        with self.gateway.hub.watching(), self.gateway.keyring.watching(self.caller) as self._ended:
             try:
                 async with asyncio.TaskGroup() as group:
-                    for child in (self._open, self._write, self._leave):
+                    for child in (self._open, self._write, self._leave, self._end):
                         group.create_task(child())
                     await self.attend()
             except* Gone:
@@ -154,9 +160,16 @@ class Watcher(ABC):
 
     async def _leave(self) -> NoReturn:
         await self.gateway.hub.closing.wait()
+        await self._part(self.bid_farewell())
+
+    async def _end(self) -> NoReturn:
+        await self._ended.wait()
+        await self._part(self.dismiss())
+
+    async def _part(self, words: Awaitable[None]) -> NoReturn:
         try:
             async with asyncio.timeout(LEAVE_S):
-                await self.bid_farewell()
+                await words
         except (ConnectionError, TimeoutError):
             self._cut()
         raise Gone

@@ -23,6 +23,7 @@ from actors.stats import Stats
 from gateway.app import make_app
 from gateway.context import Gateway, Settings
 from gateway.hub import Hub
+from gateway.keyring import Keyring
 from gateway.server import Bounds, Runner
 from storage.memory import MemoryDatabase, MemoryStores
 
@@ -188,8 +189,12 @@ async def served(settings: Settings = SMALL, bounds: Bounds | None = None) -> As
     stores = MemoryStores(MemoryDatabase(lambda: NOW_MS), "boot-1")
     await stores.leases.join("boot-1", "node-1", "127.0.0.1:0")
     node, intake = NodeDouble(), IntakeDouble(stores)
+    hub, clock = Hub("boot-1"), ClockDouble()
+    keyring = Keyring(stores.keys, clock.now_ms)
+    keyring.local = True
+    await keyring.refresh()
     gateway = Gateway(
-        node, intake, stores.reader, stores.book, stores.queues, SpecCodec(), Hub("boot-1"), ClockDouble(), settings
+        node, intake, stores.reader, stores.book, stores.queues, SpecCodec(), hub, keyring, clock, settings
     )
     made = AppServer(make_app(gateway))
     made.bounds = bounds or Bounds()

@@ -16,14 +16,17 @@ from actors.core.queue import Queue, QueueBook
 from actors.core.spec import Spec
 from actors.core.task import State, Task
 from actors.ports.reader import AttemptRow, TaskRow
+from gateway.auth import READ, WATCH, guarded
 from gateway.context import GATEWAY, Gateway
 from gateway.events import events
 from gateway.hub import Feed, Hub, Topic
+from gateway.keyring import Keyring
 from gateway.problems import Handler, answering
 from gateway.server import Runner
 from gateway.session import Limits
 from gateway.stream import SUBPROTOCOL, stream
 from gateway.watcher import LIMITS
+from storage.memory import MemoryDatabase, MemoryStores
 
 NOW_MS = 1_800_000_000_000
 QUEUE = Queue(1, "default", "mail")
@@ -203,6 +206,7 @@ class Watcher:
 
 
 def make_world(kept: int = 1000) -> World:
+    stores = MemoryStores(MemoryDatabase(lambda: NOW_MS), "boot")
     hub, tables, memory = SignalHub("boot", kept=kept), Tables(), Memory()
     gateway = Gateway(
         node=cast(Any, memory),
@@ -212,6 +216,7 @@ def make_world(kept: int = 1000) -> World:
         queue_store=cast(Any, None),
         codec=SpecCodec(),
         hub=hub,
+        keyring=Keyring(stores.keys, memory.now_ms),
         clock=memory,
     )
     return World(hub, tables, memory, gateway)
@@ -224,11 +229,14 @@ async def serving(kept: int = 1000, rest: Handler | None = None, **limits: Any) 
     `rest` answers every other path.
     """
     world = make_world(kept)
+    ring = world.gateway.keyring
+    ring.local = True
+    await ring.refresh()
     app = web.Application()
     app[GATEWAY] = world.gateway
     app[LIMITS] = Limits(**limits)
-    app.router.add_get("/v1/stream", stream)
-    app.router.add_get("/v1/events", answering(events))
+    app.router.add_get("/v1/stream", answering(guarded(ring, WATCH, stream)))
+    app.router.add_get("/v1/events", answering(guarded(ring, READ, events)))
     if rest is not None:
         app.router.add_route("*", "/{rest:.*}", rest)
     runner = Runner(app, shutdown_timeout=5)

@@ -1,0 +1,52 @@
+"""Who may call a route: its place in the route table says so, and nothing is reachable without one.
+
+Promises: a handler behind a guard finds its caller on the request, and `tenant_of` answers that caller's tenant. The
+tenant comes from the key alone, never from a path, a query, a header or a body.
+Refuses, as problem details: no key or a bad one (401 with WWW-Authenticate), a key that lacks the scope (403).
+"""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from actors.core.keys import Scope
+from gateway.context import CALLER
+from gateway.keyring import Keyring
+from gateway.problems import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a route asks of its callers; None: nothing."""
+
+    scope: Scope | None
+    by_message: bool = False
+    """A websocket: who brings no header may authenticate by the first message; the handler sees to it."""
+    despite_outage: bool = False
+    """Answered by what was last known of keys: it is needed most when the database is away."""
+
+
+OPEN = Access(None)
+SUBMIT = Access(Scope.SUBMIT)
+READ = Access(Scope.READ)
+WORK = Access(Scope.WORK)
+ADMIN = Access(Scope.ADMIN)
+WATCH = Access(Scope.READ, by_message=True)
+METRICS = Access(Scope.ADMIN, despite_outage=True)
+
+
+def guarded(keyring: Keyring, access: Access, handler: Handler) -> Handler:
+    """The handler, for those who may. No coroutine of its own: that would cost each request."""
+    scope, despite_outage = access.scope, access.despite_outage
+    if scope is None:
+        return handler
+    admit = keyring.admit
+
+    def guard(request: web.Request) -> Awaitable[web.StreamResponse]:
+        header = request.headers.get(hdrs.AUTHORIZATION)
+        if not (access.by_message and header is None and keyring.asks):
+            request[CALLER] = admit(header, scope, despite_outage=despite_outage)
+        return handler(request)
+
+    return guard
