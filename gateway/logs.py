@@ -84,9 +84,12 @@ class _Library(logging.Handler):
 _library = _Library(logging.WARNING)
 
 
-def set_up() -> None:
-    """Make this process log like this; again, to follow a standard output that is another one."""
-    stream: TextIO | None = sys.stdout  # None when it was closed before the process began
+def set_up(*, errors: bool = False) -> None:
+    """Make this process log like this; again, to follow a standard output that is another one.
+
+    `errors`: on standard error, because standard output carries something else.
+    """
+    stream: TextIO | None = sys.stderr if errors else sys.stdout  # None when it was closed before the process began
     output.descriptor = _descriptor(stream)
     people = stream is not None and stream.isatty()
     structlog.configure(

@@ -6,7 +6,7 @@ has 256 random bits, so that a plain SHA-256 is as hard to turn back as the secr
 
 import enum
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PREFIX_CHARS = 12
 SECRET_CHARS = 43
@@ -38,7 +38,7 @@ class NewKey:
     """A key on its way into the tables."""
 
     prefix: str
-    hash: bytes
+    hash: bytes = field(repr=False)
     tenant: str
     name: str
     scopes: frozenset[Scope]
@@ -51,7 +51,7 @@ class ApiKey:
     """A key as the tables have it."""
 
     prefix: str
-    hash: bytes
+    hash: bytes = field(repr=False)
     tenant: str
     name: str
     scopes: frozenset[Scope]

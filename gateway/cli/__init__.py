@@ -1,4 +1,4 @@
-"""The command line, `ringwheel`: servers (`dev`, `serve`, `migrate`) and a client (`submit`, `get`, `list`, ...).
+"""The command line, `ringwheel`: servers (`dev`, `serve`, `migrate`), API keys (`key`), a client (`submit`, `get`, ..).
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 conflict, 5 the service can't be reached.
 Promises: `--help` costs little more than click itself; a command loads what it needs when it runs.
@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": "servers",
     "migrate": "servers",
     "secret": "secret",
+    "key": "keys",
     "submit": "submit",
     "get": "tasks",
     "list": "tasks",

@@ -9,12 +9,15 @@ import aiohttp
 import orjson
 
 from gateway.cli.exits import Refused, Unreachable
+from gateway.cli.options import key_given
 
 CONNECT_S = 5.0
 ANSWER_S = 60.0
 SUBPROTOCOL = "ringwheel.v1.json"
 MESSAGE_BYTES = 64 * 1024 * 1024
 """Longest message of a stream: a snapshot of a thousand tasks with all their labels fits."""
+
+_REFUSALS = {401: "Not authenticated", 403: "Not allowed", 503: "Not available now"}
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -43,7 +46,8 @@ class Api:
                 f"{self.url}/v1/stream", protocols=(SUBPROTOCOL,), heartbeat=20, max_msg_size=MESSAGE_BYTES
             )
         except aiohttp.WSServerHandshakeError as error:
-            raise Refused(error.status, {"title": "No stream here", "detail": error.message}) from error
+            title = _REFUSALS.get(error.status, "No stream here")
+            raise Refused(error.status, {"title": title, "detail": error.message}) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
 
@@ -65,11 +69,13 @@ class Api:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Api]:
-    """The service at `url`; connects with the first request."""
+    """The service at `url`; connects with the first request. The command's API key goes along."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
     # A person's names may come from anywhere that the system asks, not only from /etc/hosts and DNS.
     connector = aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver())
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True) as session:
+    key = key_given()
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=True, headers=headers) as session:
         yield Api(session, url)
 
 

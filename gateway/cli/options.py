@@ -8,6 +8,7 @@ import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+_KEY = "ringwheel.key"
 DEFAULT_URL = "http://127.0.0.1:7070"
 
 
@@ -28,7 +29,7 @@ TEXT = _Text()
 
 
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--url` and `--json`."""
+    """`--url`, `--key` and `--json`. The key is no argument of the command: `key_given` has it."""
     url = click.option(
         "--url",
         type=TEXT,
@@ -40,7 +41,23 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Where the service is.",
     )
     as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else.")
-    return url(as_json(command))
+    key = click.option(
+        "--key",
+        "api_key",
+        envvar="RINGWHEEL_KEY",
+        show_envvar=True,
+        metavar="KEY|@FILE",
+        expose_value=False,
+        callback=_api_key,
+        help="API key, or @ and a file that holds it; others can see what is written here, but not the variable.",
+    )
+    return url(key(as_json(command)))
+
+
+def key_given() -> str | None:
+    """The API key of the command that runs."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_KEY)
 
 
 def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,6 +77,25 @@ def finite(value: float) -> float:
     if not isfinite(value):
         raise click.BadParameter("expected a finite number")
     return value
+
+
+def _api_key(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    """Never part of what is said about it."""
+    from pathlib import Path
+
+    from actors.core.keys import key_parts
+
+    value = (value or "").strip()
+    if not value:
+        return
+    if value.startswith("@"):
+        try:
+            value = Path(value[1:]).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeError) as error:
+            raise click.BadParameter(f"the file can't be read: {error}") from error
+    if key_parts(value) is None:
+        raise click.BadParameter("expected an API key, rw_<prefix>_<secret>, or @ and a file that holds one")
+    ctx.meta[_KEY] = value
 
 
 def _http_url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:

@@ -91,7 +91,8 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 @click.option("--at", type=TEXT, metavar="TIME", help="When: an RFC 3339 time like 2027-01-31T09:00:00Z.")
 @click.option("--queue", type=TEXT, help="Queue; made on first use.  [default: default]")
 @click.option(
-    "--key",
+    "--idempotency-key",
+    "key",
     type=TEXT,
     callback=_key,
     help="Idempotency key: the same key and task again answer the task that is there.",
@@ -102,7 +103,7 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     "--ndjson",
     type=_File("rb"),
     metavar="FILE|-",
-    help="Submit each line, a task as JSON, in batches; with --key the whole file can be submitted again safely.",
+    help="Submit each line, a task as JSON, in batches; with --idempotency-key it is safe to submit the file again.",
 )
 @client_options
 @click.pass_context

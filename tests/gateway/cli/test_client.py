@@ -18,7 +18,7 @@ from tests.gateway.watched import a_change, a_row, id_of
 async def test_submit_sends_what_the_options_say() -> None:
     async with double() as service:
         service.answer(a_task(), 201)
-        words = ["submit", "https://sink.test/hook", "--queue", "mail", "--delay", "1.5", "--key", "k 1"]
+        words = ["submit", "https://sink.test/hook", "--queue", "mail", "--delay", "1.5", "--idempotency-key", "k 1"]
         done = await service.run(*words, "--label", "team=blue", "--label", "x=a=b", "--payload", '{"n": 1.10}')
         assert done.code == 0
         assert id_of(1) in done.out
@@ -260,7 +260,9 @@ async def test_ndjson_sends_batches_under_their_own_keys_and_insists() -> None:
         service.answer(a_problem(503, "Not available", "unknown"), 503)
         service.answer({"results": [accepted] * 1000})
         service.answer({"results": [accepted] * 500})
-        done = await service.run("submit", "--ndjson", "-", "--key", "import-7", "--json", stdin=b"{}\n" * 1500)
+        done = await service.run(
+            "submit", "--ndjson", "-", "--idempotency-key", "import-7", "--json", stdin=b"{}\n" * 1500
+        )
         assert (done.code, done.json) == (0, [{"accepted": 1500, "refused": 0}])
         keys = [asked.headers["Idempotency-Key"] for asked in service.asked]
         assert keys == ["import-7/0", "import-7/0", "import-7/0", "import-7/1"]
