@@ -26,7 +26,7 @@ from gateway.server import Runner
 from gateway.session import Limits
 from gateway.stream import SUBPROTOCOL, stream
 from gateway.watcher import LIMITS
-from storage.memory import MemoryDatabase, MemoryStores
+from storage.memory import MemoryDatabase, MemoryKeyStore, MemoryStores
 
 NOW_MS = 1_800_000_000_000
 QUEUE = Queue(1, "default", "mail")
@@ -123,12 +123,13 @@ class Memory:
     """A node that only knows which tasks it holds."""
 
     tasks: dict[str, Task] = field(default_factory=dict)
+    at_ms: int = NOW_MS
 
     def live(self, task_id: str) -> Task | None:
         return self.tasks.get(task_id)
 
     def now_ms(self) -> int:
-        return NOW_MS
+        return self.at_ms
 
 
 class SignalHub(Hub):
@@ -174,6 +175,7 @@ class World:
     tables: Tables
     memory: Memory
     gateway: Gateway
+    keys: MemoryKeyStore
     url: str = ""
     client: ClientSession | None = None
 
@@ -219,7 +221,7 @@ def make_world(kept: int = 1000) -> World:
         keyring=Keyring(stores.keys, memory.now_ms),
         clock=memory,
     )
-    return World(hub, tables, memory, gateway)
+    return World(hub, tables, memory, gateway, stores.keys)
 
 
 @asynccontextmanager

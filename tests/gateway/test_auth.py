@@ -1,0 +1,122 @@
+"""Keys over HTTP: every route of the table asks for its scope, and no key is seen where it does not belong."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import web
+
+from actors.core.keys import Scope
+from tests.gateway.served import Served, served
+from tests.support.keys import bearer, new_key
+
+TASK_ID = "018f0000-0000-7000-8000-000000000000"
+PROBES = {"/livez", "/readyz", "/startupz"}
+NO_ROUTE = "/{rest}"
+
+
+def routes(world: Served) -> Iterator[tuple[str, str, str]]:
+    """Method, pattern and a path of every route that the application has."""
+    app = world.server.app  # type: ignore[attr-defined]
+    assert isinstance(app, web.Application)
+    for route in app.router.routes():
+        assert route.resource is not None
+        pattern = route.resource.canonical
+        if pattern != NO_ROUTE:
+            yield route.method, pattern, pattern.replace("{id}", TASK_ID)
+
+
+async def key(world: Served, *scopes: Scope, tenant: str = "acme", ttl_ms: int | None = None) -> str:
+    """A key that the node has heard of."""
+    new, text = new_key(tenant, frozenset(scopes), ttl_ms)
+    await world.stores.keys.create(new)
+    await world.gateway.keyring.refresh()
+    return text
+
+
+async def test_every_route_but_the_probes_asks_for_a_key() -> None:
+    async with served() as world:
+        revoked, expired = await key(world, *Scope), await key(world, *Scope, ttl_ms=-1)
+        await world.stores.keys.revoke(revoked.split("_")[1])
+        await world.gateway.keyring.refresh()
+        forged = revoked[:-1] + ("x" if revoked[-1] != "x" else "y")
+        seen = 0
+        for method, pattern, path in routes(world):
+            for headers in ({}, *map(bearer, (forged, revoked, expired)), {"Authorization": "Basic eDp5"}):
+                if pattern == "/v1/stream" and not headers:
+                    continue  # it may still come by a message: tests/gateway/test_stream_keys.py
+                answer = await world.send(method, path, headers=headers)
+                if pattern in PROBES:
+                    assert answer.status == 200, path
+                    continue
+                assert (answer.status, pattern) == (401, pattern)
+                assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+                if method != "HEAD":
+                    assert answer.headers["Content-Type"] == "application/problem+json"
+                    assert answer.json["type"] == "unauthenticated"
+                seen += 1
+        assert seen > 50
+
+
+async def test_every_route_asks_for_one_scope_and_no_other_opens_it() -> None:
+    async with served() as world:
+        texts = {scope: await key(world, scope) for scope in Scope}
+        for method, pattern, path in routes(world):
+            if pattern in PROBES:
+                continue
+            answers = {scope: await world.send(method, path, headers=bearer(text)) for scope, text in texts.items()}
+            opened = [scope for scope, answer in answers.items() if answer.status != 403]
+            assert len(opened) == 1, (method, pattern, opened)
+            for scope in set(Scope) - set(opened):
+                challenge = answers[scope].headers["WWW-Authenticate"]
+                assert f'error="insufficient_scope", scope="{opened[0]}"' in challenge
+            changes = method == "POST"
+            assert (opened[0] in (Scope.SUBMIT, Scope.WORK, Scope.ADMIN)) or not changes, "reading changes nothing"
+
+
+async def test_what_is_not_there_needs_no_key() -> None:
+    async with served() as world:
+        await key(world, *Scope)
+        assert (await world.get("/nothing")).status == 404
+        assert (await world.send("DELETE", "/v1/tasks")).status == 405
+
+
+async def test_a_task_is_of_the_tenant_of_the_key() -> None:
+    async with served() as world:
+        mine, theirs = await key(world, *Scope), await key(world, *Scope, tenant="other")
+        answer = await world.post("/v1/tasks", {"queue": "mail"}, headers=bearer(mine))
+        path = f"/v1/tasks/{answer.json['id']}"
+        assert (await world.get(path, headers=bearer(mine))).status == 200
+        assert (await world.get(path, headers=bearer(theirs))).status == 404
+        assert {draft.queue.tenant for draft in world.intake.drafts} == {"acme"}
+
+
+async def test_a_node_that_can_not_tell_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served() as world:
+        text = await key(world, *Scope)
+        world.gateway.keyring._good_until = float("-inf")
+        for headers in ({}, bearer(text)):
+            answer = await world.get("/v1/tasks", headers=headers)
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert (await world.get("/metrics", headers=bearer(text))).status == 200
+        assert (await world.get("/metrics")).status == 401
+
+
+async def test_a_key_is_seen_nowhere(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+    async with served() as world:
+        text = await key(world, *Scope)
+        secret = text.split("_")[2]
+        said = []
+        with caplog.at_level(logging.DEBUG):
+            for method, _, path in routes(world):
+                for headers in (bearer(text), bearer(text[:-1]), {"Authorization": text}):
+                    answer = await world.send(method, path, headers=headers)
+                    said.append(answer.body.decode() + str(answer.headers))
+            world.intake.error = ZeroDivisionError("within")
+            said.append((await world.post("/v1/tasks", b"{}", headers=bearer(text))).body.decode())
+            said.append((await world.get("/metrics", headers=bearer(text))).body.decode())
+        said += [record.getMessage() + str(record.exc_text) for record in caplog.records]
+        said += [caplog.text, *capfd.readouterr()]
+        assert "within" in caplog.text, "what went wrong is logged"
+        for words in said:
+            assert secret[:20] not in words
