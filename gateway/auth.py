@@ -2,18 +2,23 @@
 
 Promises: a handler behind a guard finds its caller on the request, and `tenant_of` answers that caller's tenant. The
 tenant comes from the key alone, never from a path, a query, a header or a body.
-Refuses, as problem details: no key or a bad one (401 with WWW-Authenticate), a key that lacks the scope (403).
+Refuses, as problem details: no key or a bad one (401 with WWW-Authenticate), a key that lacks the scope (403). Where no
+key is needed, it refuses what pages of other origins make a browser send, also under a name of theirs that they let
+point to this machine (403): a developer's browser must not be a stranger's way in.
 """
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
 from actors.core.keys import Scope
 from gateway.context import CALLER
 from gateway.keyring import Keyring
-from gateway.problems import Handler
+from gateway.problems import Handler, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,27 @@ def guarded(keyring: Keyring, access: Access, handler: Handler) -> Handler:
     def guard(request: web.Request) -> Awaitable[web.StreamResponse]:
         header = request.headers.get(hdrs.AUTHORIZATION)
         if not (access.by_message and header is None and keyring.asks):
-            request[CALLER] = admit(header, scope, despite_outage=despite_outage)
+            caller = request[CALLER] = admit(header, scope, despite_outage=despite_outage)
+            if caller.prefix is None:
+                _check_local(request)
         return handler(request)
 
     return guard
+
+
+def _check_local(request: web.Request) -> None:
+    host, origin = request.headers.get(hdrs.HOST, ""), request.headers.get(hdrs.ORIGIN)
+    if not _is_local(host) or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+        detail = "without a key only loopback addresses and localhost are answered, and no foreign page"
+        raise Problem("forbidden", detail)
+
+
+@lru_cache(maxsize=256)
+def _is_local(host: str) -> bool:
+    """Whether a Host header may be this machine's: no stranger can register a name without a dot."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        plain = "." not in name and ":" not in name
+        return plain or name.endswith(".localhost") or ip_address(name).is_loopback
+    except ValueError:
+        return False

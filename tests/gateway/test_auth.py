@@ -120,3 +120,31 @@ async def test_a_key_is_seen_nowhere(caplog: pytest.LogCaptureFixture, capfd: py
         assert "within" in caplog.text, "what went wrong is logged"
         for words in said:
             assert secret[:20] not in words
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 201),
+        ({"Host": "localhost:7070"}, 201),
+        ({"Host": "LOCALHOST"}, 201),
+        ({"Host": "app.localhost:1"}, 201),
+        ({"Host": "box"}, 201),
+        ({"Host": "[::1]:7070"}, 201),
+        ({"Host": "127.9.9.9", "Origin": "http://127.9.9.9"}, 201),
+        ({"Host": "evil.test:7070"}, 403),
+        ({"Host": "evil.test:7070", "Origin": "http://evil.test:7070"}, 403),
+        ({"Host": "localhost.evil.test"}, 403),
+        ({"Host": "10.0.0.1"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Origin": "http://evil.test"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost:7070", "Origin": "http://localhost:8000"}, 403),
+    ],
+)
+async def test_without_a_key_no_foreign_page_gets_in(headers: dict[str, str], status: int) -> None:
+    async with served() as world:
+        assert (await world.post("/v1/tasks", {}, headers=headers)).status == status
+        assert len(world.intake.drafts) == (status == 201)
+        text = await key(world, *Scope)
+        assert (await world.post("/v1/tasks", {}, headers=headers | bearer(text))).status == 201
