@@ -1,8 +1,8 @@
 """One watcher's connection, whatever it speaks: its session and the children that serve it.
 
 The opener reads snapshots, one at a time; the writer writes what the session has to say, in chunks; a third waits for
-the service to go away, a fourth for the end of the client's key; what else a connection does (`attend`) is its own. The first that ends, ends the connection; the
-writer ends it when the client takes nothing for `stall_s`.
+the service to go away, a fourth for the end of the client's key; what else a connection does (`attend`) is its own. The
+first that ends, ends the connection; the writer ends it when the client takes nothing for `stall_s`.
 
 `stream.py` speaks websocket, `events.py` server-sent events.
 """

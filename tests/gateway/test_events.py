@@ -112,7 +112,7 @@ async def test_a_bad_wish_is_a_problem_and_no_stream(query: str, pointer: str) -
 
 async def test_a_page_of_another_origin_may_not_watch() -> None:
     async with serving() as world, source(world, "queue=mail", Origin="http://evil.example") as events:
-        assert events.response.status == 400
+        assert events.response.status == 403
 
 
 async def test_a_client_that_has_gone_is_found_out_by_the_next_sign_of_life() -> None:

@@ -158,3 +158,22 @@ async def test_a_stranger_sees_nothing_by_any_filter_or_cursor() -> None:
             world.hub.publish([a_change(1, 2), a_change(3, queue=FOREIGN)])
             told = [await stranger.hear() for _ in range(2)]
             assert {message["task"]["id"] for message in told} == {id_of(3)}, "its own alone, by both of its queues"
+
+
+async def test_server_sent_events_end_with_their_key() -> None:
+    async with serving() as world:
+        text = await key(world)
+        url = world.url.replace("/v1/stream", "/v1/events")
+        assert world.client is not None
+        async with world.client.get(url, params={"queue": "mail"}) as refused:
+            assert refused.status == 401
+        async with world.client.get(url, params={"queue": "mail"}, headers=bearer(text)) as response:
+            assert response.status == 200
+            async with asyncio.timeout(30):
+                told = b""
+                while b'"tasks":' not in told:
+                    told += await response.content.readany()
+                await world.keys.revoke(text.split("_")[1])
+                await world.gateway.keyring.refresh()
+                await response.read()
+            assert response.content.at_eof(), "it came to its end"

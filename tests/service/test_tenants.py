@@ -4,6 +4,7 @@ The routes are the application's own and so are the stream's filters: one that i
 `WITHOUT_ID` or `FILTERS`, how it was looked at.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from gateway.watch import Filter
-from tests.service.api import Api
+from tests.service.api import LIMIT_S, Api
 from tests.service.hook import LATER, Hook
 from tests.service.keys import client, make_key
 from tests.service.served import Node, serving
@@ -22,6 +23,7 @@ WITHOUT_ID = {
     "/v1/tasks": "test_lists_are_ones_own, test_names_and_keys_are_ones_own",
     "/v1/tasks:batch": "test_names_and_keys_are_ones_own",
     "/v1/stream": "test_streams_tell_ones_own",
+    "/v1/events": "test_events_tell_ones_own",
     "/metrics": "of the whole node: its scope is admin",
 }
 BODIES: dict[str, list[Any]] = {
@@ -158,3 +160,16 @@ async def test_streams_tell_ones_own(two: Two) -> None:
         await two.stranger.command(own["id"], "cancel")
         told = await theirs.hear()
         assert (told["type"], told["task"]["id"]) == ("event", own["id"]), "the first that it hears is its own"
+
+
+async def test_events_tell_ones_own(two: Two) -> None:
+    scheduled = two.tasks["scheduled"]["id"]
+    for query in (f"id={scheduled}", f"queue={QUEUE}"):
+        async with two.stranger.session.get(f"{two.node.url}/v1/events?{query}") as response:
+            assert response.status == 200
+            told = b""
+            async with asyncio.timeout(LIMIT_S):
+                while b'"tasks":' not in told:
+                    told += await response.content.readany()
+        assert b'"tasks":[]' in told
+        assert scheduled.encode() not in told
