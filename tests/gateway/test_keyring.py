@@ -236,29 +236,25 @@ async def test_a_wrong_prefix_costs_what_a_wrong_secret_does(world: World, monke
         assert compared == [(32, 32)], "one comparison, of whole hashes, whatever was given"
 
 
-def quickest_us(world: World, text: str, rounds: int = 40, calls: int = 250) -> float:
-    """The quickest of several rounds: what the machine does beside it only adds."""
-    admit, header = world.ring.admit, f"Bearer {text}"
-    best = float("inf")
-    for _ in range(rounds):
-        began = time.perf_counter()
-        for _ in range(calls):
+def tenth_us(world: World, texts: list[str], calls: int) -> list[float]:
+    """The tenth percentile of `calls` refusals of each, one after the other in turns: all see the same machine."""
+    admit, headers = world.ring.admit, [f"Bearer {text}" for text in texts]
+    taken_us: list[list[float]] = [[] for _ in texts]
+    for _ in range(calls):
+        for header, mine in zip(headers, taken_us, strict=True):
+            began = time.perf_counter()
             try:
                 admit(header, Scope.SUBMIT)
             except Problem:
-                pass
-        best = min(best, (time.perf_counter() - began) / calls * 1e6)
-    return best
+                mine.append((time.perf_counter() - began) * 1e6)
+    return [sorted(mine)[calls // 10] for mine in taken_us]
 
 
-async def test_the_clock_tells_no_prefix_and_a_request_pays_little(world: World) -> None:
-    text = await world.key(ttl_ms=10**9)
-    wrong_secret, _, _, wrong_prefix = mangled(text)[:4]
+async def test_the_clock_tells_no_prefix(world: World) -> None:
+    wrong_secret, _, _, wrong_prefix = mangled(await world.key(ttl_ms=10**9))[:4]
     gc.disable()
     try:
-        right_us = quickest_us(world, text)
-        secret_us, prefix_us = quickest_us(world, wrong_secret), quickest_us(world, wrong_prefix)
+        secret_us, prefix_us = tenth_us(world, [wrong_secret, wrong_prefix], 10_000)
     finally:
         gc.enable()
     assert abs(secret_us - prefix_us) < 0.3 * max(secret_us, prefix_us), (secret_us, prefix_us)
-    assert right_us < 10, f"{right_us:.2f} us: measured at below 3 us on a machine that is otherwise idle"
