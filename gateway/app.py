@@ -9,8 +9,8 @@ from functools import partial
 from aiohttp import web
 
 from actors.core.task import Move
-from gateway import commands_api, probes, tasks_api
-from gateway.auth import METRICS, OPEN, READ, SUBMIT, WATCH, WORK, guarded
+from gateway import commands_api, probes, queues_api, tasks_api
+from gateway.auth import ADMIN, METRICS, OPEN, READ, SUBMIT, WATCH, WORK, guarded
 from gateway.context import GATEWAY, Gateway
 from gateway.decode import TaskDecoder
 from gateway.events import events
@@ -19,6 +19,7 @@ from gateway.problems import answering, no_route
 from gateway.stream import stream
 
 TASK = "/v1/tasks/{id:[^/:]+}"
+QUEUE = "/v1/queues/{queue:[^/:]+}"
 
 
 def make_app(gateway: Gateway, lag: LoopLag | None = None) -> web.Application:
@@ -41,6 +42,14 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None) -> web.Application:
         ("POST", f"{TASK}:redrive", SUBMIT, commands_api.plain(Move.REDRIVE)),
         ("POST", f"{TASK}:reschedule", SUBMIT, commands_api.reschedule),
         ("POST", f"{TASK}:complete", WORK, commands_api.complete),
+        ("GET", "/v1/queues", READ, queues_api.page),
+        ("GET", QUEUE, READ, queues_api.get),
+        ("PUT", QUEUE, ADMIN, queues_api.put),
+        ("PATCH", QUEUE, ADMIN, queues_api.patch),
+        ("DELETE", QUEUE, ADMIN, queues_api.delete),
+        ("POST", f"{QUEUE}:pause", ADMIN, queues_api.pausing(paused=True)),
+        ("POST", f"{QUEUE}:resume", ADMIN, queues_api.pausing(paused=False)),
+        ("POST", f"{QUEUE}:purge", ADMIN, queues_api.purge),
         ("GET", "/v1/stream", WATCH, stream),
         ("GET", "/v1/events", READ, events),
         ("GET", "/livez", OPEN, probes.livez),

@@ -174,7 +174,7 @@ def _read_spec(
 ) -> Spec:
     return Spec(
         http=read_target(http) if http else None,
-        retry=_read_retry(retry) if retry else None,
+        retry=read_retry(retry) if retry else None,
         dispatch_deadline_ms=_optional_ms(deadline, "/dispatch_deadline", 1, MAX_DEADLINE_MS),
         ttl_ms=_optional_ms(ttl, "/ttl", 1),
         content_type=content_type,
@@ -182,7 +182,8 @@ def _read_spec(
 
 
 @lru_cache(maxsize=64)
-def _read_retry(data: bytes) -> RetryPolicy:
+def read_retry(data: bytes) -> RetryPolicy:
+    """A `retry` object. Raises Invalid or Problem with pointers below `/retry`."""
     try:
         request = _retry.decode(data)
     except msgspec.ValidationError as error:

@@ -7,7 +7,7 @@ their bytes were not seen before. A `Raw` is checked to be JSON, but not to be U
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from gateway.times import Duration
 
@@ -46,6 +46,29 @@ class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
     max_backoff: Duration | None = None
     max_doublings: Annotated[int, Meta(ge=0, le=MAX_DOUBLINGS)] = 16
     max_retry_duration: Duration | None = None
+
+
+class Retention(msgspec.Struct, forbid_unknown_fields=True):
+    """`retention` of a queue: how long finished tasks can be read; what is left out is as by default."""
+
+    succeeded: Duration | None = None
+    dead: Duration | None = None
+    expired: Duration | None = None
+    cancelled: Duration | None = None
+
+
+class QueueRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `PUT` and `PATCH /v1/queues/{q}`."""
+
+    paused: bool | UnsetType = UNSET
+    retry: Raw = ABSENT
+    dispatch_deadline: Duration | UnsetType | None = UNSET
+    retention: Retention | UnsetType | None = UNSET
+    max_dispatches_per_second: Raw = ABSENT
+    max_burst_size: Raw = ABSENT
+    max_concurrent_dispatches: Raw = ABSENT
+    unknown: Raw = ABSENT
+    durability: Raw = ABSENT
 
 
 class Reschedule(msgspec.Struct, forbid_unknown_fields=True):

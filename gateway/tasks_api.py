@@ -90,7 +90,7 @@ async def create_batch(request: web.Request) -> web.StreamResponse:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}`."""
-    _check_parameters(request, ("view",))
+    check_parameters(request, ("view",))
     view = request.query.get("view", "basic")
     if view not in ("basic", "full"):
         raise Invalid('expected "basic" or "full"', "/view")
@@ -100,7 +100,7 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 async def attempts(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}/attempts`."""
-    _check_parameters(request, ())
+    check_parameters(request, ())
     gateway = request.app[GATEWAY]
     tenant, task_id = tenant_of(request), task_id_of(request)
     rows = await gateway.reader.attempts(tenant, task_id)
@@ -118,7 +118,7 @@ async def page(request: web.Request) -> web.StreamResponse:
     _check_filters(request)
     wanted = _states(request)
     stored = {State.SCHEDULED if state is State.RUNNING else state for state in wanted}
-    limit = _limit(request, gateway.settings.page_items)
+    limit = limit_of(request, gateway.settings.page_items)
     queue, after = request.query.get("queue"), _after(request.query.get("cursor"))
     if queue is not None:
         check_queue(queue, "/queue")
@@ -228,7 +228,8 @@ def _check_filters(request: web.Request) -> None:
             raise Invalid("unknown filter", f"/{escape(name)}")
 
 
-def _check_parameters(request: web.Request, known: Sequence[str]) -> None:
+def check_parameters(request: web.Request, known: Sequence[str]) -> None:
+    """Raises Invalid when the query has others than these."""
     for name in request.query:
         if name not in known:
             raise Invalid("unknown parameter", f"/{escape(name)}")
@@ -242,7 +243,8 @@ def _states(request: web.Request) -> set[State]:
         raise Invalid(f"expected some of {', '.join(State)}", "/state") from error
 
 
-def _limit(request: web.Request, most: int) -> int:
+def limit_of(request: web.Request, most: int) -> int:
+    """How many are asked for. Raises Invalid."""
     text = request.query.get("limit", str(DEFAULT_PAGE))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
         raise Invalid(f"expected a number from 1 to {most}", "/limit")

@@ -1,18 +1,19 @@
 """The queues table: made on first use, read into the process's book.
 
-Promises: a retry policy that this program can't read harms nothing else; the queue keeps the one that it had, or the
-default. Refuses: more than MAX_QUEUES queues a tenant (Invalid).
+Promises: settings that this program can't read harm nothing else; the queue keeps those that it had, or the defaults.
+Refuses: more than MAX_QUEUES queues a tenant (Invalid), those counted that were deleted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import structlog
 
 from actors.core.errors import Invalid, Unavailable
-from actors.core.queue import Queue, QueueBook
+from actors.core.queue import MAX_RETENTION_MS, RETENTION_MS, Queue, QueueBook, QueueSettings
 from actors.core.retry import DEFAULT, RetryPolicy
+from actors.core.task import State
 from storage.pool import Database
 from storage.statements import statements
 
@@ -26,6 +27,7 @@ NAMED = 5
 
 _SQL = statements("queues")
 _retry = msgspec.json.Decoder(RetryPolicy)
+_retention = msgspec.json.Decoder(dict[State, int])
 _log = structlog.get_logger(__name__)
 
 
@@ -44,6 +46,7 @@ class PgQueueStore:
         async with self._db.reads.use() as connection:
             for _ in range(TRIES):
                 row = await connection.fetchrow(_SQL["by_name"], tenant, name)
+                row = row or await connection.fetchrow(_SQL["revive"], tenant, name)
                 row = row or await connection.fetchrow(_SQL["insert"], tenant, name, MAX_QUEUES)
                 if row is not None:
                     return self._learn([row])[0]
@@ -57,22 +60,51 @@ class PgQueueStore:
             rows = await connection.fetch(_SQL["all"])
         self._learn(rows)
 
+    async def get(self, tenant: str, name: str) -> Queue | None:
+        """See the port."""
+        async with self._db.reads.use() as connection:
+            rows = await connection.fetch(_SQL["by_name"], tenant, name)
+        return self._learn(rows)[0] if rows else None
+
+    async def page(self, tenant: str, after: str, limit: int) -> Sequence[Queue]:
+        """See the port."""
+        async with self._db.lists.use() as connection:
+            rows = await connection.fetch(_SQL["page"], tenant, after, limit)
+        return self._learn(rows)
+
+    async def change(self, queue: Queue, version: int, settings: QueueSettings) -> Queue | None:
+        """See the port."""
+        retry = None if settings.retry == DEFAULT else msgspec.json.encode(settings.retry).decode()
+        kept = None if settings.retention_ms == RETENTION_MS else msgspec.json.encode(settings.retention_ms).decode()
+        values = settings.paused, retry, settings.dispatch_deadline_ms, kept
+        async with self._db.reads.use() as connection:
+            rows = await connection.fetch(_SQL["change"], queue.id, version, *values)
+        return self._learn(rows)[0] if rows else None
+
+    async def delete(self, queue: Queue) -> bool:
+        """See the port."""
+        async with self._db.reads.use() as connection:
+            rows = await connection.fetch(_SQL["delete"], queue.id)
+        return bool(self._learn(rows))
+
     def _learn(self, rows: Iterable[Any]) -> list[Queue]:
-        """The book's queues of these rows; one line of the log for all whose policy can't be read."""
+        """The book's queues of these rows; one line of the log for all whose settings can't be read."""
         refused: dict[str, str] = {}
         queues = [self._book.put(self._queue_of(row, refused)) for row in rows]
         if refused:
             some = dict(list(refused.items())[:NAMED])
-            _log.error("retry policies can't be read; the old ones stay", queues=some, count=len(refused))
+            _log.error("settings of queues can't be read; the old ones stay", queues=some, count=len(refused))
         return queues
 
     def _queue_of(self, row: Any, refused: dict[str, str]) -> Queue:
+        known = self._book.by_id(row["queue_id"])
         try:
             retry = DEFAULT if row["retry"] is None else _policy(row["retry"])
+            retention_ms = RETENTION_MS if row["retention"] is None else _periods(row["retention"])
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             refused[f"{row['tenant']}/{row['name']}"] = str(error)
-            known = self._book.by_id(row["queue_id"])
             retry = DEFAULT if known is None else known.retry
+            retention_ms = RETENTION_MS if known is None else known.retention_ms
         return Queue(
             row["queue_id"],
             row["tenant"],
@@ -80,7 +112,9 @@ class PgQueueStore:
             paused=row["paused"],
             retry=retry,
             dispatch_deadline_ms=row["dispatch_deadline_ms"],
+            retention_ms=retention_ms,
             version=row["version"],
+            deleted=row["deleted"],
         )
 
 
@@ -90,3 +124,14 @@ def _policy(text: str) -> RetryPolicy:
     if policy.max_attempts < 1 or min(policy.min_backoff_ms, policy.max_backoff_ms, policy.max_doublings) < 0:
         raise ValueError("a number of a retry policy is below what it can be")
     return policy
+
+
+def _periods(text: str) -> Mapping[State, int]:
+    """The same for how long finished tasks are kept; what is not there is as by default."""
+    periods = RETENTION_MS | _retention.decode(text)
+    if (
+        periods.keys() != RETENTION_MS.keys()
+        or not 0 < min(periods.values()) <= max(periods.values()) <= MAX_RETENTION_MS
+    ):
+        raise ValueError("not states and times for which finished tasks can be kept")
+    return periods

@@ -9,9 +9,9 @@ from actors.core.codec import SpecCodec
 from actors.core.errors import Invalid, Unavailable
 from actors.core.events import NO_ID
 from actors.core.ids import shard_of
-from actors.core.queue import QueueBook
+from actors.core.queue import Queue, QueueBook
 from actors.core.task import TERMINAL, State
-from actors.ports.reader import AttemptRow, TaskRow
+from actors.ports.reader import AttemptRow, Backlog, TaskRow
 from storage.pool import Database
 from storage.queues import PgQueueStore
 from storage.rows import NUMBERS, STATES, Queues, Row, compact
@@ -19,6 +19,8 @@ from storage.statements import statements
 
 MAX_ATTEMPTS = 1_000
 """Attempts in one answer."""
+MAX_COUNTED = 10_000
+"""Where counting a queue's tasks ends."""
 _BEGINNING = (-(1 << 62), NO_ID)
 _QUEUE, _DUE = 2, 5
 UNREADABLE_MS = 60_000
@@ -74,6 +76,12 @@ class PgReader:
                     return found[:limit]
                 # Rows that can't be read are passed over: the page goes on behind them.
                 after_ms, after_id = rows[-1][_DUE], rows[-1][0]
+
+    async def backlog(self, queue: Queue, now_ms: int) -> Backlog:
+        """See the port."""
+        async with self._db.lists.use() as connection:
+            row = await connection.fetchrow(_SQL["backlog"], queue.id, now_ms, MAX_COUNTED)
+        return Backlog(row["live"], row["due"], MAX_COUNTED)
 
     async def _readable(self, rows: Sequence[Row]) -> list[TaskRow]:
         await self._queues.seek(row[_QUEUE] for row in rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from actors.core.events import Op, Outcome, Record, Verdict
-from actors.core.queue import DAY_MS, MAX_RETENTION_MS, RETENTION_MS
+from actors.core.queue import DAY_MS, MAX_RETENTION_MS
 from actors.core.task import State, fence
 from storage.rows import NUMBERS
 from storage.statements import statements
@@ -42,7 +42,7 @@ def batches_of(boot: str, records: Sequence[Record], timeline: int) -> list[Batc
 def days_of(records: Iterable[Record]) -> set[int]:
     """Every day whose partition these records may need."""
     days = {(record.at_ms + MAX_RETENTION_MS) // DAY_MS for record in records}
-    return days | {(r.at_ms + RETENTION_MS[r.state]) // DAY_MS for r in records if r.op is Op.FINISH}
+    return days | {(r.at_ms + r.task.queue.retention_ms[r.state]) // DAY_MS for r in records if r.op is Op.FINISH}
 
 
 def _writes(records: Sequence[Record], timeline: int) -> list[Any]:
@@ -76,7 +76,7 @@ def _finish_row(record: Record) -> tuple[Any, ...]:
         record.epoch,
         state,
         at_ms,
-        (at_ms + RETENTION_MS[record.state]) // DAY_MS,
+        (at_ms + task.queue.retention_ms[record.state]) // DAY_MS,
         record.attempt,
         record.lateness_ms,
         *(_NO_ATTEMPT if outcome is None else _last_attempt(outcome)),

@@ -1,5 +1,8 @@
 """A queue: a name under which tasks share settings. Made on first use with the defaults below."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import State
 
@@ -13,13 +16,38 @@ RETENTION_MS: dict[State, int] = {
 }
 """How long a finished task can still be read and its idempotency key is remembered."""
 
+MIN_RETENTION_MS = DAY_MS
+"""An idempotency key is remembered for a day at least."""
 MAX_RETENTION_MS = 7 * DAY_MS
+"""Each day more is one more partition that every look at a finished id has to visit."""
+DISPATCH_DEADLINE_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """All that can be set for a queue."""
+
+    paused: bool = False
+    retry: RetryPolicy = DEFAULT
+    dispatch_deadline_ms: int = DISPATCH_DEADLINE_MS
+    retention_ms: Mapping[State, int] = field(default_factory=lambda: RETENTION_MS)
+    """For each terminal state."""
 
 
 class Queue:
     """Settings of one queue of one tenant, as of `version`. Shared by all tasks of the queue; replaced in place."""
 
-    __slots__ = ("dispatch_deadline_ms", "id", "name", "paused", "retry", "tenant", "version")
+    __slots__ = (
+        "deleted",
+        "dispatch_deadline_ms",
+        "id",
+        "name",
+        "paused",
+        "retention_ms",
+        "retry",
+        "tenant",
+        "version",
+    )
 
     def __init__(
         self,
@@ -29,8 +57,10 @@ class Queue:
         *,
         paused: bool = False,
         retry: RetryPolicy = DEFAULT,
-        dispatch_deadline_ms: int = 30_000,
+        dispatch_deadline_ms: int = DISPATCH_DEADLINE_MS,
+        retention_ms: Mapping[State, int] = RETENTION_MS,
         version: int = 0,
+        deleted: bool = False,
     ) -> None:
         self.id = id
         self.tenant = tenant
@@ -38,7 +68,16 @@ class Queue:
         self.paused = paused
         self.retry = retry
         self.dispatch_deadline_ms = dispatch_deadline_ms
+        self.retention_ms = retention_ms
+        """How long its finished tasks are kept, for each terminal state."""
         self.version = version
+        self.deleted = deleted
+        """Nobody finds it by name until it is used again; its number stands for the same queue for ever."""
+
+    @property
+    def settings(self) -> QueueSettings:
+        """What can be set, as it is now."""
+        return QueueSettings(self.paused, self.retry, self.dispatch_deadline_ms, self.retention_ms)
 
     def __repr__(self) -> str:
         return f"<Queue {self.tenant}/{self.name} #{self.id}>"
@@ -64,13 +103,16 @@ class QueueBook:
 
     def put(self, queue: Queue) -> Queue:
         """Takes the settings of `queue` over; answers the one object that stands for it in this process."""
-        known = self._by_id.get(queue.id)
-        if known is None:
-            self._by_id[queue.id] = self._by_name[queue.tenant, queue.name] = queue
-            return queue
+        known = self._by_id.setdefault(queue.id, queue)
         if queue.version >= known.version:
             known.paused = queue.paused
             known.retry = queue.retry
             known.dispatch_deadline_ms = queue.dispatch_deadline_ms
+            known.retention_ms = queue.retention_ms
             known.version = queue.version
+            known.deleted = queue.deleted
+            if known.deleted:
+                self._by_name.pop((known.tenant, known.name), None)
+            else:
+                self._by_name[known.tenant, known.name] = known
         return known

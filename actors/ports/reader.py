@@ -51,6 +51,16 @@ class AttemptRow:
     error: str | None
 
 
+@dataclass(slots=True)
+class Backlog:
+    """How much of a queue waits or runs, counted up to `most` each."""
+
+    live: int
+    due: int
+    """Of those: their time has come."""
+    most: int
+
+
 class Reader(Protocol):
     """Reads for the API and for snapshots of live status."""
 
@@ -71,4 +81,8 @@ class Reader(Protocol):
         limit: int,
     ) -> list[TaskRow]:
         """A key-set page in (due_ms, id) order, strictly after `after`; live rows have state SCHEDULED here."""
+        ...
+
+    async def backlog(self, queue: Queue, now_ms: int) -> Backlog:
+        """The queue's live tasks, and those due at `now_ms`. Raises Unavailable when they can't be counted in time."""
         ...

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from actors.core.events import Op, Outcome, Record, Verdict
-from actors.core.queue import MAX_RETENTION_MS, RETENTION_MS
+from actors.core.queue import MAX_RETENTION_MS
 from actors.core.task import State, fence
 from actors.ports.reader import AttemptRow
 from storage.memory.link import MemoryLink
@@ -42,7 +42,7 @@ class MemoryLedgerStore:
 
     def _finish(self, row: Row, record: Record) -> None:
         row.finish_ms = record.at_ms
-        row.day = day_of(record.at_ms + RETENTION_MS[record.state])
+        row.day = day_of(record.at_ms + record.task.queue.retention_ms[record.state])
         self._db.partitions.add(row.day)
         if record.state is State.SUCCEEDED:
             row.payload = None

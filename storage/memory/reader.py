@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from actors.core.queue import QueueBook
+from actors.core.queue import Queue, QueueBook
 from actors.core.task import State
-from actors.ports.reader import AttemptRow, TaskRow
+from actors.ports.reader import AttemptRow, Backlog, TaskRow
 from storage.memory.link import MemoryLink
 from storage.memory.rows import Row, attempt_copy, known_queue, task_row_of
 
 MAX_ATTEMPTS = 1_000
 """Attempts in one answer."""
+MAX_COUNTED = 10_000
 
 
 class MemoryReader:
@@ -39,6 +40,10 @@ class MemoryReader:
         """See the port."""
         return await self._link.call("page", lambda: self._page(tenant, queue, states, after, limit))
 
+    async def backlog(self, queue: Queue, now_ms: int) -> Backlog:
+        """See the port."""
+        return await self._link.call("backlog", lambda: self._backlog(queue.id, now_ms))
+
     # --- each of these happens at one instant --------------------------------------------------------------------
 
     def _get(self, tenant: str, task_id: str, payload: bool) -> TaskRow | None:
@@ -58,6 +63,11 @@ class MemoryReader:
         rows = sorted(self._matching(tenant, queue, states), key=_place)
         beyond = [row for row in rows if after is None or _place(row) > after]
         return [self._read(row, payload=False) for row in beyond[:limit]]
+
+    def _backlog(self, number: int, now_ms: int) -> Backlog:
+        rows = [row for row in self._db.live.all() if row.queue_id == number]
+        due = [row for row in rows if row.due_ms <= now_ms]
+        return Backlog(min(len(rows), MAX_COUNTED), min(len(due), MAX_COUNTED), MAX_COUNTED)
 
     def _matching(self, tenant: str, queue: str | None, states: Sequence[State]) -> Iterator[Row]:
         for row in [*self._db.live.all(), *self._db.finished.values()]:

@@ -143,7 +143,9 @@ def copy_of(queue: Queue) -> Queue:
         paused=queue.paused,
         retry=queue.retry,
         dispatch_deadline_ms=queue.dispatch_deadline_ms,
+        retention_ms=queue.retention_ms,
         version=queue.version,
+        deleted=queue.deleted,
     )
 
 

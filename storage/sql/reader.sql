@@ -79,3 +79,15 @@ LIMIT $6;
 -- name: queue_numbers
 -- $1 tenant, $2 name or NULL for all of its queues.
 SELECT queue_id FROM queues WHERE tenant = $1 AND ($2::text IS NULL OR name = $2);
+
+-- name: backlog
+-- $1 queue, $2 now, $3 where counting ends. Along tasks_due, index alone, a shard at a time.
+SELECT (SELECT count(*)
+          FROM (SELECT FROM shards s
+                 CROSS JOIN LATERAL (SELECT FROM tasks t WHERE t.shard = s.shard AND t.queue_id = $1 LIMIT $3) AS t
+                 LIMIT $3) AS l) AS live,
+       (SELECT count(*)
+          FROM (SELECT FROM shards s
+                 CROSS JOIN LATERAL (SELECT FROM tasks t WHERE t.shard = s.shard AND t.queue_id = $1
+                                        AND t.due_ms <= $2 LIMIT $3) AS t
+                 LIMIT $3) AS d) AS due;

@@ -8,7 +8,7 @@ import pytest
 from actors.core.codec import SpecCodec
 from actors.core.draft import Draft
 from actors.core.errors import Invalid
-from actors.core.queue import Queue, QueueBook
+from actors.core.queue import Queue, QueueBook, QueueSettings
 from actors.core.retry import RetryPolicy
 from gateway import decode
 from gateway.decode import QueueMissing, TaskDecoder
@@ -27,6 +27,18 @@ class Store:
         return self.book.put(Queue(len(self.book) + 1, tenant, name))
 
     async def refresh(self) -> None: ...
+
+    async def get(self, tenant: str, name: str) -> Queue | None:
+        return self.book.by_name(tenant, name)
+
+    async def page(self, tenant: str, after: str, limit: int) -> list[Queue]:
+        raise NotImplementedError
+
+    async def change(self, queue: Queue, version: int, settings: QueueSettings) -> Queue | None:
+        raise NotImplementedError
+
+    async def delete(self, queue: Queue) -> bool:
+        raise NotImplementedError
 
 
 @pytest.fixture

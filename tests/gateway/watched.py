@@ -15,7 +15,7 @@ from actors.core.events import Change
 from actors.core.queue import Queue, QueueBook
 from actors.core.spec import Spec
 from actors.core.task import State, Task
-from actors.ports.reader import AttemptRow, TaskRow
+from actors.ports.reader import AttemptRow, Backlog, TaskRow
 from gateway.auth import READ, WATCH, guarded
 from gateway.context import GATEWAY, Gateway
 from gateway.events import events
@@ -108,6 +108,9 @@ class Tables:
         return found[:limit]
 
     async def attempts(self, tenant: str, task_id: str) -> list[AttemptRow]:
+        raise NotImplementedError
+
+    async def backlog(self, queue: Queue, now_ms: int) -> Backlog:
         raise NotImplementedError
 
     async def _wait(self) -> None:

@@ -2,9 +2,18 @@
 
 import asyncio
 
-from actors.core.queue import Queue
-from actors.core.retry import DEFAULT
-from tests.actors.ports.worlds import Stores, World
+from actors.core.queue import DAY_MS, RETENTION_MS, Queue, QueueSettings
+from actors.core.retry import DEFAULT, RetryPolicy
+from actors.core.task import State
+from tests.actors.ports.worlds import Owner, Stores, World
+from tests.support.builders import T0_MS, finish, make_task
+
+OTHER = QueueSettings(
+    paused=True,
+    retry=RetryPolicy(max_attempts=2),
+    dispatch_deadline_ms=5_000,
+    retention_ms=RETENTION_MS | {State.SUCCEEDED: 3 * DAY_MS},
+)
 
 
 async def test_a_new_queue_has_the_default_settings(stores: Stores) -> None:
@@ -65,3 +74,86 @@ async def test_refresh_sees_changed_settings_in_the_same_object(world: World, st
         seen.append(queue.paused)
     assert seen == [False, False, True, True, False]
     assert stores.book.by_id(queue.id) is queue
+
+
+# --- settings are changed
+
+
+async def test_a_change_is_seen_at_once_here_and_elsewhere_with_the_version(world: World, stores: Stores) -> None:
+    other = await world.process("boot-b")
+    await other.leases.join("boot-b", "b", "b:1")
+    queue = await stores.queues.ensure("default", "emails")
+    there = await other.queues.ensure("default", "emails")
+    before = await other.leases.beat("boot-b")
+    assert await stores.queues.change(queue, queue.version, OTHER) is queue
+    after = await other.leases.beat("boot-b")
+    assert before is not None
+    assert after is not None
+    assert after.settings_version > before.settings_version
+    assert (queue.settings, there.settings) == (OTHER, QueueSettings())
+    await other.queues.refresh()
+    assert there.settings == OTHER
+
+
+async def test_a_change_of_what_somebody_else_changed_is_refused(stores: Stores) -> None:
+    queue = await stores.queues.ensure("default", "emails")
+    version = queue.version
+    assert await stores.queues.change(queue, version, OTHER) is queue
+    assert await stores.queues.change(queue, version, QueueSettings()) is None
+    assert queue.settings == OTHER
+
+
+async def test_get_answers_the_tenants_own_queue(stores: Stores) -> None:
+    queue = await stores.queues.ensure("default", "emails")
+    assert await stores.queues.get("default", "emails") is queue
+    assert await stores.queues.get("acme", "emails") is None
+    assert await stores.queues.get("default", "other") is None
+
+
+async def test_pages_of_queues_go_by_name(stores: Stores) -> None:
+    for name in ("b", "a-1", "C", "a.1", "a"):
+        await stores.queues.ensure("default", name)
+    await stores.queues.ensure("acme", "z")
+    first = await stores.queues.page("default", "", 3)
+    rest = await stores.queues.page("default", first[-1].name, 3)
+    assert [queue.name for queue in [*first, *rest]] == ["C", "a", "a-1", "a.1", "b"]
+
+
+async def test_a_deleted_queue_is_gone_until_it_is_used_again(world: World, stores: Stores) -> None:
+    other = await world.process("boot-b")
+    queue = await stores.queues.ensure("default", "emails")
+    there = await other.queues.ensure("default", "emails")
+    await stores.queues.change(queue, queue.version, OTHER)
+    assert await stores.queues.delete(queue)
+    assert await stores.queues.get("default", "emails") is None
+    assert await stores.queues.page("default", "", 9) == []
+    assert stores.book.by_name("default", "emails") is None
+    assert stores.book.by_id(queue.id) is queue
+    await other.queues.refresh()
+    assert other.book.by_name("default", "emails") is None
+    assert await other.queues.ensure("default", "emails") is there
+    assert there.settings == QueueSettings()
+    assert await stores.queues.get("default", "emails") is queue
+
+
+async def test_a_queue_with_live_tasks_is_not_deleted(owner: Owner) -> None:
+    task = make_task(1, owner.queue, shard=77)
+    await owner.stores.tasks.accept([task])
+    assert not await owner.stores.queues.delete(owner.queue)
+    assert await owner.stores.queues.get("default", "emails") is owner.queue
+    await owner.stores.ledger.write(owner.boot, [finish(task)])
+    assert await owner.stores.queues.delete(owner.queue)
+    row = await owner.stores.reader.get("default", task.id)
+    assert row is not None
+    assert row.queue is owner.queue
+
+
+async def test_a_finished_task_is_kept_as_its_queue_says(owner: Owner) -> None:
+    task = make_task(1, owner.queue)
+    await owner.stores.tasks.accept([task])
+    await owner.stores.queues.change(owner.queue, owner.queue.version, OTHER)
+    await owner.stores.ledger.write(owner.boot, [finish(task)])
+    today = T0_MS // DAY_MS
+    for day, there in ((today + 3, True), (today + 4, False)):
+        await owner.stores.housekeeping.drop_partitions(day)
+        assert (await owner.stores.reader.get("default", task.id) is not None) is there

@@ -1,0 +1,243 @@
+"""Queues as a resource: their settings, what waits in them, and the end of all that waits.
+
+A setting is committed when it is answered, and holds on every node once that node's next heartbeat has seen it, within
+a second. `PUT` sets everything, with defaults for what it does not name; `PATCH` sets what it names, each field as a
+whole, null standing for the default.
+
+`:purge` goes through the owners of the tasks, as a command to cancel each of them: the owner knows at once, so nothing
+that is purged can start, and one that runs already refuses. It works for PURGE_S at most, and says whether it is done.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import orjson
+from aiohttp import web
+from msgspec import UNSET
+
+from actors.core.errors import Conflict, NotSupported, Unavailable, Unknown
+from actors.core.events import Command
+from actors.core.queue import (
+    DISPATCH_DEADLINE_MS,
+    MAX_RETENTION_MS,
+    MIN_RETENTION_MS,
+    RETENTION_MS,
+    Queue,
+    QueueSettings,
+)
+from actors.core.retry import DEFAULT, RetryPolicy
+from actors.core.task import Move, State
+from actors.ports.reader import TaskRow
+from gateway.bodies import JSON, media_type, read_body
+from gateway.context import GATEWAY, Gateway, tenant_of
+from gateway.decode import MAX_DEADLINE_MS, check_queue, read_retry
+from gateway.problems import Handler, Problem
+from gateway.schema import Empty, QueueRequest, Retention, given
+from gateway.tasks_api import answer_json, check_parameters, limit_of
+from gateway.times import duration_ms
+
+TRIES = 8
+"""How often a change is made anew that somebody else's came before."""
+PURGE_ROWS = 500
+PURGE_S = 10.0
+
+_empty = msgspec.json.Decoder(Empty)
+_request = msgspec.json.Decoder(QueueRequest)
+_LATER = ("max_dispatches_per_second", "max_burst_size", "max_concurrent_dispatches", "unknown", "durability")
+
+
+async def put(request: web.Request) -> web.StreamResponse:
+    """`PUT /v1/queues/{q}`: made, or given these settings."""
+    gateway, tenant, name = request.app[GATEWAY], tenant_of(request), _new_name(request)
+    body = _read(await _body(request))
+    settings = _changed(QueueSettings(), body)
+    made = await gateway.queue_store.get(tenant, name) is None
+    queue = await gateway.queue_store.ensure(tenant, name)
+    queue = await _change(gateway, queue, QueueSettings(), body) if queue.settings != settings else queue
+    status = HTTPStatus.CREATED if made else HTTPStatus.OK
+    return web.Response(body=orjson.dumps(queue_object(queue)), status=status, content_type=JSON)
+
+
+async def patch(request: web.Request) -> web.StreamResponse:
+    """`PATCH /v1/queues/{q}`."""
+    body = _read(await _body(request))
+    queue = await _change(request.app[GATEWAY], await _queue(request), None, body)
+    return web.Response(body=orjson.dumps(queue_object(queue)), content_type=JSON)
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/queues/{q}`, with what waits in it; null where that could not be counted in time."""
+    check_parameters(request, ())
+    gateway, queue = request.app[GATEWAY], await _queue(request)
+    figures: dict[str, int | None]
+    try:
+        backlog = await gateway.reader.backlog(queue, gateway.clock.now_ms())
+        figures = {"live": backlog.live, "due": backlog.due, "counted_to": backlog.most}
+    except Unavailable:
+        figures = {"live": None, "due": None, "counted_to": None}
+    return web.Response(body=orjson.dumps(queue_object(queue) | {"backlog": figures}), content_type=JSON)
+
+
+async def page(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/queues`, by name. The cursor is the last name."""
+    check_parameters(request, ("cursor", "limit"))
+    gateway = request.app[GATEWAY]
+    limit, after = limit_of(request, gateway.settings.page_items), request.query.get("cursor", "")
+    if after:
+        check_queue(after, "/cursor")
+    queues = await gateway.queue_store.page(tenant_of(request), after, limit + 1)
+    cursor = queues[limit - 1].name if len(queues) > limit else None
+    shown = [queue_object(queue) for queue in queues[:limit]]
+    return await answer_json(request, orjson.dumps({"queues": shown, "next_cursor": cursor}))
+
+
+async def delete(request: web.Request) -> web.StreamResponse:
+    """`DELETE /v1/queues/{q}`."""
+    check_parameters(request, ())
+    if not await request.app[GATEWAY].queue_store.delete(await _queue(request)):
+        raise Conflict("the queue has live tasks: purge it, and let what runs end")
+    return web.Response(status=HTTPStatus.NO_CONTENT)
+
+
+def pausing(*, paused: bool) -> Handler:
+    """`:pause` and `:resume`."""
+
+    async def command(request: web.Request) -> web.StreamResponse:
+        _empty.decode(await _body(request) or b"{}")
+        queue = await _change(request.app[GATEWAY], await _queue(request), None, QueueRequest(paused=paused))
+        return web.Response(body=orjson.dumps(queue_object(queue)), content_type=JSON)
+
+    return command
+
+
+async def purge(request: web.Request) -> web.StreamResponse:
+    """`POST /v1/queues/{q}:purge`: cancels what waits in the queue and was accepted before."""
+    _empty.decode(await _body(request) or b"{}")
+    gateway, queue = request.app[GATEWAY], await _queue(request)
+    loop, before_us = asyncio.get_running_loop(), gateway.clock.now_ms() * 1000 + 999
+    end_s = loop.time() + PURGE_S
+    purged, after, done = 0, None, False
+    while not done and loop.time() < end_s:
+        rows = await gateway.reader.page(queue.tenant, queue.name, (State.SCHEDULED,), after, PURGE_ROWS)
+        purged += await _cancel(gateway, queue.tenant, [row for row in rows if row.accept_us <= before_us])
+        done = len(rows) < PURGE_ROWS
+        if rows:
+            after = (rows[-1].due_ms, rows[-1].id)
+    return web.Response(body=orjson.dumps({"purged": purged, "done": done}), content_type=JSON)
+
+
+async def _cancel(gateway: Gateway, tenant: str, rows: Sequence[TaskRow]) -> int:
+    """How many of them their owners have cancelled. Raises Unavailable when one could not be reached."""
+    errors: list[Unavailable] = []
+
+    async def cancel(task_id: str) -> bool:
+        try:
+            return await gateway.node.ask(Command(Move.CANCEL, task_id, None, tenant=tenant)) is not None
+        except (Conflict, Unknown):
+            return False  # it runs, or is over
+        except Unavailable as error:
+            errors.append(error)
+            return False
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(cancel(row.id)) for row in rows]
+    if errors:
+        raise errors[0]
+    return sum(one.result() for one in asked)
+
+
+async def _change(gateway: Gateway, queue: Queue, base: QueueSettings | None, body: QueueRequest) -> Queue:
+    """The queue with the body's settings over `base` (None: over those that it has)."""
+    for _ in range(TRIES):
+        version, settings = queue.version, _changed(base or queue.settings, body)
+        if settings == queue.settings:
+            return queue
+        if await gateway.queue_store.change(queue, version, settings) is not None:
+            return queue
+        if await gateway.queue_store.get(queue.tenant, queue.name) is None:
+            raise _no_such_queue()
+    raise Unavailable("too many change this queue at once")
+
+
+async def _queue(request: web.Request) -> Queue:
+    """The queue in the path, as the table has it."""
+    queue = await request.app[GATEWAY].queue_store.get(tenant_of(request), request.match_info["queue"])
+    if queue is None:
+        raise _no_such_queue()
+    return queue
+
+
+def _no_such_queue() -> Problem:
+    return Problem("not-found", "no such queue")
+
+
+def _new_name(request: web.Request) -> str:
+    name = request.match_info["queue"]
+    check_queue(name, "/queue")
+    return name
+
+
+async def _body(request: web.Request) -> bytes:
+    check_parameters(request, ())
+    if request.can_read_body:
+        media_type(request, (JSON,))
+    return await read_body(request, request.app[GATEWAY].settings.body_bytes)
+
+
+def _read(data: bytes) -> QueueRequest:
+    body = _request.decode(data)
+    for name in _LATER:
+        if given(getattr(body, name)):
+            raise NotSupported(f"{name} is not supported yet", f"/{name}")
+    return body
+
+
+def _changed(base: QueueSettings, body: QueueRequest) -> QueueSettings:
+    paused, retry, deadline_ms, retention_ms = base.paused, base.retry, base.dispatch_deadline_ms, base.retention_ms
+    if body.paused is not UNSET:
+        paused = bool(body.paused)
+    if bytes(body.retry):
+        retry = read_retry(given(body.retry)) if given(body.retry) else DEFAULT
+    if body.dispatch_deadline is None:
+        deadline_ms = DISPATCH_DEADLINE_MS
+    elif body.dispatch_deadline is not UNSET:
+        deadline_ms = duration_ms(body.dispatch_deadline, "/dispatch_deadline", 1, MAX_DEADLINE_MS)
+    if body.retention is None:
+        retention_ms = RETENTION_MS
+    elif body.retention is not UNSET:
+        retention_ms = _retention_ms(body.retention)
+    return QueueSettings(paused, retry, deadline_ms, retention_ms)
+
+
+def _retention_ms(retention: Retention) -> dict[State, int]:
+    periods = dict(RETENTION_MS)
+    for state in periods:
+        period = getattr(retention, state.value)
+        if period is not None:
+            periods[state] = duration_ms(period, f"/retention/{state.value}", MIN_RETENTION_MS, MAX_RETENTION_MS)
+    return periods
+
+
+def queue_object(queue: Queue) -> dict[str, Any]:
+    """A queue as the API shows it; durations are numbers of seconds."""
+    return {
+        "name": queue.name,
+        "paused": queue.paused,
+        "retry": _retry_object(queue.retry),
+        "dispatch_deadline": queue.dispatch_deadline_ms / 1000,
+        "retention": {state.value: period_ms / 1000 for state, period_ms in queue.retention_ms.items()},
+    }
+
+
+def _retry_object(retry: RetryPolicy) -> dict[str, Any]:
+    limit_ms = retry.max_retry_duration_ms
+    return {
+        "max_attempts": retry.max_attempts,
+        "min_backoff": retry.min_backoff_ms / 1000,
+        "max_backoff": retry.max_backoff_ms / 1000,
+        "max_doublings": retry.max_doublings,
+        "max_retry_duration": None if limit_ms is None else limit_ms / 1000,
+    }
