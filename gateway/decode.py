@@ -160,6 +160,12 @@ def check_key(key: str, pointer: str) -> None:
         raise Invalid(f"expected 1 to {MAX_KEY_CHARS} printable ASCII characters", pointer)
 
 
+def check_label(name: str, value: str, pointer: str) -> None:
+    """Raises Invalid when no task can have this label."""
+    if _LABEL_NAME.match(name) is None or _LABEL_VALUE.match(value) is None:
+        raise Invalid("no task can have a label of this name and value", pointer)
+
+
 def _check_supported(request: TaskRequest) -> None:
     if request.priority != 3:
         raise NotSupported("priorities other than 3 are not supported yet", "/priority")

@@ -6,9 +6,7 @@ hold a lot to check.
 """
 
 import asyncio
-import re
 import zlib
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from http import HTTPStatus
 from time import perf_counter as clock_s
@@ -17,14 +15,13 @@ import orjson
 from aiohttp import web
 
 from actors.core.draft import Draft, Receipt
-from actors.core.errors import Invalid, NotSupported, Unavailable, Unknown
+from actors.core.errors import Invalid, Unavailable, Unknown
 from actors.core.ids import canonical, valid
-from actors.core.task import State
-from actors.ports.reader import TaskRow
 from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type, read_body
 from gateway.context import GATEWAY, Gateway, tenant_of
-from gateway.decode import TaskDecoder, check_key, check_queue
+from gateway.decode import TaskDecoder, check_key
 from gateway.encodings import takes_gzip
+from gateway.filters import cursor_of, read_filters
 from gateway.problems import Problem, escape, problem_of
 from gateway.ready import answer
 from gateway.task_view import attempt_object, new_task, state_of, task_object
@@ -38,15 +35,12 @@ SLICE = 500
 """Items of a batch that are answered in one turn of the loop."""
 COMPRESSED_BYTES = 2048
 """Answers from this size on are compressed for clients that ask."""
-DEFAULT_PAGE = 100
 READS = 3
 """How often a task is read that changes while it is being read."""
-FILTERS = ("queue", "state", "cursor", "limit")
 
 _KEY_HEADER = "Idempotency-Key"
 _ONE = (JSON,)
 _MANY = (JSON, NDJSON)
-_CURSOR = re.compile(rb"(-?\d{1,15}) ([0-9a-f-]{36})(?![\s\S])")
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -115,16 +109,11 @@ async def page(request: web.Request) -> web.StreamResponse:
     Running is known to the owner alone, so a page of one state may hold fewer than `limit`.
     """
     gateway = request.app[GATEWAY]
-    _check_filters(request)
-    wanted = _states(request)
-    stored = {State.SCHEDULED if state is State.RUNNING else state for state in wanted}
-    limit = limit_of(request, gateway.settings.page_items)
-    queue, after = request.query.get("queue"), _after(request.query.get("cursor"))
-    if queue is not None:
-        check_queue(queue, "/queue")
-    rows = await gateway.reader.page(tenant_of(request), queue, sorted(stored), after, limit + 1)
-    cursor = _cursor(rows[limit - 1]) if len(rows) > limit else None
-    tasks = [task_object(row, gateway.node) for row in rows[:limit] if state_of(row, gateway.node) in wanted]
+    asked = read_filters(request, gateway.settings.page_items)
+    limit, tenant = asked.limit, tenant_of(request)
+    rows = await gateway.reader.page(tenant, asked.queue, asked.stored, asked.after, limit + 1, asked.narrow)
+    cursor = cursor_of(rows[limit - 1]) if len(rows) > limit else None
+    tasks = [task_object(row, gateway.node) for row in rows[:limit] if state_of(row, gateway.node) in asked.states]
     return await answer_json(request, orjson.dumps({"tasks": tasks, "next_cursor": cursor}))
 
 
@@ -220,48 +209,8 @@ def _item(answer: Draft | Receipt | Exception) -> str:
     return orjson.dumps({"problem": problem_of(answer).body()}).decode()
 
 
-def _check_filters(request: web.Request) -> None:
-    for name in request.query:
-        if name.startswith("label.") or name == "schedule_time.lt":
-            raise NotSupported("this filter is not supported yet", f"/{escape(name)}")
-        if name not in FILTERS:
-            raise Invalid("unknown filter", f"/{escape(name)}")
-
-
 def check_parameters(request: web.Request, known: Sequence[str]) -> None:
     """Raises Invalid when the query has others than these."""
     for name in request.query:
         if name not in known:
             raise Invalid("unknown parameter", f"/{escape(name)}")
-
-
-def _states(request: web.Request) -> set[State]:
-    names = [name for value in request.query.getall("state", []) for name in value.split(",")]
-    try:
-        return {State(name) for name in names} or set(State)
-    except ValueError as error:
-        raise Invalid(f"expected some of {', '.join(State)}", "/state") from error
-
-
-def limit_of(request: web.Request, most: int) -> int:
-    """How many are asked for. Raises Invalid."""
-    text = request.query.get("limit", str(DEFAULT_PAGE))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise Invalid(f"expected a number from 1 to {most}", "/limit")
-    return int(text)
-
-
-def _cursor(row: TaskRow) -> str:
-    return urlsafe_b64encode(f"{row.due_ms} {row.id}".encode()).decode()
-
-
-def _after(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    try:
-        match = _CURSOR.match(urlsafe_b64decode(cursor))
-    except ValueError:
-        match = None
-    if match is None or not valid(match[2].decode()):
-        raise Invalid("not a cursor of this call", "/cursor")
-    return int(match[1]), match[2].decode()

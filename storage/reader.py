@@ -5,22 +5,27 @@ Lists have theirs apart: however long they take, a single task can be read.
 
 from collections.abc import Sequence
 
+import asyncpg
+
 from actors.core.codec import SpecCodec
 from actors.core.errors import Invalid, Unavailable
 from actors.core.events import NO_ID
 from actors.core.ids import shard_of
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import TERMINAL, State
-from actors.ports.reader import AttemptRow, Backlog, TaskRow
+from actors.ports.reader import ALL, AttemptRow, Backlog, Narrow, TaskRow
 from storage.pool import Database
 from storage.queues import PgQueueStore
 from storage.rows import NUMBERS, STATES, Queues, Row, compact
+from storage.sessions import Connection
 from storage.statements import statements
 
 MAX_ATTEMPTS = 1_000
 """Attempts in one answer."""
 MAX_COUNTED = 10_000
 """Where counting a queue's tasks ends."""
+FEW = 50_000
+"""Rows with some labels that are read and sorted for each page; where there are more, pages are read in order."""
 _BEGINNING = (-(1 << 62), NO_ID)
 _QUEUE, _DUE = 2, 5
 UNREADABLE_MS = 60_000
@@ -61,21 +66,40 @@ class PgReader:
         states: Sequence[State],
         after: tuple[int, str] | None,
         limit: int,
+        narrow: Narrow = ALL,
     ) -> list[TaskRow]:
         """See the port."""
-        after_ms, after_id = after or _BEGINNING
+        try:
+            async with self._db.lists.use() as connection, connection.transaction(readonly=True):
+                numbers = [row[0] for row in await connection.fetch(_SQL["queue_numbers"], tenant, queue)]
+                statement = await _statement(connection, narrow)
+                return await self._walk(connection, statement, numbers, states, after or _BEGINNING, limit, narrow)
+        except Unavailable as error:
+            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+                raise Unavailable("the list took too long: ask for one queue, fewer states or more labels") from error
+            raise
+
+    async def _walk(
+        self,
+        connection: Connection,
+        statement: str,
+        numbers: Sequence[int],
+        states: Sequence[State],
+        after: tuple[int, str],
+        limit: int,
+        narrow: Narrow,
+    ) -> list[TaskRow]:
         over = [NUMBERS[state] for state in states if state in TERMINAL]
-        async with self._db.lists.use() as connection:
-            numbers = [row[0] for row in await connection.fetch(_SQL["queue_numbers"], tenant, queue)]
-            live = State.SCHEDULED in states
-            found: list[TaskRow] = []
-            while True:
-                rows = await connection.fetch(_SQL["page"], numbers, live, over, after_ms, after_id, limit)
-                found += await self._readable(rows)
-                if len(rows) < limit or len(found) >= limit:
-                    return found[:limit]
-                # Rows that can't be read are passed over: the page goes on behind them.
-                after_ms, after_id = rows[-1][_DUE], rows[-1][0]
+        wanted = numbers, State.SCHEDULED in states, over
+        more = narrow.labels, narrow.first_ms, narrow.end_ms
+        found: list[TaskRow] = []
+        while True:
+            rows = await connection.fetch(statement, *wanted, *after, limit, *more)
+            found += await self._readable(rows)
+            if len(rows) < limit or len(found) >= limit:
+                return found[:limit]
+            # Rows that can't be read are passed over: the page goes on behind them.
+            after = rows[-1][_DUE], rows[-1][0]
 
     async def backlog(self, queue: Queue, now_ms: int) -> Backlog:
         """See the port."""
@@ -98,3 +122,12 @@ class PgReader:
         queue = self._queues.get(queue_id)
         head = (str(task_id), shard, queue, STATES[state], *plain, self._codec.decode(spec), compact(labels))
         return TaskRow(*head, *row[13:])
+
+
+async def _statement(connection: Connection, narrow: Narrow) -> str:
+    """How to read the page: what few tasks have is looked up, what many have is met soon on the way."""
+    if narrow.labels is None:
+        return _SQL["page"]
+    await connection.execute(_SQL["labels_first"])
+    few = await connection.fetchval(_SQL["few"], narrow.labels, FEW)
+    return _SQL["labelled" if few else "page"]

@@ -51,6 +51,21 @@ class AttemptRow:
     error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """Which tasks of a queue and state a page shows; None: all."""
+
+    labels: str | None = None
+    """JSON object as text: all of these."""
+    first_ms: int | None = None
+    """`schedule_ms` from here on."""
+    end_ms: int | None = None
+    """`schedule_ms` before this."""
+
+
+ALL = Narrow()
+
+
 @dataclass(slots=True)
 class Backlog:
     """How much of a queue waits or runs, counted up to `most` each."""
@@ -79,8 +94,12 @@ class Reader(Protocol):
         states: Sequence[State],
         after: tuple[int, str] | None,
         limit: int,
+        narrow: Narrow = ALL,
     ) -> list[TaskRow]:
-        """A key-set page in (due_ms, id) order, strictly after `after`; live rows have state SCHEDULED here."""
+        """A key-set page in (due_ms, id) order, strictly after `after`; live rows have state SCHEDULED here.
+
+        Raises Unavailable when it can't be read in time.
+        """
         ...
 
     async def backlog(self, queue: Queue, now_ms: int) -> Backlog:

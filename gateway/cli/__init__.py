@@ -23,6 +23,10 @@ COMMANDS = {
     "get": "tasks",
     "list": "tasks",
     "cancel": "tasks",
+    "run": "tasks",
+    "reschedule": "tasks",
+    "redrive": "tasks",
+    "queue": "queues",
     "watch": "watch",
 }
 """Command -> module of this package that holds it."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -39,6 +40,10 @@ class Api:
         headers = {"Content-Type": media} | ({} if key is None else {"Idempotency-Key": key})
         return await self._ask("POST", path, data=body, headers=headers)
 
+    async def send(self, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
+        """The answer to any other call; {} when it has none. Raises Refused or Unreachable."""
+        return await self._ask(method, path, data=body, headers={"Content-Type": JSON})
+
     async def stream(self) -> aiohttp.ClientWebSocketResponse:
         """A new stream of live status. Raises Refused or Unreachable."""
         try:
@@ -57,7 +62,7 @@ class Api:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
-        answer = _object(body)
+        answer = {} if response.status == HTTPStatus.NO_CONTENT else _object(body)
         if not 200 <= response.status < 300 or answer is None:
             problem = answer or {"title": "Unexpected answer", "detail": f"{response.status} {response.reason}"}
             raise Refused(response.status, problem, _retry_after_s(response.headers.get("Retry-After")))

@@ -98,6 +98,26 @@ def _api_key(ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     ctx.meta[_KEY] = value
 
 
+def labels_of(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """`name=value`, as a callback."""
+    pairs = [text.partition("=") for text in value]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise click.BadParameter("expected name=value")
+    return {name: text for name, _, text in pairs}
+
+
+def duration_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | str | None:
+    """As a callback; a plain number is seconds."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return finite(number)
+
+
 def _http_url(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     from yarl import URL
 

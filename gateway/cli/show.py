@@ -69,6 +69,23 @@ def task_table(tasks: Iterable[dict[str, Any]], title: str | None = None) -> Tab
     return table
 
 
+def queue_table(queues: Iterable[dict[str, Any]]) -> Table:
+    """Queues in columns."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("name", "paused", "attempts", "deadline s", "kept s (succeeded, dead)"):
+        table.add_column(name, no_wrap=True, overflow="fold")
+    for queue in queues:
+        kept = queue["retention"]
+        table.add_row(
+            text_of(queue["name"]),
+            Text("paused", style="yellow") if queue["paused"] else Text(""),
+            text_of(queue["retry"]["max_attempts"]),
+            text_of(queue["dispatch_deadline"]),
+            text_of(f"{kept['succeeded']:g}, {kept['dead']:g}"),
+        )
+    return table
+
+
 def line_of(task: dict[str, Any]) -> str:
     """One change of a task in one line."""
     words = [task["time"], task["id"], task["state"], f"attempt {task['attempt']}", _last(task["last_attempt"])]

@@ -8,20 +8,12 @@ import click
 from click.core import ParameterSource
 
 from gateway.cli.exits import Exit, carry_out
-from gateway.cli.options import TEXT, client_options, finite
+from gateway.cli.options import TEXT, client_options, duration_of, labels_of
 from gateway.cli.streams import Unwritable
 
 MAX_KEY_CHARS = 255
 ALONE = ("target", "payload", "delay", "at", "queue", "label", "wait")
 """What describes one task, and so does not go with --ndjson."""
-
-
-def _labels(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in value]
-    for name, equals, _ in pairs:
-        if not (name and equals):
-            raise click.BadParameter("expected name=value")
-    return {name: text for name, _, text in pairs}
 
 
 def _payload(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bytes | None:
@@ -73,21 +65,12 @@ def _key(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str
     return value
 
 
-def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | str | None:
-    """A plain number is seconds."""
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    return finite(number)
-
-
 @click.command()
 @click.argument("target", metavar="[TARGET]", required=False, type=TEXT, callback=_target)
 @click.option("--payload", callback=_payload, metavar="JSON|@FILE|-", help="What the task carries.")
-@click.option("--delay", type=TEXT, callback=_duration, metavar="DURATION", help='When: seconds, or text like "1h30m".')
+@click.option(
+    "--delay", type=TEXT, callback=duration_of, metavar="DURATION", help='When: seconds, or text like "1h30m".'
+)
 @click.option("--at", type=TEXT, metavar="TIME", help="When: an RFC 3339 time like 2027-01-31T09:00:00Z.")
 @click.option("--queue", type=TEXT, help="Queue; made on first use.  [default: default]")
 @click.option(
@@ -97,7 +80,7 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     callback=_key,
     help="Idempotency key: the same key and task again answer the task that is there.",
 )
-@click.option("--label", type=TEXT, multiple=True, callback=_labels, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--label", type=TEXT, multiple=True, callback=labels_of, metavar="NAME=VALUE", help="May be repeated.")
 @click.option("--wait", is_flag=True, help="Follow it until it ends; exit code 1 unless it succeeded.")
 @click.option(
     "--ndjson",

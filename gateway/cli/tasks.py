@@ -1,11 +1,12 @@
-"""`get`, `list` and `cancel`."""
+"""`get`, `list`, and the commands on tasks: `cancel`, `run`, `reschedule`, `redrive`."""
 
+import json
 from typing import Any
 
 import click
 
 from gateway.cli.exits import Exit, Refused, carry_out, show_problem
-from gateway.cli.options import TEXT, client_options
+from gateway.cli.options import TEXT, client_options, duration_of, labels_of
 from gateway.cli.streams import note
 
 PAGE = 500
@@ -37,11 +38,32 @@ async def _get(url: str, task_id: str, full: bool, attempts: bool, as_json: bool
 @click.command()
 @click.option("--queue", type=TEXT, help="Of this queue only.")
 @click.option("--state", type=click.Choice(STATES), multiple=True, help="In this state; may be repeated.")
+@click.option(
+    "--label",
+    type=TEXT,
+    callback=labels_of,
+    multiple=True,
+    metavar="K=V",
+    help="With this label; may be repeated: all of them.",
+)
+@click.option("--from", "first", type=TEXT, metavar="TIME", help="Scheduled at this time (RFC 3339) or later.")
+@click.option("--until", "end", type=TEXT, metavar="TIME", help="Scheduled before this time.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Tasks at most.")
 @client_options
-def list_command(queue: str | None, state: tuple[str, ...], limit: int, url: str, as_json: bool) -> None:
+def list_command(
+    queue: str | None,
+    state: tuple[str, ...],
+    label: dict[str, str],
+    first: str | None,
+    end: str | None,
+    limit: int,
+    url: str,
+    as_json: bool,
+) -> None:
     """List tasks by schedule time (with --json: one object a line)."""
-    filters = ({} if queue is None else {"queue": queue}) | ({"state": ",".join(state)} if state else {})
+    given = {"queue": queue, "state": ",".join(state), "schedule_time.gte": first, "schedule_time.lt": end}
+    filters = {name: value for name, value in given.items() if value}
+    filters |= {f"label.{name}": value for name, value in label.items()}
     carry_out(_list(url, filters, limit, as_json), as_json)
 
 
@@ -69,30 +91,64 @@ async def _list(url: str, filters: dict[str, str], limit: int, as_json: bool) ->
     return Exit.OK
 
 
+_ids = click.argument("task_ids", metavar="ID...", nargs=-1, required=True, type=TEXT)
+
+
 @click.command()
-@click.argument("task_ids", metavar="ID...", nargs=-1, required=True, type=TEXT)
+@_ids
 @client_options
 def cancel_command(task_ids: tuple[str, ...], url: str, as_json: bool) -> None:
     """Cancel tasks that wait. Goes on after a refusal; the first one gives the exit code."""
-    carry_out(_cancel(url, task_ids, as_json), as_json)
+    carry_out(_command(url, "cancel", task_ids, b"", as_json), as_json)
 
 
-async def _cancel(url: str, task_ids: tuple[str, ...], as_json: bool) -> Exit:
+@click.command()
+@_ids
+@client_options
+def run_command(task_ids: tuple[str, ...], url: str, as_json: bool) -> None:
+    """Run waiting tasks now. Goes on after a refusal; the first one gives the exit code."""
+    carry_out(_command(url, "run", task_ids, b"", as_json), as_json)
+
+
+@click.command()
+@_ids
+@client_options
+def redrive_command(task_ids: tuple[str, ...], url: str, as_json: bool) -> None:
+    """Give dead, expired or cancelled tasks another life. Goes on after a refusal, like cancel."""
+    carry_out(_command(url, "redrive", task_ids, b"", as_json), as_json)
+
+
+@click.command()
+@_ids
+@click.option("--delay", type=TEXT, callback=duration_of, help="From now: seconds, or text like 1h30m.")
+@click.option("--at", type=TEXT, metavar="TIME", help="An RFC 3339 time with a zone.")
+@client_options
+def reschedule_command(
+    task_ids: tuple[str, ...], delay: float | str | None, at: str | None, url: str, as_json: bool
+) -> None:
+    """Move waiting tasks to another time. Goes on after a refusal, like cancel."""
+    if (delay is None) == (at is None):
+        raise click.UsageError("give either --delay or --at")
+    body = {"schedule_time": at} if delay is None else {"delay": delay}
+    carry_out(_command(url, "reschedule", task_ids, json.dumps(body).encode(), as_json), as_json)
+
+
+async def _command(url: str, name: str, task_ids: tuple[str, ...], body: bytes, as_json: bool) -> Exit:
     from gateway.cli.api import connected, task_path
     from gateway.cli.show import show, show_json, task_table
 
     refusals: list[Refused] = []
-    cancelled: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
     async with connected(url) as api:
         for task_id in task_ids:
             try:
-                cancelled.append(await api.post(task_path(task_id, ":cancel")))
+                done.append(await api.post(task_path(task_id, f":{name}"), body))
             except Refused as error:
                 show_problem(error.problem | {"detail": f"{task_id}: {error}"}, as_json)
                 refusals.append(error)
     if as_json:
-        for task in cancelled:
+        for task in done:
             show_json(task)
-    elif cancelled:
-        show(task_table(cancelled))
+    elif done:
+        show(task_table(done))
     return refusals[0].code if refusals else Exit.OK

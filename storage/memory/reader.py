@@ -1,10 +1,12 @@
 """Memory twin of the Reader port."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
 
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import State
-from actors.ports.reader import AttemptRow, Backlog, TaskRow
+from actors.ports.reader import ALL, AttemptRow, Backlog, Narrow, TaskRow
 from storage.memory.link import MemoryLink
 from storage.memory.rows import Row, attempt_copy, known_queue, task_row_of
 
@@ -36,9 +38,10 @@ class MemoryReader:
         states: Sequence[State],
         after: tuple[int, str] | None,
         limit: int,
+        narrow: Narrow = ALL,
     ) -> list[TaskRow]:
         """See the port."""
-        return await self._link.call("page", lambda: self._page(tenant, queue, states, after, limit))
+        return await self._link.call("page", lambda: self._page(tenant, queue, states, after, limit, narrow))
 
     async def backlog(self, queue: Queue, now_ms: int) -> Backlog:
         """See the port."""
@@ -58,9 +61,15 @@ class MemoryReader:
         return [attempt_copy(entry) for entry in entries[:MAX_ATTEMPTS]]
 
     def _page(
-        self, tenant: str, queue: str | None, states: Sequence[State], after: tuple[int, str] | None, limit: int
+        self,
+        tenant: str,
+        queue: str | None,
+        states: Sequence[State],
+        after: tuple[int, str] | None,
+        limit: int,
+        narrow: Narrow,
     ) -> list[TaskRow]:
-        rows = sorted(self._matching(tenant, queue, states), key=_place)
+        rows = sorted(filter(_shown_by(narrow), self._matching(tenant, queue, states)), key=_place)
         beyond = [row for row in rows if after is None or _place(row) > after]
         return [self._read(row, payload=False) for row in beyond[:limit]]
 
@@ -77,6 +86,18 @@ class MemoryReader:
 
     def _read(self, row: Row, *, payload: bool) -> TaskRow:
         return task_row_of(row, known_queue(self._book, self._db.queues, row.queue_id), payload=payload)
+
+
+def _shown_by(narrow: Narrow) -> Callable[[Row], bool]:
+    labels = msgspec.json.decode(narrow.labels or "{}").items()
+
+    def shown(row: Row) -> bool:
+        in_time = (narrow.first_ms is None or row.schedule_ms >= narrow.first_ms) and (
+            narrow.end_ms is None or row.schedule_ms < narrow.end_ms
+        )
+        return in_time and labels <= msgspec.json.decode(row.labels or "{}").items()
+
+    return shown
 
 
 def _place(row: Row) -> tuple[int, str]:

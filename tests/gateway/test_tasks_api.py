@@ -325,6 +325,27 @@ async def test_pages_by_state_know_what_runs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "delays"),
+    [
+        ("label.team=red", [0, 2, 4]),
+        ("label.team=red&label.n=4", [4]),
+        ("label.team=blue&label.n=4", []),
+        ("schedule_time.gte=2026-09-21T14:13:23Z", [3, 4]),
+        ("schedule_time.gt=2026-09-21T14:13:23Z", [4]),
+        ("schedule_time.lt=2026-09-21T14:13:22Z", [0, 1]),
+        ("schedule_time.lte=2026-09-21T14:13:22Z", [0, 1, 2]),
+        ("label.team=red&schedule_time.gt=2026-09-21T14:13:20Z&schedule_time.lt=2026-09-21T14:13:24Z", [2]),
+    ],
+)
+async def test_lists_by_labels_and_times(query: str, delays: list[int]) -> None:
+    async with served() as world:
+        for n in range(5):
+            await world.create(delay=n, labels={"team": ("red", "blue")[n % 2], "n": str(n)})
+        page = (await world.get(f"/v1/tasks?{query}")).json
+        assert [int(task["labels"]["n"]) for task in page["tasks"]] == delays
+
+
+@pytest.mark.parametrize(
     ("query", "kind", "pointer"),
     [
         ("limit=0", "invalid", "/limit"),
@@ -341,8 +362,18 @@ async def test_pages_by_state_know_what_runs() -> None:
         ("cursor=é", "invalid", "/cursor"),
         ("cursor=MSB4", "invalid", "/cursor"),
         ("colour=red", "invalid", "/colour"),
-        ("label.team=a", "not-supported", "/label.team"),
-        ("schedule_time.lt=2027", "not-supported", "/schedule_time.lt"),
+        ("label.team=a&label.team=b", "invalid", "/label.team"),
+        ("label.=a", "invalid", "/label."),
+        ("label.a~b=c", "invalid", "/label.a~0b"),
+        ("label.team=" + "x" * 256, "invalid", "/label.team"),
+        ("&".join(f"label.n{n}=x" for n in range(17)), "invalid", "/label.n16"),
+        ("schedule_time.lt=2027", "invalid", "/schedule_time.lt"),
+        (
+            "schedule_time.gte=2027-01-01T00:00:00Z&schedule_time.gte=2027-01-01T00:00:00Z",
+            "invalid",
+            "/schedule_time.gte",
+        ),
+        ("schedule_time.eq=2027-01-01T00:00:00Z", "invalid", "/schedule_time.eq"),
     ],
 )
 async def test_filters_are_checked(query: str, kind: str, pointer: str) -> None:

@@ -15,7 +15,7 @@ from actors.core.events import Change
 from actors.core.queue import Queue, QueueBook
 from actors.core.spec import Spec
 from actors.core.task import State, Task
-from actors.ports.reader import AttemptRow, Backlog, TaskRow
+from actors.ports.reader import ALL, AttemptRow, Backlog, Narrow, TaskRow
 from gateway.auth import READ, WATCH, guarded
 from gateway.context import GATEWAY, Gateway
 from gateway.events import events
@@ -97,7 +97,13 @@ class Tables:
         return row if row is not None and row.queue.tenant == tenant else None
 
     async def page(
-        self, tenant: str, queue: str | None, states: Sequence[State], after: tuple[int, str] | None, limit: int
+        self,
+        tenant: str,
+        queue: str | None,
+        states: Sequence[State],
+        after: tuple[int, str] | None,
+        limit: int,
+        narrow: Narrow = ALL,
     ) -> list[TaskRow]:
         found = [
             row

@@ -4,7 +4,7 @@ import pytest
 
 from actors.core.events import Op, Verdict
 from actors.core.task import State
-from actors.ports.reader import TaskRow
+from actors.ports.reader import Narrow, TaskRow
 from tests.actors.ports.worlds import Owner
 from tests.support.builders import (
     LABELS,
@@ -221,3 +221,64 @@ async def test_a_page_is_of_its_queue_and_tenant(owner: Owner) -> None:
 async def test_a_page_brings_no_payload(owner: Owner) -> None:
     await owner.stores.tasks.accept([make_task(1, owner.queue, payload=b"body")])
     assert [row.payload for row in await owner.stores.reader.page("default", None, EVERY, None, 10)] == [None]
+
+
+# --- narrowed pages ----------------------------------------------------------------------------------------------
+
+RED, BLUE = '{"team":"red","x":"1"}', '{"team":"blue"}'
+
+
+@pytest.mark.parametrize("few", [0, 5_000])
+@pytest.mark.parametrize(
+    ("labels", "numbers_"),
+    [
+        ('{"team":"red"}', [0, 3, 6, 9]),
+        ('{"x":"1","team":"red"}', [0, 3, 6, 9]),
+        ('{"x":"2"}', []),
+        (BLUE, [1, 4, 7, 10]),
+    ],
+)
+async def test_a_page_by_labels_has_those_with_all_of_them(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch, few: int, labels: str, numbers_: list[int]
+) -> None:
+    monkeypatch.setattr("storage.reader.FEW", few)
+    theirs = await owner.stores.queues.ensure("acme", "emails")
+    tasks = [
+        make_task(n, theirs if n > 11 else owner.queue, shard=n % 5, due_ms=T0_MS + n, labels=(RED, BLUE, None)[n % 3])
+        for n in range(15)
+    ]
+    await owner.stores.tasks.accept(tasks)
+    await owner.stores.ledger.write(owner.boot, [finish(tasks[3]), finish(tasks[4], state=State.DEAD)])
+    narrow = Narrow(labels)
+    page = owner.stores.reader.page
+    first = await page("default", None, EVERY, None, 2, narrow)
+    assert numbers(first) == numbers_[:2]
+    after = (first[-1].due_ms, first[-1].id) if first else None
+    assert numbers(await page("default", "emails", EVERY, after, 9, narrow)) == numbers_[2:]
+    live = await page("default", None, [State.SCHEDULED], None, 9, narrow)
+    assert numbers(live) == [n for n in numbers_ if n not in (3, 4)]
+    succeeded = await page("default", None, [State.SUCCEEDED], None, 9, narrow)
+    assert numbers(succeeded) == [n for n in numbers_ if n == 3]
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "end_ms", "shown"),
+    [(T0_MS + 3, None, [3, 4, 5]), (None, T0_MS + 2, [0, 1]), (T0_MS + 1, T0_MS + 4, [1, 2, 3]), (T0_MS + 9, None, [])],
+)
+@pytest.mark.parametrize("labels", [None, BLUE])
+async def test_a_page_by_schedule_time(
+    owner: Owner, first_ms: int | None, end_ms: int | None, shown: list[int], labels: str | None
+) -> None:
+    tasks = [make_task(n, owner.queue, schedule_ms=T0_MS + n, due_ms=T0_MS + n, labels=BLUE) for n in range(6)]
+    await owner.stores.tasks.accept(tasks)
+    await owner.stores.ledger.write(owner.boot, [finish(task) for task in tasks[::2]])
+    rows = await owner.stores.reader.page("default", None, EVERY, None, 9, Narrow(labels, first_ms, end_ms))
+    assert numbers(rows) == shown
+
+
+async def test_a_backlog_is_counted_with_what_is_due(owner: Owner) -> None:
+    other = await owner.stores.queues.ensure("default", "other")
+    tasks = [make_task(n, other if n == 9 else owner.queue, shard=n, due_ms=T0_MS + n) for n in range(10)]
+    await owner.stores.tasks.accept(tasks)
+    backlog = await owner.stores.reader.backlog(owner.queue, T0_MS + 3)
+    assert (backlog.live, backlog.due) == (9, 4)
