@@ -24,6 +24,7 @@ WITHOUT_ID = {
     "/v1/tasks:batch": "test_names_and_keys_are_ones_own",
     "/v1/stream": "test_streams_tell_ones_own",
     "/v1/events": "test_events_tell_ones_own",
+    "/v1/queues": "test_queues_are_ones_own",
     "/metrics": "of the whole node: its scope is admin",
 }
 BODIES: dict[str, list[Any]] = {
@@ -87,7 +88,7 @@ async def test_another_ones_id_is_no_id(two: Two) -> None:
     before, called = await two.now(), 0
     assert [task["state"] for task in before.values()] == list(two.tasks)
     for method, pattern in routes(two.node):
-        if "{" not in pattern:
+        if "{" not in pattern or pattern.startswith("/v1/queues/{queue}"):  # test_queues_are_ones_own
             continue
         assert pattern.startswith("/v1/tasks/{id}"), f"{pattern}: another kind of id needs a test of its own"
         rest = pattern.partition("{id}")[2]
@@ -105,6 +106,22 @@ async def test_another_ones_id_is_no_id(two: Two) -> None:
                 called += 1
     assert called >= 7 * len(before)
     assert await two.now() == before
+
+
+async def test_queues_are_ones_own(two: Two) -> None:
+    """A name that another has is one that nobody has."""
+    before = (await two.owner.call("GET", f"/v1/queues/{QUEUE}")).body
+    called = [(method, path) for method, path in routes(two.node) if path.startswith("/v1/queues/{queue}")]
+    assert len(called) >= 7
+    for method, path in called:
+        if method != "PUT":
+            body = None if method in ("GET", "DELETE") else {}
+            answer = await two.stranger.call(method, path.replace("{queue}", QUEUE), body)
+            assert answer.status == 404, (method, path, answer)
+    assert (await two.stranger.call("GET", "/v1/queues")).body["queues"] == []
+    made = await two.stranger.call("PUT", f"/v1/queues/{QUEUE}", {"paused": True})
+    assert made.status == 201
+    assert (await two.owner.call("GET", f"/v1/queues/{QUEUE}")).body == before
 
 
 async def test_lists_are_ones_own(two: Two) -> None:
