@@ -6,7 +6,6 @@ checked once. Refuses fields whose feature does not exist yet (NotSupported), ne
 """
 
 import binascii
-import re
 from functools import lru_cache
 
 import msgspec
@@ -20,25 +19,24 @@ from actors.core.queue import Queue, QueueBook
 from actors.core.retry import RetryPolicy
 from actors.core.spec import Spec
 from actors.ports.queues import QueueStore
+from gateway import bounds
 from gateway.bodies import Item, malformed
 from gateway.http_target import read_target
 from gateway.problems import Problem, escape, invalid_of
-from gateway.schema import RetryRequest, TaskRequest, given
-from gateway.times import DAY_MS, Duration, duration_ms, schedule_ms
+from gateway.schema import MAX_DEADLINE_MS, MAX_LABELS, RetryRequest, TaskRequest, given
+from gateway.times import Duration, duration_ms, schedule_ms
 
 MAX_KEY_CHARS = 255
-MAX_LABELS = 16
-MAX_DEADLINE_MS = DAY_MS
 KEPT_SPECS = 4096
 """Specs remembered by the bytes they came in; all are forgotten when it is full."""
 KEPT_SPEC_BYTES = 2048
 """Longer ones are read anew each time."""
 
-_QUEUE = re.compile(r"[A-Za-z0-9._-]{1,100}(?![\s\S])", re.ASCII)
-_KEY = re.compile(r"[ -~]{1,255}(?![\s\S])", re.ASCII)
-_LABEL_NAME = re.compile(r"[A-Za-z0-9._/-]{1,63}(?![\s\S])", re.ASCII)
-_LABEL_VALUE = re.compile(r"[^\x00-\x1f\x7f]{0,255}(?![\s\S])")
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(?:;[\t -~]{0,100})?(?![\s\S])")
+_QUEUE = bounds.whole(bounds.QUEUE)
+_KEY = bounds.whole(bounds.KEY)
+_LABEL_NAME = bounds.whole(bounds.LABEL_NAME)
+_LABEL_VALUE = bounds.whole(bounds.LABEL_VALUE)
+_MEDIA_TYPE = bounds.whole(bounds.MEDIA_TYPE)
 
 _request = msgspec.json.Decoder(TaskRequest)
 _retry = msgspec.json.Decoder(RetryRequest)

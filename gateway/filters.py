@@ -15,8 +15,9 @@ from actors.core.errors import Invalid
 from actors.core.ids import valid
 from actors.core.task import State
 from actors.ports.reader import Narrow, TaskRow
-from gateway.decode import MAX_LABELS, check_label, check_queue
+from gateway.decode import check_label, check_queue
 from gateway.problems import escape
+from gateway.schema import MAX_LABELS
 from gateway.times import time_ms
 
 DEFAULT_PAGE = 100

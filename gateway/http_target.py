@@ -41,7 +41,7 @@ RESERVED = frozenset(
 
 RESERVED_PREFIXES = ("proxy-", "ringwheel-", "webhook-")
 
-_URL = re.compile(
+URL = re.compile(
     r"[Hh][Tt][Tt][Pp][Ss]?+://(?:([A-Za-z0-9_-]{1,63}+(?:\.[A-Za-z0-9_-]{1,63}+)*+\.?+)|\[([0-9A-Fa-f:.]+)\])"
     r"(?::(\d{1,5}))?+"
     r"(?:[/?#][!#-;=?-\[\]_a-z~%{|}]*+)?+(?![\s\S])",
@@ -50,8 +50,8 @@ _URL = re.compile(
 _NUMERIC = re.compile(r"(?:\A|\.)(?:\d+|0[xX][0-9A-Fa-f]*)\.?\Z", re.ASCII)
 """A host that ends in a number is an address, never a name (WHATWG URL, 3.5): short and hexadecimal forms of one are
 read in different ways, and so refused."""
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}(?![\s\S])", re.ASCII)
-_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?(?![\s\S])", re.ASCII)
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}(?![\s\S])", re.ASCII)
+VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?(?![\s\S])", re.ASCII)
 _decoder = msgspec.json.Decoder(HttpTarget)
 
 
@@ -78,16 +78,16 @@ def check_method(method: str, pointer: str) -> None:
 
 def check_field(name: str, value: str) -> None:
     """Raises Invalid when this is not one field line of HTTP, whoever owns its name."""
-    if _NAME.match(name) is None:
+    if NAME.match(name) is None:
         raise Invalid("not the name of a header")
-    if _VALUE.match(value) is None:
+    if VALUE.match(value) is None:
         raise Invalid("expected printable ASCII without space at the ends")
 
 
 def _check_url(url: str, pointer: str) -> None:
     if len(url) > MAX_URL_CHARS:
         raise Invalid(f"is longer than {MAX_URL_CHARS} characters", pointer)
-    match = _URL.match(url)
+    match = URL.match(url)
     if match is None:
         raise Invalid("expected an absolute http or https URL in ASCII, with a host and without a user", pointer)
     name, address, port = match.groups()

@@ -33,10 +33,10 @@ from actors.core.task import Move, State
 from actors.ports.reader import TaskRow
 from gateway.bodies import JSON, media_type, read_body
 from gateway.context import GATEWAY, Gateway, tenant_of
-from gateway.decode import MAX_DEADLINE_MS, check_queue, read_retry
+from gateway.decode import check_queue, read_retry
 from gateway.filters import limit_of
 from gateway.problems import Handler, Problem
-from gateway.schema import Empty, QueueRequest, Retention, given
+from gateway.schema import MAX_DEADLINE_MS, Empty, QueueRequest, Retention, given
 from gateway.tasks_api import answer_json, check_parameters
 from gateway.times import duration_ms
 

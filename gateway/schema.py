@@ -2,94 +2,207 @@
 
 `Raw` parts are looked at later (`decode.py`): a payload is kept as it came, and `http` and `retry` are read only when
 their bytes were not seen before. A `Raw` is checked to be JSON, but not to be UTF-8.
+
+What `decode.py` checks by hand stands in `extra_json_schema`: the decoder passes over it (it costs no task anything),
+and the document of the API is built from it (`openapi.py`).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from gateway.times import Duration
+from actors.core.queue import MAX_RETENTION_MS, MIN_RETENTION_MS
+from gateway import bounds
+from gateway.bounds import backtracking, published
+from gateway.http_target import MAX_HEADERS, MAX_URL_CHARS, METHODS, NAME, URL, VALUE
+from gateway.times import DAY_MS, DURATION, MAX_DURATION_CHARS, MAX_DURATION_MS, TIME
 
 ABSENT = Raw()
 
 MAX_ATTEMPTS = 100_000
 MAX_DOUBLINGS = 62
+MAX_LABELS = 16
+MAX_DEADLINE_MS = DAY_MS
+
+
+def _text(pattern: str, **more: Any) -> Meta:
+    return Meta(extra_json_schema={"pattern": published(pattern), **more})
+
+
+def _seconds(least_ms: int = 0, most_ms: int = MAX_DURATION_MS) -> Meta:
+    return Meta(extra_json_schema={"minimum": least_ms / 1000, "maximum": most_ms // 1000})
+
+
+def _says(words: str) -> Meta:
+    return Meta(description=words)
+
+
+def _either(name: str, words: str) -> Meta:
+    """An object that is read later, or null."""
+    either = [{"$ref": f"#/components/schemas/{name}"}, {"type": "null"}]
+    return Meta(description=words, extra_json_schema={"anyOf": either})
+
+
+_DURATION = _text(DURATION.pattern, maxLength=MAX_DURATION_CHARS)
+
+QueueName = Annotated[str, _text(bounds.QUEUE)]
+Key = Annotated[str, _text(bounds.KEY)]
+MediaType = Annotated[str, _text(bounds.MEDIA_TYPE)]
+FenceText = Annotated[str, _text(bounds.FENCE)]
+At = Annotated[str, _text(TIME.pattern, format="date-time")]
+Long = Annotated[int, _seconds()] | Annotated[float, _seconds()] | Annotated[str, _DURATION]
+"""A `Duration`, any; `Some` is above nothing, `OneDay` no longer than that."""
+Some = Annotated[int, _seconds(1)] | Annotated[float, _seconds(1)] | Annotated[str, _DURATION]
+OneDay = (
+    Annotated[int, _seconds(1, MAX_DEADLINE_MS)]
+    | Annotated[float, _seconds(1, MAX_DEADLINE_MS)]
+    | Annotated[str, _DURATION]
+)
+Kept = (
+    Annotated[int, _seconds(MIN_RETENTION_MS, MAX_RETENTION_MS)]
+    | Annotated[float, _seconds(MIN_RETENTION_MS, MAX_RETENTION_MS)]
+    | Annotated[str, _DURATION]
+)
+Labels = Annotated[
+    dict[str, Annotated[str, _text(bounds.LABEL_VALUE)]],
+    Meta(
+        extra_json_schema={
+            "maxProperties": MAX_LABELS,
+            "propertyNames": {"pattern": published(bounds.LABEL_NAME)},
+        }
+    ),
+]
+
+_AT = _says("When: RFC 3339 with a zone; from a year ago to 100 years ahead.")
+_NOT_YET = Meta(description="Not supported yet.", extra_json_schema={"type": "null"})
 
 
 class TaskRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The body of `POST /v1/tasks`, and one item of a batch."""
+    """A task to be: the body of `POST /v1/tasks`, and one item of a batch."""
 
-    queue: str = "default"
-    schedule_time: str | None = None
-    delay: Duration | None = None
-    http: Raw = ABSENT
-    payload: Raw = ABSENT
-    payload_base64: str | None = None
-    content_type: str | None = None
-    retry: Raw = ABSENT
-    dispatch_deadline: Duration | None = None
-    idempotency_key: str | None = None
-    ttl: Duration | None = None
-    labels: dict[str, str] | None = None
-    priority: Annotated[int, Meta(ge=1, le=5)] = 3
-    ordering_key: Raw = ABSENT
-    flow_control: Raw = ABSENT
-    fairness_key: Raw = ABSENT
+    queue: Annotated[QueueName, _says("Made on first use.")] = "default"
+    schedule_time: Annotated[At | None, _AT] = None
+    delay: Annotated[Long | None, _says("When, from now on.")] = None
+    http: Annotated[Raw, _either("HttpTarget", "Where it is pushed; without, it waits for a worker.")] = ABSENT
+    payload: Annotated[Raw, _says("Any JSON: the body of the webhook, the argument of the worker.")] = ABSENT
+    payload_base64: Annotated[str | None, _says("A payload of bytes, instead of `payload`.")] = None
+    content_type: Annotated[MediaType | None, _says("Of `payload_base64`.")] = None
+    retry: Annotated[Raw, _either("RetryRequest", "When it is tried again; without, as its queue says.")] = ABSENT
+    dispatch_deadline: Annotated[OneDay | None, _says("Limit of one attempt.")] = None
+    idempotency_key: Annotated[Key | None, _says("As the header, which may not say another.")] = None
+    ttl: Annotated[Some | None, _says("Give up when not started so long after its time.")] = None
+    labels: Annotated[Labels | None, _says("Pairs to find it by.")] = None
+    priority: Annotated[int, Meta(ge=1, le=5, description="1 is first. Others than 3 are not supported yet.")] = 3
+    ordering_key: Annotated[Raw, _NOT_YET] = ABSENT
+    flow_control: Annotated[Raw, _NOT_YET] = ABSENT
+    fairness_key: Annotated[Raw, _NOT_YET] = ABSENT
 
 
 class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """`retry` of a task. Durations in seconds or as text; the first attempt counts."""
+    """When a task is tried again: exponential back-off with full jitter. Durations in seconds or as text."""
 
-    max_attempts: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)] = 5
-    min_backoff: Duration | None = None
-    max_backoff: Duration | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS, description="The first attempt counts.")] = 5
+    min_backoff: Annotated[Long | None, _says("Most before the second attempt.")] = None
+    max_backoff: Annotated[Long | None, _says("Most between any two; not below `min_backoff`.")] = None
     max_doublings: Annotated[int, Meta(ge=0, le=MAX_DOUBLINGS)] = 16
-    max_retry_duration: Duration | None = None
+    max_retry_duration: Annotated[Long | None, _says("No attempt so long after the first.")] = None
 
 
 class Retention(msgspec.Struct, forbid_unknown_fields=True):
     """`retention` of a queue: how long finished tasks can be read; what is left out is as by default."""
 
-    succeeded: Duration | None = None
-    dead: Duration | None = None
-    expired: Duration | None = None
-    cancelled: Duration | None = None
+    succeeded: Kept | None = None
+    dead: Kept | None = None
+    expired: Kept | None = None
+    cancelled: Kept | None = None
 
 
 class QueueRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `PUT` and `PATCH /v1/queues/{q}`."""
+    """A queue's settings: `PUT` sets all of them, `PATCH` those that it names; null is the default."""
 
-    paused: bool | UnsetType = UNSET
-    retry: Raw = ABSENT
-    dispatch_deadline: Duration | UnsetType | None = UNSET
-    retention: Retention | UnsetType | None = UNSET
-    max_dispatches_per_second: Raw = ABSENT
-    max_burst_size: Raw = ABSENT
-    max_concurrent_dispatches: Raw = ABSENT
-    unknown: Raw = ABSENT
-    durability: Raw = ABSENT
+    paused: Annotated[bool | UnsetType, _says("Nothing of it starts.")] = UNSET
+    retry: Annotated[Raw, _either("RetryRequest", "For tasks that bring none of their own.")] = ABSENT
+    dispatch_deadline: Annotated[OneDay | UnsetType | None, _says("For tasks that bring none.")] = UNSET
+    retention: Annotated[Retention | UnsetType | None, _says("How long what is over can be read.")] = UNSET
+    max_dispatches_per_second: Annotated[Raw, _NOT_YET] = ABSENT
+    max_burst_size: Annotated[Raw, _NOT_YET] = ABSENT
+    max_concurrent_dispatches: Annotated[Raw, _NOT_YET] = ABSENT
+    unknown: Annotated[Raw, _NOT_YET] = ABSENT
+    durability: Annotated[Raw, _NOT_YET] = ABSENT
 
 
 class Reschedule(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `:reschedule`; exactly one of the two."""
+    """A new time: exactly one of the two."""
 
-    schedule_time: str | None = None
-    delay: Duration | None = None
+    schedule_time: Annotated[At | None, _AT] = None
+    delay: Annotated[Long | None, _says("When, from now on.")] = None
 
 
 class Complete(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `:complete`: how the attempt under `fence` ended."""
+    """How the attempt under `fence` ended: with a result, or with an error."""
 
-    fence: str
+    fence: Annotated[FenceText, _says("Of the attempt, from its header `ringwheel-fence`.")]
     ok: bool = True
-    result: Raw = ABSENT
-    error: str | None = None
-    retry: Literal["never"] | int | float | None = None
+    result: Annotated[Raw, _says("Any JSON, up to 64 KiB; with `ok: true`.")] = ABSENT
+    error: Annotated[str | None, _says("What went wrong; with `ok: false`.")] = None
+    retry: Annotated[
+        Literal["never"] | Annotated[int, _seconds()] | Annotated[float, _seconds()] | None,
+        _says('Seconds until the next attempt, or "never"; with `ok: false`.'),
+    ] = None
 
 
 class Empty(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a command that takes nothing."""
+    """Nothing: an empty object, or no body at all."""
+
+
+_NULL = {"type": "null"}
+_GIVEN = {"not": _NULL}
+_NOT_BOTH = {"not": {"required": ["schedule_time", "delay"], "properties": {"schedule_time": _GIVEN, "delay": _GIVEN}}}
+_ONE_PAYLOAD = {"not": {"required": ["payload", "payload_base64"], "properties": {"payload_base64": _GIVEN}}}
+_TYPE_OF_BYTES = {
+    "anyOf": [
+        {"properties": {"content_type": _NULL}},
+        {"required": ["payload_base64"], "properties": {"payload_base64": _GIVEN}},
+    ]
+}
+
+RULES: dict[str, dict[str, Any]] = {
+    "HttpTarget": {
+        "description": "Where an attempt goes. Names of headers that HTTP or ringwheel set are refused.",
+        "properties": {
+            "url": {
+                "type": "string",
+                "format": "uri",
+                "maxLength": MAX_URL_CHARS,
+                "pattern": published(backtracking(URL.pattern)),
+            },
+            "method": {"enum": sorted(METHODS), "default": "POST"},
+            "headers": {
+                "type": "object",
+                "maxProperties": MAX_HEADERS,
+                "propertyNames": {"pattern": published(NAME.pattern)},
+                "additionalProperties": {"type": "string", "pattern": published(VALUE.pattern)},
+                "default": {},
+            },
+        },
+    },
+    "TaskRequest": {"allOf": [_NOT_BOTH, _ONE_PAYLOAD, _TYPE_OF_BYTES]},
+    "Reschedule": {
+        **_NOT_BOTH,
+        "anyOf": [
+            {"required": ["schedule_time"], "properties": {"schedule_time": _GIVEN}},
+            {"required": ["delay"], "properties": {"delay": _GIVEN}},
+        ],
+    },
+    "Complete": {
+        "anyOf": [
+            {"properties": {"ok": {"const": True}, "error": _NULL, "retry": _NULL}},
+            {"required": ["ok"], "properties": {"ok": {"const": False}, "result": _NULL}},
+        ]
+    },
+}
+"""What the type of a component can't say: rules over several fields, and the bounds of a type that the core owns."""
 
 
 def given(raw: Raw) -> bytes:

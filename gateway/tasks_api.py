@@ -176,6 +176,7 @@ async def _drafts(request: web.Request, items: Sequence[Item]) -> list[Draft | R
     decoder, tenant, now_ms = request.app[DECODER], tenant_of(request), request.app[GATEWAY].clock.now_ms()
     header = _key_of(request)
     if header is not None:
+        check_key(header, "")
         check_key(f"{header}/{len(items) - 1}", "")
     answers: list[Draft | Receipt | Exception] = []
     most = request.app[GATEWAY].settings.body_bytes

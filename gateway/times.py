@@ -24,19 +24,21 @@ Duration = int | float | str
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
-_TIME = re.compile(
+TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,18}))?"
     r"(?:[Zz]|([+-](?:[01]\d|2[0-3]):[0-5]\d))(?![\s\S])",
     re.ASCII,
 )
 _PART = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
-_DURATION = re.compile(rf"(?:{_PART.pattern})+(?![\s\S])", re.ASCII)
+DURATION = re.compile(rf"(?:{_PART.pattern})+(?![\s\S])", re.ASCII)
+_JUST_BELOW = 1 - 2**-51
+"""Takes off what two roundings of a float may have added."""
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 
 
 def time_ms(text: str, pointer: str = "") -> int:
     """Milliseconds since 1970 of an RFC 3339 time, rounded up. Raises Invalid."""
-    match = _TIME.match(text)
+    match = TIME.match(text)
     if match is None:
         raise Invalid("expected an RFC 3339 time with a zone, like 2027-01-31T09:00:00Z", pointer)
     day, clock, fraction, zone = match.groups()
@@ -63,7 +65,7 @@ def duration_ms(value: Duration, pointer: str = "", least_ms: int = 0, most_ms: 
     length_ms = _text_ms(value, pointer) if isinstance(value, str) else value * 1000
     if not least_ms <= length_ms <= most_ms:  # false for NaN too
         raise Invalid(f"expected a duration between {least_ms / 1000:g} and {most_ms / 1000:.15g} seconds", pointer)
-    return ceil(round(length_ms, 6))  # 0.07 s is 70 ms, not 70.00000000000001
+    return ceil(length_ms * _JUST_BELOW)  # 0.07 s is 70 ms, not 70.00000000000001
 
 
 def time_text(at_ms: int) -> str:
@@ -83,7 +85,7 @@ def _fraction_ms(digits: str) -> int:
 
 
 def _text_ms(text: str, pointer: str) -> float:
-    if len(text) > MAX_DURATION_CHARS or _DURATION.match(text) is None:
+    if len(text) > MAX_DURATION_CHARS or DURATION.match(text) is None:
         raise Invalid('expected a number of seconds, or text like "1h30m" or "250ms"', pointer)
     return sum(_number(number) * _UNIT_MS[unit] for number, unit in _PART.findall(text))
 

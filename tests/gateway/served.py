@@ -26,6 +26,7 @@ from gateway.hub import Hub
 from gateway.keyring import Keyring
 from gateway.server import Bounds, Runner
 from storage.memory import MemoryDatabase, MemoryStores
+from tests.gateway.held import hold
 
 NOW_MS = 1_790_000_000_000
 """2026-09-21T14:13:20Z"""
@@ -129,7 +130,7 @@ class Served:
     client: ClientSession
 
     async def send(self, method: str, path: str, body: object = None, **options: Any) -> "Answer":
-        """One request; a body that is not bytes is sent as JSON."""
+        """One request, whose answer is held to the API's types; a body that is not bytes is sent as JSON."""
         headers = CIMultiDict({"Content-Type": "application/json"})
         given = options.pop("headers", {})
         for name in given:
@@ -140,7 +141,9 @@ class Served:
         query = path.partition("?")[2]
         url = url.with_query(query) if query else url
         async with self.client.request(method, url, data=data, headers=headers, **options) as response:
-            return Answer(response, await response.read())
+            answer = Answer(response, await response.read())
+        hold(method, path, answer.status, answer.headers, answer.body)
+        return answer
 
     async def post(self, path: str, body: object = None, **options: Any) -> "Answer":
         return await self.send("POST", path, body, **options)

@@ -120,6 +120,13 @@ async def test_a_replay_is_the_task_as_it_is_now_and_another_body_is_refused() -
         assert other.json["type"] == "key-reused"
 
 
+async def test_an_empty_key_is_none_for_a_batch_either() -> None:
+    async with served() as world:
+        answer = await world.post("/v1/tasks:batch", [{}, {}], headers={"Idempotency-Key": ""})
+        assert (answer.status, answer.json["type"]) == (422, "invalid")
+        assert world.intake.drafts == []
+
+
 async def test_items_of_a_batch_have_keys_of_their_own() -> None:
     async with served() as world:
         items = [{"queue": "a"}, {"queue": "b", "idempotency_key": "mine"}]

@@ -11,6 +11,8 @@ import aiohttp
 import asyncpg
 import orjson
 
+from tests.gateway.held import hold
+
 LIMIT_S = 30.0
 STATES = ("scheduled", "running", "succeeded", "dead", "expired", "cancelled")
 TERMINAL = STATES[2:]
@@ -40,6 +42,7 @@ class Api:
             sent["Content-Type"] = "application/json"
         async with self.session.request(method, self.url + path, data=data, headers=sent) as response:
             raw = await response.read()
+            hold(method, path, response.status, response.headers, raw)
             is_json = "json" in response.content_type
             return Answer(response.status, orjson.loads(raw) if is_json else raw, response.headers)
 

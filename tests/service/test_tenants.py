@@ -18,7 +18,7 @@ from tests.service.hook import LATER, Hook
 from tests.service.keys import client, make_key
 from tests.service.served import Node, serving
 
-OPEN = {"/livez", "/readyz", "/startupz", "/{rest}"}
+OPEN = {"/livez", "/readyz", "/startupz", "/openapi.json", "/docs", "/docs/{file}", "/{rest}"}
 WITHOUT_ID = {
     "/v1/tasks": "test_lists_are_ones_own, test_names_and_keys_are_ones_own",
     "/v1/tasks:batch": "test_names_and_keys_are_ones_own",
@@ -115,7 +115,7 @@ async def test_queues_are_ones_own(two: Two) -> None:
     assert len(called) >= 7
     for method, path in called:
         if method != "PUT":
-            body = None if method in ("GET", "DELETE") else {}
+            body: dict[str, Any] | None = None if method in ("GET", "DELETE") else {}
             answer = await two.stranger.call(method, path.replace("{queue}", QUEUE), body)
             assert answer.status == 404, (method, path, answer)
     assert (await two.stranger.call("GET", "/v1/queues")).body["queues"] == []

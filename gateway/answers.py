@@ -1,0 +1,180 @@
+"""What the service answers, as types: the document of the API is built from them, and tests hold every answer to them.
+
+Answers are put together from prepared bytes (`task_view.py`, `tasks_api.py`, `problems.py`), never from these types:
+building objects first would cost the hot path. Clients must let unknown fields pass, the tests don't.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from actors.core.spec import HttpTarget
+from actors.core.task import State
+from gateway import bounds
+from gateway.bounds import published
+from gateway.problems import TYPES
+
+TaskId = Annotated[str, Meta(extra_json_schema={"format": "uuid", "pattern": published(bounds.TASK_ID)})]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time", "pattern": published(bounds.TIME)})]
+Fence = Annotated[
+    str,
+    Meta(
+        description="Of the current attempt; only grows. Shown while one runs.",
+        extra_json_schema={"pattern": published(bounds.FENCE)},
+    ),
+]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class LastAttempt(msgspec.Struct, forbid_unknown_fields=True):
+    """The attempt that ended last."""
+
+    start_time: Time
+    duration_ms: Count | None
+    status: Annotated[int | None, Meta(description="HTTP status of the target; null when there was none.")]
+    error: str | None
+
+
+class Task(msgspec.Struct, forbid_unknown_fields=True):
+    """A task as it is now."""
+
+    id: TaskId
+    queue: str
+    state: Annotated[State, Meta(description="`scheduled` also between two attempts: then `attempt` is above 0.")]
+    schedule_time: Time
+    create_time: Time
+    attempt: Annotated[int, Meta(ge=0, description="The number of the last attempt that started.")]
+    max_attempts: Annotated[int, Meta(ge=1, description="The number of the last attempt that it may have.")]
+    priority: Annotated[int, Meta(ge=1, le=5)]
+    labels: dict[str, str]
+    http: HttpTarget | None
+    fence: Fence | None
+    lateness_ms: Annotated[int | None, Meta(description="How late its first attempt started.")]
+    last_attempt: LastAttempt | None
+    finish_time: Time | None
+    result: Annotated[Any, Meta(description="What the target answered, or the completion carried; null without one.")]
+    shard: Count
+    payload: Annotated[Any, Meta(description="With `view=full`; null when it is no longer kept.")] = UNSET
+    payload_base64: Annotated[str | UnsetType, Meta(description="With `view=full`: a payload of bytes.")] = UNSET
+    content_type: Annotated[str | UnsetType, Meta(description="With `payload_base64`.")] = UNSET
+
+
+class TaskPage(msgspec.Struct, forbid_unknown_fields=True):
+    """Some tasks, in order of their next due time."""
+
+    tasks: list[Task]
+    next_cursor: Annotated[str | None, Meta(description="Asks for the page after this one; null: there is none.")]
+
+
+class Retry(msgspec.Struct, forbid_unknown_fields=True):
+    """When tasks are tried again; durations in seconds."""
+
+    max_attempts: Annotated[int, Meta(ge=1)]
+    min_backoff: Annotated[float, Meta(ge=0)]
+    max_backoff: Annotated[float, Meta(ge=0)]
+    max_doublings: Count
+    max_retry_duration: float | None
+
+
+class Retention(msgspec.Struct, forbid_unknown_fields=True):
+    """How long what is over can be read, in seconds."""
+
+    succeeded: float
+    dead: float
+    expired: float
+    cancelled: float
+
+
+class Backlog(msgspec.Struct, forbid_unknown_fields=True):
+    """What waits in a queue; null where that could not be counted in time."""
+
+    live: Count | None
+    due: Count | None
+    counted_to: Annotated[Count | None, Meta(description="Nothing is counted beyond it.")]
+
+
+class Queue(msgspec.Struct, forbid_unknown_fields=True):
+    """A queue and its settings."""
+
+    name: str
+    paused: bool
+    retry: Retry
+    dispatch_deadline: Annotated[float, Meta(gt=0, description="In seconds.")]
+    retention: Retention
+    backlog: Backlog | UnsetType = UNSET
+
+
+class QueuePage(msgspec.Struct, forbid_unknown_fields=True):
+    """Some queues, by name."""
+
+    queues: list[Queue]
+    next_cursor: Annotated[str | None, Meta(description="Asks for the page after this one; null: there is none.")]
+
+
+class Purged(msgspec.Struct, forbid_unknown_fields=True):
+    """What a purge has done."""
+
+    purged: Annotated[int, Meta(ge=0, description="Tasks that were cancelled.")]
+    done: Annotated[bool, Meta(description="False: there is more, and time was up. Ask again.")]
+
+
+class Attempt(msgspec.Struct, forbid_unknown_fields=True):
+    """One attempt that failed or was slow."""
+
+    attempt: Count
+    fence: Fence
+    start_time: Time
+    duration_ms: Count
+    outcome: str
+    status: int | None
+    error: str | None
+
+
+class Attempts(msgspec.Struct, forbid_unknown_fields=True):
+    """A task's recorded attempts, oldest first."""
+
+    attempts: list[Attempt]
+
+
+class FieldError(msgspec.Struct, forbid_unknown_fields=True):
+    """What is wrong with one field."""
+
+    pointer: Annotated[str, Meta(description="JSON pointer (RFC 6901); empty: the whole body.")]
+    detail: str
+
+
+class Problem(msgspec.Struct, forbid_unknown_fields=True):
+    """Why a request was refused (RFC 9457)."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": sorted(TYPES)})]
+    title: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    detail: str
+    errors: list[FieldError]
+    instance: Annotated[str | UnsetType, Meta(description="What was asked for.")] = UNSET
+    state: Annotated[State | UnsetType, Meta(description="Of the task that refused a command.")] = UNSET
+
+
+class BatchItem(msgspec.Struct, forbid_unknown_fields=True):
+    """What became of one item of a batch: `id` and `state`, or `problem`."""
+
+    id: TaskId | UnsetType = UNSET
+    state: State | UnsetType = UNSET
+    problem: Problem | UnsetType = UNSET
+
+
+class BatchResults(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry an item, in order."""
+
+    results: list[
+        Annotated[
+            BatchItem, Meta(extra_json_schema={"oneOf": [{"required": ["id", "state"]}, {"required": ["problem"]}]})
+        ]
+    ]
+
+
+class Status(msgspec.Struct, forbid_unknown_fields=True):
+    """What a probe says."""
+
+    status: str

@@ -1,0 +1,358 @@
+"""The table of all routes: what the service answers, and what its document says, from one entry each.
+
+To add a route, add one `Route` here: its handler, the types of what it takes (`schema.py`) and answers (`answers.py`),
+the scope that a key needs, its parameters, and those problems that do not follow from its shape (409, mostly). A new
+name in a path is declared in `openapi.PATH_PARAMETERS`. Nothing else has to be told: the router (`app.py`), the
+document, the page and the tests read this table. A more special path stands before one that would match it too.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from actors.core.task import Move, State
+from gateway import bounds, commands_api, contract_api, filters, page, probes, queues_api, tasks_api
+from gateway.answers import Attempts, BatchResults, Purged, Queue, QueuePage, Status, Task, TaskId, TaskPage
+from gateway.auth import ADMIN, METRICS, READ, SUBMIT, WATCH, WORK
+from gateway.bodies import NDJSON
+from gateway.bounds import published
+from gateway.context import Settings
+from gateway.events import events
+from gateway.metrics import metrics
+from gateway.route import JSON, Answer, Body, Parameter, Route, json
+from gateway.schema import Complete, Empty, QueueRequest, Reschedule, TaskRequest
+from gateway.stream import stream
+from gateway.times import TIME
+
+LIMITS = Settings()
+
+_KEY = Parameter(
+    "Idempotency-Key",
+    "The same key and body again answer the task that is there; with another body, 422. In a batch, item n has the key "
+    "`<key>/<n>`.",
+    Annotated[str, Meta(extra_json_schema={"pattern": published(bounds.KEY_HEADER)})],
+    "header",
+)
+_TIME = {"pattern": published(TIME.pattern), "format": "date-time"}
+_QUEUE = Parameter(
+    "queue", "Only of this queue.", Annotated[str, Meta(extra_json_schema={"pattern": published(bounds.QUEUE)})]
+)
+_STATE = Parameter("state", "Only in one of these states; also as one value with commas.", State, many=True)
+_TIMES = tuple(
+    Parameter(f"schedule_time.{bound}", f"Only {words} this time.", Annotated[str, Meta(extra_json_schema=_TIME)])
+    for bound, words in (("gte", "from"), ("gt", "after"), ("lt", "before"), ("lte", "up to"))
+)
+_LIMIT = Parameter(
+    "limit",
+    f"Most of a page; {filters.DEFAULT_PAGE} when not given.",
+    Annotated[int, Meta(ge=1, le=LIMITS.page_items)],
+)
+_CURSOR = Parameter(
+    "cursor",
+    "`next_cursor` of the page before.",
+    Annotated[str, Meta(extra_json_schema={"pattern": published(bounds.CURSOR)})],
+)
+_VIEW = Parameter(
+    "view", "`full` shows what the task carries.", Annotated[str, Meta(extra_json_schema={"enum": ["basic", "full"]})]
+)
+
+_AFTER = Parameter(
+    "cursor",
+    "`next_cursor` of the page before.",
+    Annotated[str, Meta(extra_json_schema={"pattern": published(bounds.QUEUE)})],
+)
+_SETTINGS = Body({JSON: QueueRequest}, example={"paused": False, "retry": {"max_attempts": 3}})
+_TASK = {200: json(Task, "The task as it is now.")}
+_NOTHING = Body({JSON: Empty}, required=False, example={})
+_MANY = Annotated[
+    list[Any],
+    Meta(
+        min_length=1,
+        max_length=LIMITS.batch_items,
+        extra_json_schema={"items": {"$ref": "#/components/schemas/TaskRequest"}},
+    ),
+]
+_EXAMPLE = {
+    "queue": "emails",
+    "http": {"url": "https://example.com/hook"},
+    "payload": {"hello": "world"},
+    "delay": "10s",
+    "labels": {"customer": "7"},
+}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "createTask",
+        "POST",
+        "/v1/tasks",
+        tasks_api.create,
+        "Submit a task",
+        {
+            201: json(Task, "Accepted: it is committed.", Location="Where the task is."),
+            200: json(
+                Task,
+                "The task that stands under this idempotency key.",
+                Location="Where the task is.",
+                Idempotent_Replayed="`true`.",
+            ),
+        },
+        SUBMIT,
+        Body({JSON: TaskRequest}, example=_EXAMPLE),
+        (_KEY,),
+    ),
+    Route(
+        "createTasks",
+        "POST",
+        "/v1/tasks:batch",
+        tasks_api.create_batch,
+        "Submit many tasks",
+        {200: json(BatchResults, "What became of each.")},
+        SUBMIT,
+        Body({JSON: _MANY, NDJSON: str}, example=[_EXAMPLE, {"queue": "reports", "payload": 7}]),
+        (_KEY,),
+        words="As a JSON array, or as lines of JSON. An item that is refused never hurts its neighbours: it has a "
+        "problem in its place, and the answer is 200 all the same.",
+    ),
+    Route(
+        "listTasks",
+        "GET",
+        "/v1/tasks",
+        tasks_api.page,
+        "List tasks",
+        {200: json(TaskPage, "A page, in order of the next due time.")},
+        READ,
+        parameters=(_QUEUE, _STATE, *_TIMES, _CURSOR, _LIMIT),
+        words="`label.<name>=<value>` asks for tasks with that label; several, for those with all of them. A list that "
+        "takes longer than 5 s is given up: narrow it. Running is known to a task's owner alone, so that a page of one "
+        "state may hold fewer than `limit`.",
+    ),
+    Route("getTask", "GET", "/v1/tasks/{id}", tasks_api.get, "Read a task", _TASK, READ, parameters=(_VIEW,)),
+    Route(
+        "listAttempts",
+        "GET",
+        "/v1/tasks/{id}/attempts",
+        tasks_api.attempts,
+        "List a task's attempts",
+        {200: json(Attempts, "Every attempt that failed or was slow, oldest first, at most 1,000.")},
+        READ,
+        problems=(422,),
+    ),
+    Route(
+        "cancelTask",
+        "POST",
+        "/v1/tasks/{id}:cancel",
+        commands_api.plain(Move.CANCEL),
+        "Cancel a task",
+        _TASK,
+        SUBMIT,
+        _NOTHING,
+        problems=(409,),
+    ),
+    Route(
+        "runTask",
+        "POST",
+        "/v1/tasks/{id}:run",
+        commands_api.plain(Move.RUN),
+        "Run a task now",
+        _TASK,
+        SUBMIT,
+        _NOTHING,
+        problems=(409,),
+    ),
+    Route(
+        "redriveTask",
+        "POST",
+        "/v1/tasks/{id}:redrive",
+        commands_api.plain(Move.REDRIVE),
+        "Schedule a dead, expired or cancelled task again",
+        _TASK,
+        SUBMIT,
+        _NOTHING,
+        problems=(409,),
+    ),
+    Route(
+        "rescheduleTask",
+        "POST",
+        "/v1/tasks/{id}:reschedule",
+        commands_api.reschedule,
+        "Give a task another time",
+        _TASK,
+        SUBMIT,
+        Body({JSON: Reschedule}, example={"delay": "1h"}),
+        problems=(409,),
+    ),
+    Route(
+        "completeTask",
+        "POST",
+        "/v1/tasks/{id}:complete",
+        commands_api.complete,
+        "Complete an attempt whose target took the work",
+        _TASK,
+        WORK,
+        Body({JSON: Complete}, example={"fence": "00000001.0000000001.000001", "result": {"sent": 7}}),
+        problems=(409,),
+        words="For targets that answered 202 with `ringwheel-complete: later`. A result under an old fence is refused.",
+    ),
+    Route(
+        "listQueues",
+        "GET",
+        "/v1/queues",
+        queues_api.page,
+        "List queues",
+        {200: json(QueuePage, "A page, by name.")},
+        READ,
+        parameters=(_AFTER, _LIMIT),
+    ),
+    Route(
+        "getQueue",
+        "GET",
+        "/v1/queues/{queue}",
+        queues_api.get,
+        "Read a queue",
+        {200: json(Queue, "Its settings, and what waits in it.")},
+        READ,
+        problems=(422,),
+    ),
+    Route(
+        "putQueue",
+        "PUT",
+        "/v1/queues/{queue}",
+        queues_api.put,
+        "Make a queue, or set all of its settings",
+        {200: json(Queue, "It has these settings."), 201: json(Queue, "Made.")},
+        ADMIN,
+        _SETTINGS,
+        words="Settings hold on every node within a second or so.",
+    ),
+    Route(
+        "patchQueue",
+        "PATCH",
+        "/v1/queues/{queue}",
+        queues_api.patch,
+        "Change some of a queue's settings",
+        {200: json(Queue, "The queue as it is now.")},
+        ADMIN,
+        _SETTINGS,
+    ),
+    Route(
+        "deleteQueue",
+        "DELETE",
+        "/v1/queues/{queue}",
+        queues_api.delete,
+        "Delete a queue that has no live tasks",
+        {204: Answer("Gone; the next task of that name makes it anew.")},
+        ADMIN,
+        problems=(409, 422),
+    ),
+    Route(
+        "pauseQueue",
+        "POST",
+        "/v1/queues/{queue}:pause",
+        queues_api.pausing(paused=True),
+        "Start nothing of a queue",
+        {200: json(Queue, "The queue as it is now.")},
+        ADMIN,
+        _NOTHING,
+    ),
+    Route(
+        "resumeQueue",
+        "POST",
+        "/v1/queues/{queue}:resume",
+        queues_api.pausing(paused=False),
+        "Start what is due in a queue again",
+        {200: json(Queue, "The queue as it is now.")},
+        ADMIN,
+        _NOTHING,
+    ),
+    Route(
+        "purgeQueue",
+        "POST",
+        "/v1/queues/{queue}:purge",
+        queues_api.purge,
+        "Cancel all that waits in a queue",
+        {200: json(Purged, "What was cancelled.")},
+        ADMIN,
+        _NOTHING,
+    ),
+    Route(
+        "stream",
+        "GET",
+        "/v1/stream",
+        stream,
+        "Watch tasks live",
+        {101: Answer("A websocket of the subprotocol `ringwheel.v1.json`.")},
+        WATCH,
+        words='Send `{"type": "subscribe", "sub": "s1", "filter": {"id": ...}}` (or `{"queue": ...}`, and `"from": '
+        "cursor` to go on): a `snapshot`, then an `event` for each change, and a `gap` when some could not be kept.",
+    ),
+    Route(
+        "events",
+        "GET",
+        "/v1/events",
+        events,
+        "Watch tasks live, as server-sent events",
+        {200: Answer("Events that do not end.", {"text/event-stream": str})},
+        READ,
+        parameters=(
+            Parameter("id", "This task.", TaskId),
+            _QUEUE,
+            Parameter("Last-Event-ID", "Goes on after this event.", place="header"),
+        ),
+        words="One of `id` and `queue` says what to watch.",
+    ),
+    Route("livez", "GET", "/livez", probes.livez, "Alive", {200: json(Status, "The loop turns.")}),
+    Route(
+        "readyz",
+        "GET",
+        "/readyz",
+        probes.readyz,
+        "Ready for work",
+        {200: json(Status, "New work may be sent here.")},
+        problems=(503,),
+    ),
+    Route(
+        "startupz",
+        "GET",
+        "/startupz",
+        probes.startupz,
+        "Started",
+        {200: json(Status, "It was ready once.")},
+        problems=(503,),
+    ),
+    Route(
+        "metrics",
+        "GET",
+        "/metrics",
+        metrics,
+        "Prometheus metrics",
+        {200: Answer("Metrics.", {"text/plain": str})},
+        METRICS,
+    ),
+    Route(
+        "openapi",
+        "GET",
+        "/openapi.json",
+        contract_api.openapi,
+        "This document",
+        {
+            200: json(dict[str, Any], "OpenAPI 3.1.", ETag="Of these bytes."),
+            304: Answer("As `If-None-Match` has it."),
+        },
+    ),
+    Route(
+        "docs",
+        "GET",
+        "/docs",
+        page.docs,
+        "This document as a page",
+        {200: Answer("A page.", {"text/html": str})},
+    ),
+    Route(
+        "docsFile",
+        "GET",
+        "/docs/{file}",
+        page.docs_file,
+        "What the page is made of",
+        {200: Answer("A file.", dict.fromkeys(page.MEDIA_TYPES.values(), str))},
+    ),
+)
