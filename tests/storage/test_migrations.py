@@ -22,9 +22,7 @@ async def test_many_processes_may_migrate_at_once(empty_database_url: str) -> No
 
 
 def test_versions_count_up_from_one() -> None:
-    versions = [migration.version for migration in known()]
-    assert versions == sorted(set(versions))
-    assert (versions[0], versions[-1]) == (1, VERSION)
+    assert [migration.version for migration in known()] == list(range(1, VERSION + 1))
 
 
 async def test_a_schema_that_needs_a_newer_program_is_refused(database_url: str, session: asyncpg.Connection) -> None:
