@@ -25,8 +25,10 @@ import structlog
 SHOWN = frozenset(
     {"timestamp", "level", "event", "exception", "lines_lost", "url", "node", "shard", "boot", "boots", "count", "id"}
     | {"partition", "log_id", "left_out", "queues", "data", "detail", "reason", "error"}
+    | {"prefix", "tenant", "name", "scopes", "expires_ms", "revoked_ms", "bind"}
 )
-"""Fields whose values are the service's own: names, numbers and words for outages, nothing that came with a request."""
+"""Fields whose values are the service's own (names, numbers, words for outages) or were chosen by administrators;
+nothing that came with a request."""
 REDACTED = "[redacted]"
 FRAMES = 30
 """Of a traceback, the innermost."""

@@ -86,10 +86,10 @@ async def page(request: web.Request) -> web.StreamResponse:
     """`GET /v1/queues`, by name. The cursor is the last name."""
     check_parameters(request, ("cursor", "limit"))
     gateway = request.app[GATEWAY]
-    limit, after = limit_of(request, gateway.settings.page_items), request.query.get("cursor", "")
-    if after:
+    limit, after = limit_of(request, gateway.settings.page_items), request.query.get("cursor")
+    if after is not None:
         check_queue(after, "/cursor")
-    queues = await gateway.queue_store.page(tenant_of(request), after, limit + 1)
+    queues = await gateway.queue_store.page(tenant_of(request), after or "", limit + 1)
     cursor = queues[limit - 1].name if len(queues) > limit else None
     shown = [queue_object(queue) for queue in queues[:limit]]
     return await answer_json(request, orjson.dumps({"queues": shown, "next_cursor": cursor}))

@@ -11,7 +11,7 @@ from tests.gateway.served import Served, served
 from tests.support.keys import bearer, new_key
 
 TASK_ID = "018f0000-0000-7000-8000-000000000000"
-PROBES = {"/livez", "/readyz", "/startupz"}
+PROBES = {"/livez", "/readyz", "/startupz", "/openapi.json", "/docs", "/docs/{file}"}
 NO_ROUTE = "/{rest}"
 
 
@@ -23,7 +23,7 @@ def routes(world: Served) -> Iterator[tuple[str, str, str]]:
         assert route.resource is not None
         pattern = route.resource.canonical
         if pattern != NO_ROUTE:
-            yield route.method, pattern, pattern.replace("{id}", TASK_ID)
+            yield route.method, pattern, pattern.replace("{id}", TASK_ID).replace("{file}", "docs.css")
 
 
 async def key(world: Served, *scopes: Scope, tenant: str = "acme", ttl_ms: int | None = None) -> str:

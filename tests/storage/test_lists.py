@@ -23,7 +23,8 @@ async def test_a_list_that_takes_too_long_is_told_so_and_ends(
     async with Database(database_url, "boot-a") as db:
         await PgQueueStore(db, book).ensure("default", "emails")
         sleepy = statements("reader")["page"].replace("WITH RECURSIVE", "WITH RECURSIVE s AS (SELECT pg_sleep(60)),")
-        sleepy = sleepy.replace("SELECT * FROM (", "SELECT found.* FROM s, (")
+        sleepy = sleepy.replace("SELECT * FROM (", "SELECT found.* FROM s LEFT JOIN (")
+        sleepy = sleepy.replace(") AS found", ") AS found ON true")
         monkeypatch.setitem(reader._SQL, "page", sleepy)
         async with db.lists.use() as connection:
             await connection.execute("SET statement_timeout = 20")
