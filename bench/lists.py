@@ -1,4 +1,4 @@
-"""What the indexes behind `GET /v1/tasks` cost each task, and what lists gain: docs/decisions/0007-lists.md quotes it.
+"""What the indexes behind `GET /v1/tasks` cost each task, and what lists gain: docs/decisions/0006-lists.md quotes it.
 
 `python -m bench.lists [--rows N]`. Copies of `tasks` and `finished` on the embedded server, with and without the index;
 costs are the CPU time of the server's own backend, which depends least on what else runs.

@@ -1,4 +1,4 @@
--- Queues as a resource, and indexes for lists (docs/decisions/0007-lists.md).
+-- Queues as a resource, and indexes for lists (docs/decisions/0006-lists.md).
 
 -- `retention`: state -> milliseconds, NULL = the program's defaults. A deleted queue keeps its number, by which finished
 -- tasks know it, and comes back with its first use. A program that does not know these columns works on without them.

@@ -11,6 +11,6 @@ CREATE TABLE signing_secrets (
 CREATE INDEX signing_secrets_tenant ON signing_secrets (tenant, secret_id);
 
 -- The trace that a task belongs to: `traceparent` (W3C Trace Context) of the request that brought it. NULL costs a row
--- nothing. docs/decisions/0004 says why it is a column.
+-- nothing. docs/decisions/0005 says why it is a column.
 ALTER TABLE tasks ADD COLUMN trace text;
 ALTER TABLE finished ADD COLUMN trace text;
