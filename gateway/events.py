@@ -79,8 +79,7 @@ class _Connection(Watcher):
 
     async def fail(self) -> None:
         """In mid-answer, so that nobody takes it for the end."""
-        if self.request.transport is not None:
-            self.request.transport.abort()
+        self.cut()
 
 
 def as_event(message: bytes) -> bytes:

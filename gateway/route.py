@@ -11,9 +11,9 @@ from typing import Any
 
 from actors.core.keys import Scope
 from gateway.auth import OPEN, Access
+from gateway.bodies import JSON
 from gateway.problems import Handler
 
-JSON = "application/json"
 NO_BODY: Mapping[str, object] = {}
 
 

@@ -14,12 +14,12 @@ from actors.core.task import Move, State
 from gateway import bounds, commands_api, contract_api, filters, page, probes, queues_api, tasks_api
 from gateway.answers import Attempts, BatchResults, Purged, Queue, QueuePage, Status, Task, TaskId, TaskPage
 from gateway.auth import ADMIN, METRICS, READ, SUBMIT, WATCH, WORK
-from gateway.bodies import NDJSON
+from gateway.bodies import JSON, NDJSON
 from gateway.bounds import published
 from gateway.context import Settings
 from gateway.events import events
 from gateway.metrics import metrics
-from gateway.route import JSON, Answer, Body, Parameter, Route, json
+from gateway.route import Answer, Body, Parameter, Route, json
 from gateway.schema import Complete, Empty, QueueRequest, Reschedule, TaskRequest
 from gateway.stream import stream
 from gateway.times import TIME

@@ -110,7 +110,7 @@ class Watcher(ABC):
                     full = await self._write_some() >= self.limits.chunk_bytes
                     await asyncio.sleep(0 if full else self.gateway.hub.watchers / WRITES_HZ)
         except (ConnectionError, TimeoutError):
-            self._cut()
+            self.cut()
             raise Gone from None
 
     async def _write_some(self) -> int:
@@ -126,7 +126,7 @@ class Watcher(ABC):
         self._written.set()
         return len(chunk)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """The client takes nothing: no farewell can reach it."""
         if self.request.transport is not None:
             self.request.transport.abort()
@@ -171,5 +171,5 @@ class Watcher(ABC):
             async with asyncio.timeout(LEAVE_S):
                 await words
         except (ConnectionError, TimeoutError):
-            self._cut()
+            self.cut()
         raise Gone

@@ -7,8 +7,9 @@ from functools import cache
 import msgspec
 
 from gateway import answers
+from gateway.bodies import JSON
 from gateway.problems import MEDIA_TYPE
-from gateway.route import JSON, Route
+from gateway.route import Route
 from gateway.routes import ROUTES
 
 
