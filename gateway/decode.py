@@ -160,8 +160,18 @@ def check_key(key: str, pointer: str) -> None:
 
 def check_label(name: str, value: str, pointer: str) -> None:
     """Raises Invalid when no task can have this label."""
-    if _LABEL_NAME.match(name) is None or _LABEL_VALUE.match(value) is None:
-        raise Invalid("no task can have a label of this name and value", pointer)
+    if _LABEL_NAME.match(name) is None:
+        raise Invalid("the name is not 1 to 63 of A-Z a-z 0-9 . _ / -", pointer)
+    if _LABEL_VALUE.match(value) is None:
+        raise Invalid("the value is not up to 255 characters without controls", pointer)
+
+
+def check_labels(labels: dict[str, str], pointer: str) -> None:
+    """Raises Invalid when no task can have these labels."""
+    if len(labels) > MAX_LABELS:
+        raise Invalid(f"more than {MAX_LABELS} labels", pointer)
+    for name, value in labels.items():
+        check_label(name, value, f"{pointer}/{escape(name[:MAX_KEY_CHARS])}")
 
 
 def _check_supported(request: TaskRequest) -> None:
@@ -240,18 +250,8 @@ def _check_utf8(payload: bytes) -> None:
 
 
 def _labels(labels: dict[str, str]) -> str:
-    if len(labels) > MAX_LABELS:
-        raise Invalid(f"more than {MAX_LABELS} labels", "/labels")
-    for name, value in labels.items():
-        if _LABEL_NAME.match(name) is None:
-            raise Invalid("the name is not 1 to 63 of A-Z a-z 0-9 . _ / -", _label_pointer(name))
-        if _LABEL_VALUE.match(value) is None:
-            raise Invalid("the value is not up to 255 characters without controls", _label_pointer(name))
+    check_labels(labels, "/labels")
     return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()
-
-
-def _label_pointer(name: str) -> str:
-    return f"/labels/{escape(name[:MAX_KEY_CHARS])}"
 
 
 def _hash(draft: Draft, spec: bytes) -> bytes:

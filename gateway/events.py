@@ -1,8 +1,9 @@
 """`GET /v1/events`: the feed of `/v1/stream` as server-sent events (WHATWG HTML, 9.2), one subscription a connection.
 
-`?id=` or `?queue=` says what to watch. Each event is named like the message of the websocket that it carries
-(`snapshot`, `resumed`, `event`, `gap`; `problem` for `error`, which browsers use for their own) and has its JSON as
-data; its id is the cursor. A client that comes back with `Last-Event-ID`, as browsers do, goes on where it was.
+`?id=`, or `?queue=` and `?label.<name>=`, say what to watch. Each event is named like the message of the websocket
+that it carries (`snapshot`, `resumed`, `event`, `gap`; `problem` for `error`, which browsers use for their own) and has
+its JSON as data; its id is the cursor. A client that comes back with `Last-Event-ID`, as browsers do, goes on where it
+was.
 
 Refuses what `/v1/stream` refuses. A comment every `heartbeat_s` shows both sides that the other is there.
 """
@@ -14,6 +15,7 @@ import orjson
 from aiohttp import HttpVersion11, web
 
 from actors.core.errors import Invalid
+from gateway.filters import LABEL, labels_of
 from gateway.problems import Problem, escape
 from gateway.session import Session
 from gateway.watch import Filter, Subscribe
@@ -21,7 +23,7 @@ from gateway.watcher import Watcher, check_origin
 
 SUB = "events"
 """The name of the one subscription."""
-FILTERS = ("id", "queue")
+_FILTERS = ("id", "queue")
 RETRY = b"retry: 1000\n\n"
 """How long a browser waits before it comes back, in ms."""
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -44,9 +46,10 @@ async def events(request: web.Request) -> web.StreamResponse:
 def subscribe(session: Session, request: web.Request) -> None:
     """What the request asks for. Raises Invalid."""
     for name in request.query:
-        if name not in FILTERS:
+        if name not in _FILTERS and not name.startswith(LABEL):
             raise Invalid("unknown parameter", f"/{escape(name)}")
-    wanted = Filter(id=request.query.get("id"), queue=request.query.get("queue"))
+    query = request.query
+    wanted = Filter(id=query.get("id"), queue=query.get("queue"), labels=labels_of(request) or None)
     session.subscribe(Subscribe(SUB, wanted, request.headers.get("Last-Event-ID") or None))
 
 

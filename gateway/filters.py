@@ -52,7 +52,8 @@ def read_filters(request: web.Request, most: int) -> Filters:
     queue = request.query.get("queue")
     if queue is not None:
         check_queue(queue, "/queue")
-    narrow = Narrow(_labels(request), *_bounds(request))
+    labels = labels_of(request)
+    narrow = Narrow(orjson.dumps(labels).decode() if labels else None, *_bounds(request))
     return Filters(queue, _states(request), narrow, _after(request.query.get("cursor")), limit_of(request, most))
 
 
@@ -64,12 +65,8 @@ def limit_of(request: web.Request, most: int) -> int:
     return int(text)
 
 
-def cursor_of(row: TaskRow) -> str:
-    """Where the page ends that ends with this row."""
-    return urlsafe_b64encode(f"{row.due_ms} {row.id}".encode()).decode()
-
-
-def _labels(request: web.Request) -> str | None:
+def labels_of(request: web.Request) -> dict[str, str]:
+    """The labels that are asked for, each as `label.<name>`. Raises Invalid."""
     labels: dict[str, str] = {}
     for name, value in request.query.items():
         if name.startswith(LABEL):
@@ -79,7 +76,12 @@ def _labels(request: web.Request) -> str | None:
                 raise Invalid("no task has two values of one label", pointer)
             if len(labels) > MAX_LABELS:
                 raise Invalid(f"no task has more than {MAX_LABELS} labels", pointer)
-    return orjson.dumps(labels).decode() if labels else None
+    return labels
+
+
+def cursor_of(row: TaskRow) -> str:
+    """Where the page ends that ends with this row."""
+    return urlsafe_b64encode(f"{row.due_ms} {row.id}".encode()).decode()
 
 
 def _bounds(request: web.Request) -> tuple[int | None, int | None]:

@@ -2,7 +2,8 @@
 
 Promises:
 - `publish` is synchronous and cheap: a batch that nobody watches costs a few copies of references, one that is watched
-  two look-ups a change. It never waits, and nothing that a watcher does (or fails to do) slows it down.
+  two look-ups a change, and one a label while somebody watches by labels. It never waits, and nothing that a watcher
+  does (or fails to do) slows it down.
 - The last `KEPT` changes stay in memory, numbered without gaps, so that a watcher who was away or slow can be told
   exactly what it missed, or exactly that it can't be told. About 0.5 KiB each with ids and times: 32 MiB, and more
   only by the size of labels and errors. They are let go once nobody has watched for `LINGER_S`.
@@ -20,6 +21,7 @@ from typing import Protocol
 
 from actors.core.events import Change
 from actors.core.queue import Queue
+from gateway.topics import LabelIndex, Labelled, Topic
 
 KEPT = 65_536
 """Changes kept in memory."""
@@ -28,9 +30,6 @@ LINGER_S = 300.0
 
 READERS = 4
 """Snapshots read from the database at a time, for all watchers together."""
-
-Topic = str | tuple[str, str]
-"""What can be watched: a task by its id, or a queue by tenant and name (it need not exist yet)."""
 
 
 class Event:
@@ -105,7 +104,8 @@ class Hub:
         self._monotonic = monotonic
         self._linger_until = float("-inf")
         self._watchers = 0
-        self._feeds: dict[Topic, tuple[Feed, ...]] = {}
+        self._feeds: dict[str | tuple[str, str], tuple[Feed, ...]] = {}
+        self._by_label: LabelIndex[Feed] = LabelIndex()
         self._by_queue: dict[Queue, tuple[Feed, ...]] = {}
         self.kept = kept
         self.readers = asyncio.Semaphore(READERS)
@@ -131,22 +131,25 @@ class Hub:
             return
         seq = self._recent.last
         self._recent.append(changes)
-        if self._feeds:
+        if self._feeds or self._by_label:
             self._fan_out(seq, changes)
 
     def _fan_out(self, seq: int, changes: list[Change]) -> None:
-        feeds = self._feeds
+        feeds, by_label = self._feeds, self._by_label
         for change in changes:
             seq += 1
             of_task = feeds.get(change.id, ())
             of_queue = self._by_queue.get(change.queue)
             if of_queue is None:
                 of_queue = self._learn(change.queue)
-            if of_queue or of_task:
+            of_labels = by_label.find(change) if by_label else ()
+            if of_queue or of_task or of_labels:
                 event = Event(seq, change)
                 for feed in of_queue:
                     feed.push(event)
                 for feed in of_task:
+                    feed.push(event)
+                for feed in of_labels:
                     feed.push(event)
 
     def _learn(self, queue: Queue) -> tuple[Feed, ...]:
@@ -165,12 +168,18 @@ class Hub:
             self._linger_until = self._monotonic() + LINGER_S
 
     def add(self, topic: Topic, feed: Feed) -> None:
-        """From now on `feed` is told of this task, or of all tasks of this queue."""
+        """From now on `feed` is told of the tasks of this topic."""
+        if isinstance(topic, Labelled):
+            self._by_label.add(topic, feed)
+            return
         self._feeds[topic] = (*self._feeds.get(topic, ()), feed)
         self._by_queue = {}
 
     def remove(self, topic: Topic, feed: Feed) -> None:
         """Undo `add`; harmless when it is not there."""
+        if isinstance(topic, Labelled):
+            self._by_label.remove(topic, feed)
+            return
         left = tuple(other for other in self._feeds.get(topic, ()) if other is not feed)
         if left:
             self._feeds[topic] = left
@@ -181,7 +190,7 @@ class Hub:
     def interrupt(self) -> None:
         """Somebody else acts on some tasks now, or did for a while: no cursor from before tells the whole story."""
         self._recent.skip(1)
-        for feed in {feed for feeds in self._feeds.values() for feed in feeds}:
+        for feed in {feed for feeds in self._feeds.values() for feed in feeds} | set(self._by_label.items()):
             feed.interrupt()
 
     def close(self) -> None:

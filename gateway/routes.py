@@ -282,8 +282,9 @@ ROUTES: tuple[Route, ...] = (
         "Watch tasks live",
         {101: Answer("A websocket of the subprotocol `ringwheel.v1.json`.")},
         WATCH,
-        words='Send `{"type": "subscribe", "sub": "s1", "filter": {"id": ...}}` (or `{"queue": ...}`, and `"from": '
-        "cursor` to go on): a `snapshot`, then an `event` for each change, and a `gap` when some could not be kept.",
+        words='Send `{"type": "subscribe", "sub": "s1", "filter": {"id": ...}}` (or `{"queue": ...}`, `{"labels": '
+        '{...}}`, or both; and `"from": cursor` to go on): a `snapshot`, then an `event` for each change, and a `gap` '
+        "when some could not be kept.",
     ),
     Route(
         "events",
@@ -298,7 +299,7 @@ ROUTES: tuple[Route, ...] = (
             _QUEUE,
             Parameter("Last-Event-ID", "Goes on after this event.", place="header"),
         ),
-        words="One of `id` and `queue` says what to watch.",
+        words="Either `id`, or `queue` or `label.<name>=<value>` or both say what to watch.",
     ),
     Route("livez", "GET", "/livez", probes.livez, "Alive", {200: json(Status, "The loop turns.")}),
     Route(

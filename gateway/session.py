@@ -20,9 +20,10 @@ import orjson
 
 from actors.core.errors import Conflict, Invalid, Overloaded, RingwheelError, Unknown
 from actors.core.events import Change
-from gateway.hub import Event, Hub, Topic
+from gateway.hub import Event, Hub
 from gateway.problems import problem_of
 from gateway.subscription import FLOOR_MS, Stage, Subscription
+from gateway.topics import LabelIndex, Labelled
 from gateway.watch import Subscribe, read_message, task_json, topic_of
 
 
@@ -295,14 +296,20 @@ class _Newest:
 
     def read(self, seq: int, changes: list[Change], subs: list[Subscription]) -> int:
         """Read changes numbered from `seq` + 1 on until full; answers the last number that was read."""
-        watched: dict[Topic, list[Subscription]] = {}
+        watched: dict[str | tuple[str, str], list[Subscription]] = {}
+        labelled: LabelIndex[Subscription] = LabelIndex()
         for sub in subs:
-            watched.setdefault(sub.topic, []).append(sub)
+            if isinstance(sub.topic, Labelled):
+                labelled.add(sub.topic, sub)
+            else:
+                watched.setdefault(sub.topic, []).append(sub)
         for change in changes:
             if len(self._found) >= self._room:
                 break
             seq += 1
             matching = (*watched.get(change.id, ()), *watched.get((change.queue.tenant, change.queue.name), ()))
+            if labelled:
+                matching += (*labelled.find(change),)
             if matching:
                 self._add(Event(seq, change), matching)
         return seq

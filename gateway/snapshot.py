@@ -4,8 +4,9 @@ The tables are read after a number was noted, laid over with what this node's me
 memory only), then with every change published since, the higher version winning. So what a snapshot shows never goes
 back, neither against events that were told before it nor by those that follow its cursor.
 
-A queue's snapshot holds its live tasks, in order of their next due time: a task that is missing from one that is not
-truncated has ended. A task's own snapshot holds it in any state, and is empty when there is no such task.
+A snapshot of a queue or of labels holds the live tasks, in order of their next due time: a task that is missing from
+one that is not truncated has ended. A task's own snapshot holds it in any state, and is empty when there is no such
+task.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from actors.core.changes import version
 from actors.core.events import Change
 from actors.core.task import TERMINAL, Phase, State, Task
-from actors.ports.reader import TaskRow
+from actors.ports.reader import ALL, Narrow, TaskRow
 from gateway.context import Gateway
-from gateway.hub import Topic
+from gateway.topics import Labelled, Topic, concerns
 
 
 @dataclass(slots=True)
@@ -31,8 +32,7 @@ class Snapshot:
     def lay_over(self, changes: list[Change], tenant: str, most: int) -> None:
         """Changes that were published while the tables were read."""
         for change in changes:
-            name = change.queue.tenant, change.queue.name
-            if self.topic not in (change.id, name) or change.queue.tenant != tenant:
+            if change.queue.tenant != tenant or not concerns(self.topic, change):
                 continue
             shown = self.tasks.get(change.id)
             if shown is not None:
@@ -72,7 +72,8 @@ async def _rows(gateway: Gateway, topic: Topic, tenant: str, most: int) -> list[
     if isinstance(topic, str):
         row = await gateway.reader.get(tenant, topic)
         return [] if row is None else [row]
-    return await gateway.reader.page(tenant, topic[1], (State.SCHEDULED,), None, most + 1)
+    queue, narrow = (topic.queue, Narrow(topic.text)) if isinstance(topic, Labelled) else (topic[1], ALL)
+    return await gateway.reader.page(tenant, queue, (State.SCHEDULED,), None, most + 1, narrow)
 
 
 def as_change(row: TaskRow, live: Task | None) -> Change:

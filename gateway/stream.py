@@ -2,7 +2,7 @@
 
 Who brings no key in a header says it in the first message, `authenticate {key}`, and hears `authenticated`. Close
 codes: 4401 the key is not (or no longer) in use, 4403 it may not read, 4408 no key came in time.
-Messages of the client: `subscribe {sub, filter: {id} or {queue}, from?}`, `unsubscribe {sub}`. Of the service:
+Messages of the client: `subscribe {sub, filter: {id} or {queue, labels}, from?}`, `unsubscribe {sub}`. Of the service:
 `snapshot`, `resumed`, `event`, `gap {reason, snapshot}` (`snapshot` says whether one follows), `unsubscribed`, `error`.
 Refuses browsers that come from another origin.
 """

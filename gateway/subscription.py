@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from actors.core.events import Change
-from gateway.hub import Event, Topic
+from gateway.hub import Event
+from gateway.topics import Topic
 
 if TYPE_CHECKING:
     from gateway.session import Session

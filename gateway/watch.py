@@ -1,7 +1,7 @@
 """What a client of the stream may say, and what one task looks like on it.
 
 Messages are decoded and checked in one step; an unknown field is an error, a bad message never ends a connection.
-Refuses, with `not-supported`: filters on labels and on schedules.
+Refuses, with `not-supported`: a filter on schedules.
 """
 
 import msgspec
@@ -10,19 +10,19 @@ import orjson
 from actors.core.errors import Invalid, NotSupported
 from actors.core.events import Change
 from actors.core.ids import canonical, valid
-from gateway.decode import check_queue
-from gateway.hub import Topic
+from gateway.decode import check_labels, check_queue
 from gateway.times import time_text
+from gateway.topics import Labelled, Topic
 
 SUB_CHARS = 64
 
 
 class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to watch: exactly one of these."""
+    """What to watch: a task, or all tasks of a queue, with some labels, or both."""
 
     id: str | None = None
     queue: str | None = None
-    labels: msgspec.Raw = msgspec.Raw()
+    labels: dict[str, str] | None = None
     schedule: msgspec.Raw = msgspec.Raw()
 
 
@@ -65,18 +65,23 @@ def read_message(text: str | bytes) -> Subscribe | Unsubscribe:
 
 def topic_of(wanted: Filter, tenant: str) -> Topic:
     """What the filter stands for. Raises Invalid or NotSupported."""
-    for name in ("labels", "schedule"):
-        if len(getattr(wanted, name)) > 0:
-            raise NotSupported(f"watching by {name} is not supported yet", f"/filter/{name}")
-    if (wanted.id is None) == (wanted.queue is None):
-        raise Invalid("expected exactly one of id and queue", "/filter")
+    if len(wanted.schedule) > 0:
+        raise NotSupported("watching by schedule is not supported yet", "/filter/schedule")
+    if (wanted.id is None) == (wanted.queue is None and wanted.labels is None):
+        raise Invalid("expected an id, or a queue or labels or both", "/filter")
+    if wanted.id is not None:
+        if not valid(wanted.id):
+            raise Invalid("expected the id of a task", "/filter/id")
+        return canonical(wanted.id)
     if wanted.queue is not None:
         check_queue(wanted.queue, "/filter/queue")
+    if wanted.labels is None:
+        assert wanted.queue is not None
         return tenant, wanted.queue
-    assert wanted.id is not None
-    if not valid(wanted.id):
-        raise Invalid("expected the id of a task", "/filter/id")
-    return canonical(wanted.id)
+    if not wanted.labels:
+        raise Invalid("expected a label at least", "/filter/labels")
+    check_labels(wanted.labels, "/filter/labels")
+    return Labelled(tenant, wanted.queue, tuple(sorted(wanted.labels.items())))
 
 
 def task_json(change: Change) -> bytes:

@@ -16,7 +16,7 @@ RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 MOST_TASKS = 10_000
 """Tasks that are remembered; the oldest ended ones are let go first."""
 
-Wanted = dict[str, str]
+Wanted = dict[str, Any]
 Message = dict[str, Any]
 
 

@@ -107,6 +107,16 @@ def labels_of(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ..
     return {name: text for name, _, text in pairs}
 
 
+label_option = click.option(
+    "--label",
+    type=TEXT,
+    callback=labels_of,
+    multiple=True,
+    metavar="K=V",
+    help="With this label; may be repeated: all of them.",
+)
+
+
 def duration_of(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | str | None:
     """As a callback; a plain number is seconds."""
     if value is None:

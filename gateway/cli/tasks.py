@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gateway.cli.exits import Exit, Refused, carry_out, show_problem
-from gateway.cli.options import TEXT, client_options, duration_of, labels_of
+from gateway.cli.options import TEXT, client_options, duration_of, label_option
 from gateway.cli.streams import note
 
 PAGE = 500
@@ -38,14 +38,7 @@ async def _get(url: str, task_id: str, full: bool, attempts: bool, as_json: bool
 @click.command()
 @click.option("--queue", type=TEXT, help="Of this queue only.")
 @click.option("--state", type=click.Choice(STATES), multiple=True, help="In this state; may be repeated.")
-@click.option(
-    "--label",
-    type=TEXT,
-    callback=labels_of,
-    multiple=True,
-    metavar="K=V",
-    help="With this label; may be repeated: all of them.",
-)
+@label_option
 @click.option("--from", "first", type=TEXT, metavar="TIME", help="Scheduled at this time (RFC 3339) or later.")
 @click.option("--until", "end", type=TEXT, metavar="TIME", help="Scheduled before this time.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Tasks at most.")

@@ -1,4 +1,4 @@
-"""`watch`: live status of tasks or of a queue."""
+"""`watch`: live status of tasks, or of a queue or of labels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.exits import Exit, carry_out, show_problem
-from gateway.cli.options import TEXT, client_options
+from gateway.cli.options import TEXT, client_options, label_option
 from gateway.cli.streams import note, say
 
 if TYPE_CHECKING:
@@ -24,22 +24,24 @@ MOST_IDS = 100
 @click.command()
 @click.argument("task_ids", metavar="[ID]...", nargs=-1, type=TEXT)
 @click.option("--queue", type=TEXT, help="All tasks of this queue, until Ctrl-C.")
+@label_option
 @client_options
-def watch_command(task_ids: tuple[str, ...], queue: str | None, url: str, as_json: bool) -> None:
-    """Follow tasks until they end, or a queue until Ctrl-C.
+def watch_command(task_ids: tuple[str, ...], queue: str | None, label: dict[str, str], url: str, as_json: bool) -> None:
+    """Follow tasks until they end, or a queue, or all with some labels, until Ctrl-C.
 
     On a terminal a live table, else one line a change (with --json: one object a line). Exit code 0 when all watched
     tasks succeeded, else 1; 3 when one is unknown.
     """
-    if bool(task_ids) == (queue is not None):
-        raise click.UsageError("name either ids of tasks or a --queue")
+    group = ({"queue": queue} if queue is not None else {}) | ({"labels": label} if label else {})
+    if bool(task_ids) == bool(group):
+        raise click.UsageError("name either ids of tasks, or a --queue or a --label or both")
     if len(task_ids) > MOST_IDS:
         raise click.UsageError(f"at most {MOST_IDS} tasks at a time")
-    wanted = [{"queue": queue}] if queue is not None else [{"id": task_id} for task_id in dict.fromkeys(task_ids)]
+    wanted = [group] if group else [{"id": task_id} for task_id in dict.fromkeys(task_ids)]
     try:
         carry_out(_watch(url, wanted, as_json), as_json)
     except KeyboardInterrupt:
-        click.get_current_context().exit(Exit.OK if queue is not None else Exit.FAILED)
+        click.get_current_context().exit(Exit.OK if group else Exit.FAILED)
 
 
 async def _watch(url: str, wanted: Sequence["Wanted"], as_json: bool) -> Exit:
@@ -50,7 +52,7 @@ async def _watch(url: str, wanted: Sequence["Wanted"], as_json: bool) -> Exit:
 
 
 async def watch_to_end(api: "Api", wanted: Sequence["Wanted"], as_json: bool) -> Exit:
-    """Show every change until all watched tasks have ended (a queue never does)."""
+    """Show every change until all watched tasks have ended (a queue or labels never do)."""
     from gateway.cli.follow import Seen, follow
     from gateway.cli.show import console
 
@@ -73,7 +75,7 @@ def _end(seen: "Seen", wanted: Sequence["Wanted"]) -> Exit | None:
     """The exit code, once nothing more is to be waited for."""
     from gateway.cli.follow import ENDED
 
-    if len(seen.shown) < len(wanted) or "queue" in wanted[0]:
+    if len(seen.shown) < len(wanted) or "id" not in wanted[0]:
         return None
     ids = [one["id"].lower() for one in wanted]
     unknown = [task_id for task_id in ids if task_id not in seen.tasks]

@@ -55,6 +55,19 @@ async def test_a_snapshot_and_then_events_each_with_its_cursor() -> None:
             assert (name, cursor, data["task"]["version"]) == ("event", data["cursor"], 3)
 
 
+async def test_tasks_by_queue_and_labels() -> None:
+    async with serving() as world:
+        blue, red = '{"app":"shop","team":"blue"}', '{"app":"shop","team":"red"}'
+        world.tables.put(a_row(1, labels=blue), a_row(2, labels=red), a_row(3, labels=blue, queue=OTHER))
+        async with source(world, "queue=mail&label.team=blue&label.app=shop") as events:
+            _, _, data = await events.event()
+            assert [task["id"] for task in data["tasks"]] == [id_of(1)]
+            changes = [a_change(2, 1, labels=red), a_change(3, 1, labels=blue, queue=OTHER), a_change(4, labels=blue)]
+            world.hub.publish(changes)
+            _, _, data = await events.event()
+            assert (data["task"]["id"], data["task"]["labels"]) == (id_of(4), orjson.loads(blue))
+
+
 async def test_one_task_by_its_id() -> None:
     async with serving() as world, source(world, f"id={id_of(1)}") as events:
         assert (await events.event())[0] == "snapshot"
@@ -98,6 +111,9 @@ async def test_a_problem_is_no_error_event() -> None:
     [
         ("", "/filter"),
         ("queue=a&id=b", "/filter"),
+        ("label.a=b&id=b", "/filter"),
+        ("label.a%20=b", "/label.a "),
+        ("label.a=b&label.a=c", "/label.a"),
         ("queue=%20", "/filter/queue"),
         ("id=x", "/filter/id"),
         ("room=5", "/room"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from actors.core.events import Change
 from actors.core.queue import Queue
 from gateway.hub import LINGER_S, Event, Hub, Recent
+from gateway.topics import Labelled
 from tests.gateway.watched import FOREIGN, OTHER, a_change, id_of
 
 
@@ -55,6 +56,36 @@ def test_feeds_hear_of_their_task_and_their_queue_alone() -> None:
         hub.publish([a_change(1), a_change(2), a_change(3, queue=OTHER), a_change(4, queue=FOREIGN)])
         assert (task.numbers, queue.numbers) == ([1], [1, 2])
         assert task.heard[0] is queue.heard[0], "one event, however many are told"
+
+
+def test_feeds_hear_of_their_labels() -> None:
+    hub = Hub("b")
+    blue, both, of_queue, other = Ear(), Ear(), Ear(), Ear()
+    topics: dict[Labelled, Ear] = {
+        Labelled("default", None, (("team", "blue"),)): blue,
+        Labelled("default", None, (("app", "shop"), ("team", "blue"))): both,
+        Labelled("default", "other", (("team", "blue"),)): of_queue,
+        Labelled("default", None, (("team", "red"),)): other,
+    }
+    with hub.watching():
+        for topic, ear in topics.items():
+            hub.add(topic, ear)
+        changes = [
+            a_change(1, labels='{"team":"blue"}'),
+            a_change(2, labels='{"app":"shop","team":"blue"}'),
+            a_change(3),
+            a_change(4, labels='{"team":"blue"}', queue=OTHER),
+            a_change(5, labels='{"app":"shop","team":"blue"}', queue=FOREIGN),
+        ]
+        hub.publish(changes)
+        assert [ear.numbers for ear in topics.values()] == [[1, 2, 4], [2], [4], []]
+        hub.interrupt()
+        assert [ear.interruptions for ear in topics.values()] == [1, 1, 1, 1]
+        for topic, ear in topics.items():
+            hub.remove(topic, ear)
+            hub.remove(topic, ear)
+        hub.publish(changes)
+    assert [len(ear.heard) for ear in topics.values()] == [3, 1, 1, 0]
 
 
 def test_a_queue_can_be_watched_before_it_exists() -> None:

@@ -13,6 +13,8 @@ from gateway.session import Limits, Session
 from gateway.subscription import FLOOR_MS
 from tests.gateway.watched import FOREIGN, NOW_MS, OTHER, a_change, id_of
 
+MANY = orjson.dumps({f"k{number}": "" for number in range(17)}).decode()
+
 
 class Line:
     """A session on a hub of its own, spoken to in JSON."""
@@ -272,8 +274,14 @@ def test_other_tenants_are_not_seen() -> None:
         ('{"type":"subscribe","sub":"s","filter":{"queue":"a/b"}}', "invalid", "/filter/queue"),
         ('{"type":"subscribe","sub":"s","filter":{"queue":"' + "q" * 101 + '"}}', "invalid", "/filter/queue"),
         ('{"type":"subscribe","sub":"s","filter":{"queue":"a"},"form":"x"}', "invalid", "/form"),
-        ('{"type":"subscribe","sub":"s","filter":{"queue":"a","labels":null}}', "not-supported", "/filter/labels"),
-        ('{"type":"subscribe","sub":"s","filter":{"labels":{"a":"b"}}}', "not-supported", "/filter/labels"),
+        ('{"type":"subscribe","sub":"s","filter":{"labels":null}}', "invalid", "/filter"),
+        ('{"type":"subscribe","sub":"s","filter":{"labels":{}}}', "invalid", "/filter/labels"),
+        ('{"type":"subscribe","sub":"s","filter":{"labels":{"a":1}}}', "invalid", "/filter/labels"),
+        ('{"type":"subscribe","sub":"s","filter":{"labels":{"a b":""}}}', "invalid", "/filter/labels/a b"),
+        ('{"type":"subscribe","sub":"s","filter":{"labels":{"a":"\\u0000"}}}', "invalid", "/filter/labels/a"),
+        ('{"type":"subscribe","sub":"s","filter":{"labels":' + MANY + "}}", "invalid", "/filter/labels"),
+        ('{"type":"subscribe","sub":"s","filter":{"labels":{"a":"b"},"id":"' + id_of(1) + '"}}', "invalid", "/filter"),
+        ('{"type":"subscribe","sub":"s","filter":{"labels":{"a":"b"},"queue":"a/b"}}', "invalid", "/filter/queue"),
         ('{"type":"subscribe","sub":"s","filter":{"schedule":"x"}}', "not-supported", "/filter/schedule"),
         ('{"type":"unsubscribe","sub":"s"}', "not-found", None),
     ],

@@ -7,6 +7,7 @@ import pytest
 from actors.core.spec import Spec
 from actors.core.task import Phase, State, Task
 from gateway.snapshot import Snapshot, as_change, read_snapshot
+from gateway.topics import Labelled, Topic
 from tests.gateway.watched import FOREIGN, NOW_MS, OTHER, QUEUE, World, a_change, a_row, id_of, make_world
 
 MAIL = ("default", "mail")
@@ -20,7 +21,7 @@ def held(number: int, phase: Phase, rev: int, started_ms: int = 0, claim_ms: int
     return task
 
 
-async def snapshot(world: World, topic: str | tuple[str, str] = MAIL, most: int = 100) -> Snapshot:
+async def snapshot(world: World, topic: Topic = MAIL, most: int = 100) -> Snapshot:
     found = await read_snapshot(world.gateway, topic, "default", most, 3)
     assert found is not None
     return found
@@ -36,6 +37,19 @@ async def test_a_queue_shows_its_live_tasks() -> None:
     found = await snapshot(world)
     assert states(found) == [(1, "scheduled", 6), (2, "scheduled", 0)]
     assert not found.truncated
+
+
+async def test_labels_show_the_live_tasks_that_carry_them() -> None:
+    world = make_world()
+    blue = '{"team":"blue"}'
+    world.tables.put(a_row(1, labels=blue), a_row(2), a_row(3, 4, State.DEAD, labels=blue))
+    world.tables.put(a_row(4, queue=OTHER, labels=blue), a_row(5, queue=FOREIGN, labels=blue))
+    labels = (("team", "blue"),)
+    assert states(await snapshot(world, Labelled("default", None, labels))) == [
+        (1, "scheduled", 0),
+        (4, "scheduled", 0),
+    ]
+    assert states(await snapshot(world, Labelled("default", "other", labels))) == [(4, "scheduled", 0)]
 
 
 async def test_a_task_shows_itself_in_any_state() -> None:

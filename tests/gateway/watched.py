@@ -19,12 +19,13 @@ from actors.ports.reader import ALL, AttemptRow, Backlog, Narrow, TaskRow
 from gateway.auth import READ, WATCH, guarded
 from gateway.context import GATEWAY, Gateway
 from gateway.events import events
-from gateway.hub import Feed, Hub, Topic
+from gateway.hub import Feed, Hub
 from gateway.keyring import Keyring
 from gateway.problems import Handler, answering
 from gateway.server import Runner
 from gateway.session import Limits
 from gateway.stream import SUBPROTOCOL, stream
+from gateway.topics import Topic
 from gateway.watcher import LIMITS
 from storage.memory import MemoryDatabase, MemoryKeyStore, MemoryStores
 
@@ -108,7 +109,8 @@ class Tables:
         found = [
             row
             for row in sorted(self.rows.values(), key=lambda row: (row.due_ms, row.id))
-            if (row.queue.tenant, row.queue.name) == (tenant, queue) and row.state in states
+            if row.queue.tenant == tenant and queue in (None, row.queue.name) and row.state in states
+            if orjson.loads(narrow.labels or "{}").items() <= orjson.loads(row.labels or "{}").items()
         ]
         await self._wait()
         return found[:limit]
@@ -164,9 +166,9 @@ class SignalHub(Hub):
         finally:
             self._changed.set()
 
-    def feeds(self, topic: Topic = ("default", "mail")) -> int:
-        """How many are told of this topic."""
-        return len(self._feeds.get(topic, ()))
+    def feeds(self, topic: str | tuple[str, str] = ("default", "mail")) -> int:
+        """How many are told of this topic, or by labels."""
+        return len(self._feeds.get(topic, ())) + len(self._by_label.items())
 
     async def until(self, state: Callable[[], bool]) -> None:
         """Wait until feeds and watchers are as wanted."""

@@ -112,7 +112,7 @@ class Stream:
         self.cursor: str | None = None
         """Of the last message that had one."""
 
-    async def subscribe(self, sub: str, cursor: str | None = None, **wanted: str) -> None:
+    async def subscribe(self, sub: str, cursor: str | None = None, **wanted: object) -> None:
         start = {} if cursor is None else {"from": cursor}
         await self.socket.send_str(
             orjson.dumps({"type": "subscribe", "sub": sub, "filter": wanted, **start}).decode(),

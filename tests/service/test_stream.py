@@ -71,6 +71,29 @@ async def test_every_terminal_state_is_seen(service: Api, hook: Hook) -> None:
         assert await story(stream, ids[2], "scheduled") == [("scheduled", 0)]
 
 
+async def test_tasks_by_their_labels(service: Api, hook: Hook) -> None:
+    blue = await service.submit(queue="one", delay="1h", labels={"team": "blue", "app": "shop"})
+    red = await service.submit(queue="one", delay="1h", labels={"team": "red", "app": "shop"})
+    gone = await service.submit(queue="one", delay="1h", labels={"team": "blue"})
+    await service.command(gone["id"], "cancel")
+    async with service.stream() as stream:
+        await stream.subscribe("l", labels={"team": "blue"})
+        assert set(await snapshot(stream)) == {blue["id"]}
+        await service.command(red["id"], "cancel")
+        await service.command(blue["id"], "cancel")
+        url = hook.url(OK)
+        new = await service.submit(queue="two", http={"url": url}, labels={"team": "blue", "n": "1"})
+        assert await story(stream, blue["id"], "cancelled") == [("cancelled", 0)]
+        assert (await story(stream, new["id"], "succeeded"))[-1] == ("succeeded", 1)
+        cursor = stream.cursor
+    async with service.stream() as stream:
+        await stream.subscribe("l", cursor, queue="one", labels={"team": "blue"})
+        assert (await stream.hear())["type"] == "resumed"
+        last = await service.submit(queue="one", delay="1h", labels={"team": "blue"})
+        await service.command(last["id"], "cancel")
+        assert (await story(stream, last["id"], "cancelled"))[-1] == ("cancelled", 0)
+
+
 async def test_coming_back_with_a_cursor(service: Api, hook: Hook) -> None:
     url = hook.url()
     async with service.stream() as stream:

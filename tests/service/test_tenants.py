@@ -181,7 +181,7 @@ async def test_streams_tell_ones_own(two: Two) -> None:
 
 async def test_events_tell_ones_own(two: Two) -> None:
     scheduled = two.tasks["scheduled"]["id"]
-    for query in (f"id={scheduled}", f"queue={QUEUE}"):
+    for query in (f"id={scheduled}", f"queue={QUEUE}", "label.a=b", f"label.a=b&queue={QUEUE}"):
         async with two.stranger.session.get(f"{two.node.url}/v1/events?{query}") as response:
             assert response.status == 200
             told = b""

@@ -11,6 +11,8 @@ import orjson
 
 from actors.core.task import State
 from gateway.cli.bulk import LINE_BYTES
+import pytest
+
 from tests.gateway.cli.double import a_problem, a_task, double
 from tests.gateway.watched import a_change, a_row, id_of
 
@@ -175,13 +177,14 @@ async def test_watch_an_unknown_task_is_3() -> None:
         assert (await service.run("watch", "nonsense")).code == 1
 
 
-async def test_watch_a_queue_until_interrupted() -> None:
+@pytest.mark.parametrize("words", [("--queue", "mail"), ("--label", "team=blue", "--queue", "mail")])
+async def test_watch_a_queue_or_labels_until_interrupted(words: tuple[str, ...]) -> None:
     async with double() as service:
         hub = service.world.hub
-        process = await service.start("watch", "--queue", "mail")
+        process = await service.start("watch", *words)
         assert process.stdout is not None
         await hub.until(lambda: hub.feeds() == 1)
-        hub.publish([a_change(7, 1, status=503, error="busy")])
+        hub.publish([a_change(7, 1, status=503, error="busy", labels='{"team":"blue"}')])
         line = await process.stdout.readline()
         assert line.decode().split()[1:] == [id_of(7), "running", "attempt", "1", "503", "busy"]
         process.send_signal(signal.SIGINT)

@@ -91,6 +91,8 @@ def test_version() -> None:
         ["list", "--state", "tired"],
         ["watch"],
         ["watch", "x", "--queue", "mail"],
+        ["watch", "x", "--label", "a=b"],
+        ["watch", "--label", "a"],
         ["watch", *(str(number) for number in range(101))],
         ["cancel"],
     ],
