@@ -63,6 +63,13 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     return _within(b"".join(chunks), limit)
 
 
+async def read_json(request: web.Request, limit: int) -> bytes:
+    """The body of a command: JSON, or none. Raises Problem."""
+    if request.can_read_body:
+        media_type(request, (JSON,))
+    return await read_body(request, limit)
+
+
 def media_type(request: web.Request, accepted: Sequence[str]) -> str:
     """The media type of the body, the first of `accepted` when none is given.
 

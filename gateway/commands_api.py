@@ -10,7 +10,7 @@ from actors.core.errors import Conflict, Invalid, Unknown
 from actors.core.events import Command, Outcome, Verdict
 from actors.core.task import Move, Task, fence_parts
 from actors.ports.reader import TaskRow
-from gateway.bodies import JSON, media_type, read_body
+from gateway.bodies import JSON, read_json
 from gateway.context import GATEWAY, tenant_of
 from gateway.decode import when
 from gateway.problems import Handler
@@ -70,8 +70,7 @@ async def complete(request: web.Request) -> web.StreamResponse:
 
 
 async def _body(request: web.Request) -> bytes:
-    media_type(request, (JSON,))
-    return await read_body(request, request.app[GATEWAY].settings.body_bytes)
+    return await read_json(request, request.app[GATEWAY].settings.body_bytes)
 
 
 async def _ask(request: web.Request, command: Command) -> web.Response:

@@ -101,10 +101,7 @@ class Keyring:
 
         `despite_outage`: what was known last is good enough, and on the loopback interface that nothing is.
         """
-        caller = self._caller(header, despite_outage)
-        if scope not in caller.scopes:
-            raise missing(scope)
-        return caller
+        return _with_scope(self._caller(header, despite_outage), scope)
 
     def _caller(self, header: str | None, despite_outage: bool) -> Caller:
         if self.local and not self._exist and (despite_outage or self._version >= 0):
@@ -119,10 +116,7 @@ class Keyring:
     def holder(self, text: str, scope: Scope) -> Caller:
         """Whose request it is, by the key itself. Raises Problem (401, 403) or Unavailable."""
         self._check_age()
-        caller = self._holder(text)
-        if scope not in caller.scopes:
-            raise missing(scope)
-        return caller
+        return _with_scope(self._holder(text), scope)
 
     def _check_age(self) -> None:
         if self._monotonic() > self._good_until:
@@ -191,3 +185,9 @@ def _tell(before: set[str], now: set[str]) -> None:
         came=sorted(now - before)[:NAMED],
         went=sorted(before - now)[:NAMED],
     )
+
+
+def _with_scope(caller: Caller, scope: Scope) -> Caller:
+    if scope not in caller.scopes:
+        raise missing(scope)
+    return caller

@@ -26,6 +26,7 @@ SHOWN = frozenset(
     {"timestamp", "level", "event", "exception", "lines_lost", "url", "node", "shard", "boot", "boots", "count", "id"}
     | {"partition", "log_id", "left_out", "queues", "data", "detail", "reason", "error"}
     | {"prefix", "tenant", "name", "scopes", "expires_ms", "revoked_ms", "bind"}
+    | {"came", "went", "usable"}
 )
 """Fields whose values are the service's own (names, numbers, words for outages) or were chosen by administrators;
 nothing that came with a request."""

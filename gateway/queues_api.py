@@ -31,7 +31,7 @@ from actors.core.queue import (
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import Move, State
 from actors.ports.reader import TaskRow
-from gateway.bodies import JSON, media_type, read_body
+from gateway.bodies import JSON, read_json
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.decode import check_queue, read_retry
 from gateway.filters import limit_of
@@ -183,9 +183,7 @@ def _new_name(request: web.Request) -> str:
 
 async def _body(request: web.Request) -> bytes:
     check_parameters(request, ())
-    if request.can_read_body:
-        media_type(request, (JSON,))
-    return await read_body(request, request.app[GATEWAY].settings.body_bytes)
+    return await read_json(request, request.app[GATEWAY].settings.body_bytes)
 
 
 def _read(data: bytes) -> QueueRequest:

@@ -75,6 +75,7 @@ Labels = Annotated[
 ]
 
 _AT = _says("When: RFC 3339 with a zone; from a year ago to 100 years ahead.")
+_PRIORITY = "1 is first; without a decimal point. Others than 3 are not supported yet."
 _NOT_YET = Meta(description="Not supported yet.", extra_json_schema={"type": "null"})
 
 
@@ -93,7 +94,7 @@ class TaskRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     idempotency_key: Annotated[Key | None, _says("As the header, which may not say another.")] = None
     ttl: Annotated[Some | None, _says("Give up when not started so long after its time.")] = None
     labels: Annotated[Labels | None, _says("Pairs to find it by.")] = None
-    priority: Annotated[int, Meta(ge=1, le=5, description="1 is first. Others than 3 are not supported yet.")] = 3
+    priority: Annotated[int, Meta(ge=1, le=5, description=_PRIORITY)] = 3
     ordering_key: Annotated[Raw, _NOT_YET] = ABSENT
     flow_control: Annotated[Raw, _NOT_YET] = ABSENT
     fairness_key: Annotated[Raw, _NOT_YET] = ABSENT
@@ -110,7 +111,10 @@ class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Retention(msgspec.Struct, forbid_unknown_fields=True):
-    """`retention` of a queue: how long finished tasks can be read; what is left out is as by default."""
+    """`retention` of a queue: how long finished tasks can be read; what is left out is as by default.
+
+    As text, too, from a day to a week.
+    """
 
     succeeded: Kept | None = None
     dead: Kept | None = None

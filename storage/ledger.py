@@ -15,7 +15,7 @@ import structlog
 from actors.core.errors import Invalid
 from actors.core.events import Outcome, Record
 from storage.housekeeping import PgHousekeeping
-from storage.outages import is_data_fault
+from storage.outages import is_data_fault, kind_of
 from storage.pool import Database
 from storage.records import Batch, batches_of, days_of
 from storage.sessions import Connection
@@ -74,13 +74,15 @@ class PgLedgerStore:
         self, boot: str, record: Record, why: Exception, refused: set[str], spoiled: list[Invalid]
     ) -> None:
         """A record whose values are at fault, with numbers of our own alone."""
-        _log.error("a result can't be stored; its attempt is recorded without it", id=record.task.id, reason=_kind(why))
+        _log.error(
+            "a result can't be stored; its attempt is recorded without it", id=record.task.id, reason=kind_of(why)
+        )
         try:
             refused |= await self._send(boot, [replace(record, outcome=_bare(record))])
         except Exception as error:
             if not is_data_fault(error):
                 raise
-            spoiled.append(Invalid(f"the record of task {record.task.id} can't be stored: {_kind(error)}"))
+            spoiled.append(Invalid(f"the record of task {record.task.id} can't be stored: {kind_of(error)}"))
 
     async def _send(self, boot: str, records: Sequence[Record]) -> set[str]:
         batches = batches_of(boot, records, self._timeline())
@@ -89,11 +91,6 @@ class PgLedgerStore:
                 return await _refused(connection, batches)
             async with connection.transaction():
                 return await _refused(connection, batches)
-
-
-def _kind(error: Exception) -> str:
-    """What the server said may quote the values."""
-    return type(error).__name__
 
 
 def _bare(record: Record) -> Outcome | None:

@@ -29,6 +29,11 @@ def is_data_fault(error: BaseException) -> bool:
     return isinstance(error, ValueError | OverflowError)
 
 
+def kind_of(error: BaseException) -> str:
+    """The fault by its kind alone: what the server said may quote the values."""
+    return type(error).__name__
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether `error` says that the database could not do it now."""
     if isinstance(error, asyncpg.PostgresError):

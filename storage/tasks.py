@@ -18,7 +18,7 @@ from actors.core.ids import shard_of
 from actors.core.queue import QueueBook
 from actors.core.task import State, Task
 from actors.ports.tasks import Accepted
-from storage.outages import is_data_fault
+from storage.outages import is_data_fault, kind_of
 from storage.pool import Database
 from storage.queues import PgQueueStore
 from storage.rows import COLUMNS, STATES, TASK_WIDTH, Queues, Row, rows_of, tasks_of
@@ -72,7 +72,7 @@ class PgTaskStore:
             if not is_data_fault(error):
                 raise
             if len(tasks) == 1:
-                errors[first] = Invalid(f"the task can't be stored: {error}")
+                errors[first] = Invalid(f"the task can't be stored: {kind_of(error)}")
                 return
         else:
             return
@@ -101,7 +101,7 @@ class PgTaskStore:
             if not is_data_fault(error):
                 raise
             if len(batch) == 1:
-                stands[batch[0].id] = Invalid(f"the task can't be stored: {error}")
+                stands[batch[0].id] = Invalid(f"the task can't be stored: {kind_of(error)}")
                 return
         else:
             return

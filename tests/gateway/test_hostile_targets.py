@@ -117,20 +117,22 @@ async def test_what_is_allowed_elsewhere_opens_no_way_here(names: NameServer, bi
 
 async def test_no_name_reaches_this_machine(names: NameServer, bird: Canary) -> None:
     addresses = [*IPV4, *IPV6]
-    names.scripts = {f"n{n}.leads.test": [[address]] for n, address in enumerate(addresses)}
-    ended = await outcomes_of([f"http://{name}:{bird.port}/" for name in names.scripts], Offline())
+    names.known = {f"n{n}.leads.test": [address] for n, address in enumerate(addresses)}
+    ended = await outcomes_of([f"http://{name}:{bird.port}/" for name in names.known], Offline())
     assert bird.hits == 0
     assert [(a, o.error) for a, o in zip(addresses, ended, strict=True) if o.verdict is not Verdict.NEVER] == []
 
 
 async def test_a_name_that_changes_after_it_was_looked_at_gains_nothing(names: NameServer, bird: Canary) -> None:
     """DNS rebinding: public at first, then this machine; 500 names, 1,000 calls."""
-    names.scripts = {f"n{n}.rebinds.test": [["8.8.8.8"], ["127.0.0.1"]] for n in range(500)}
-    targets = [f"http://{name}:{bird.port}/" for name in names.scripts]
+    names.known = {f"n{n}.rebinds.test": ["8.8.8.8"] for n in range(500)}
+    targets = [f"http://{name}:{bird.port}/" for name in names.known]
     node = FakeNode()
     async with courier(node, policy=Offline(), callers=2_048):
         node.offer([webhook(url, n=n, deadline_ms=60_000) for n, url in enumerate(targets)])
         first = list(await node.until(500))
+        # Not "at the second question": a resolver asks twice when the first answer is late.
+        names.known = {name: ["127.0.0.1"] for name in names.known}
         node.offer([webhook(url, n=1_000 + n, deadline_ms=60_000) for n, url in enumerate(targets)])
         second = (await node.until(1_000))[500:]
     assert bird.hits == 0
@@ -145,8 +147,8 @@ async def test_a_name_that_changes_after_it_was_looked_at_gains_nothing(names: N
 @pytest.mark.parametrize("inside", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1"])
 async def test_of_mixed_answers_only_the_public_one_is_tried(names: NameServer, bird: Canary, inside: str) -> None:
     for n, answer in enumerate([["8.8.8.8", inside], [inside, "8.8.8.8"], ["2001:4860:4860::8888", inside]] * 10):
-        names.scripts[f"n{n}.mixed.test"] = [answer]
-    ended = await outcomes_of([f"http://{name}:{bird.port}/" for name in names.scripts], Offline())
+        names.known[f"n{n}.mixed.test"] = answer
+    ended = await outcomes_of([f"http://{name}:{bird.port}/" for name in names.known], Offline())
     assert bird.hits == 0
     assert {outcome.verdict for outcome in ended} <= {Verdict.FAILED, Verdict.NEVER}
     assert all(outcome.status is None for outcome in ended)

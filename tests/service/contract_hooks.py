@@ -18,8 +18,12 @@ IN_WORDS = (
     "/retry",
     "/payload_base64",
     "/http/",
+    "/retention/",
+    "/priority",
 )
-"""Where the document says in words what no schema can: a calendar, a sum, base64, reserved headers, two keys."""
+"""Where the document says in words what no schema can: a calendar, a sum, base64, reserved headers, two keys, bounds of
+durations as text, and that 3.0, which JSON Schema calls an integer, is not taken for one.
+"""
 ANY_FIELD = ("not-supported", "key-reused")
 """Problems that a valid request may have all the same."""
 BATCH = "createTasks"

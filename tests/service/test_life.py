@@ -74,7 +74,8 @@ async def test_a_time_that_is_past_is_now(service: Api, hook: Hook) -> None:
     past = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     task = await service.submit(http={"url": hook.url()}, schedule_time=past)
     await hook.called(task["id"])
-    assert (await service.wait(task["id"]))["lateness_ms"] >= 3_600_000
+    # A node's clock is never ahead of the primary's, but may be some milliseconds behind it.
+    assert (await service.wait(task["id"]))["lateness_ms"] >= 3_599_000
 
 
 FAILURES: list[tuple[str, Script, int | None, str]] = [

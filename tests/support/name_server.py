@@ -13,12 +13,12 @@ _A, _AAAA, _NO_ERROR, _NO_SUCH_NAME = 1, 28, 0x8180, 0x8183
 class NameServer(asyncio.DatagramProtocol):
     """Says `addresses` for names that end in `.good.test`, nothing for those in `.tarpit.test`, else: no such name.
 
-    A name in `scripts` has the next addresses of its script each time; the last ones repeat.
+    A name in `known` has the addresses that stand there.
     """
 
     def __init__(self) -> None:
         self.addresses = ["127.0.0.1"]
-        self.scripts: dict[str, list[list[str]]] = {}
+        self.known: dict[str, list[str]] = {}
         self.ttl_s = 60
         self.asked: set[str] = set()
         self._news = asyncio.Event()
@@ -43,19 +43,13 @@ class NameServer(asyncio.DatagramProtocol):
         self._news.set()
         if name.endswith(".tarpit.test"):
             return
-        known = name.endswith(".good.test") or name in self.scripts
+        known = name.endswith(".good.test") or name in self.known
         wanted = struct.unpack("!H", question[-4:-2])[0]
-        addresses = [text for text in self._addresses(name, wanted) if known and _kind(text) == wanted]
+        addresses = [text for text in self.known.get(name, self.addresses) if known and _kind(text) == wanted]
         answers = [_record(text, self.ttl_s) for text in addresses]
         flags = _NO_ERROR if known else _NO_SUCH_NAME
         head = data[:2] + struct.pack("!HHHHH", flags, 1, len(answers), 0, 0)
         self._transport.sendto(head + question + b"".join(answers), addr)
-
-    def _addresses(self, name: str, wanted: int) -> list[str]:
-        script = self.scripts.get(name)
-        if script is None:
-            return self.addresses
-        return script.pop(0) if len(script) > 1 and wanted == _A else script[0]
 
 
 def _kind(address: str) -> int:

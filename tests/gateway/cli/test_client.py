@@ -8,11 +8,10 @@ import struct
 import termios
 
 import orjson
+import pytest
 
 from actors.core.task import State
 from gateway.cli.bulk import LINE_BYTES
-import pytest
-
 from tests.gateway.cli.double import a_problem, a_task, double
 from tests.gateway.watched import a_change, a_row, id_of
 
