@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import structlog
 
 from actors.clock import Clock, boot_ms
+from actors.core.changes import accepted
 from actors.core.desk import Desk
 from actors.core.errors import RingwheelError, Unavailable
 from actors.core.events import (
@@ -81,15 +82,19 @@ class Node:
         housekeeping: Housekeeping,
         publish: Callable[[list[Change]], None],
         interrupt: Callable[[], None] = lambda: None,
+        watched: Callable[[], bool] = lambda: True,
         settings: Sequence[Callable[[], Awaitable[None]]] = (),
         boot_ms: Callable[[], float] = boot_ms,
     ) -> None:
-        """`settings`: what else has to be read anew when settings were changed."""
+        """`watched`: whether anybody may want to hear of a task's acceptance; `settings`: what else has to be read anew
+        when settings were changed.
+        """
         self.name = name
         self.clock = Clock(boot_ms)
         self.stats = Stats()
         self._publish = publish
         self._interrupt = interrupt
+        self._watched = watched
         self._settings = (queues.refresh, *settings)
         self._settings_version = -1
         self._settings_stale = asyncio.Event()
@@ -288,9 +293,16 @@ class Node:
 
     def _hint(self, tasks: list[Task]) -> None:
         now_ms = self.clock.now_ms()
+        if self._watched():
+            self._publish([accepted(task) for task in tasks if self._is_new(task)])
         near = [task for task in tasks if task.due_ms <= now_ms + HORIZON_MS]  # no shard has loaded further
         for shard, some in by_shard(near).items():
             self.hand.post(shard, Submitted(some, now_ms))
+
+    def _is_new(self, task: Task) -> bool:
+        """False when the probe was faster, so that what it found may have been told of already."""
+        actor = self.hand.actors.get(task.shard)
+        return actor is None or not actor.state.holding.knows(task)
 
     def _count(self, changes: list[Change]) -> None:
         finished = self.stats.finished

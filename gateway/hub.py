@@ -124,9 +124,14 @@ class Hub:
         """How many `watching` blocks are open."""
         return self._watchers
 
+    @property
+    def watched(self) -> bool:
+        """Somebody watches something, or did not long ago and may come back with a cursor."""
+        return self._watchers > 0 or self._monotonic() < self._linger_until
+
     def publish(self, changes: list[Change]) -> None:
         """Tell those who watch. Called by the node after the commit (running: after the start)."""
-        if not self._watchers and self._monotonic() >= self._linger_until:
+        if not self.watched:
             self._recent.skip(len(changes))
             return
         seq = self._recent.last

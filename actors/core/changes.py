@@ -1,4 +1,4 @@
-"""What watchers are told of a task: a change for each committed record, for each start, and when one is taken back.
+"""What watchers are told of a task: that it was accepted, each committed record, each start, each that was taken back.
 
 A change's version grows with every change of its task: it counts the task's revisions, and within one the starts that
 nothing records (`Task.step`, which begins anew with each revision). It is odd exactly while the task runs.
@@ -35,6 +35,11 @@ def recorded(record: Record) -> Change:
         error,
         record.lateness_ms,
     )
+
+
+def accepted(task: Task) -> Change:
+    """The change that made the task."""
+    return _unrecorded(task, _SCHEDULED, task.accept_us // 1_000)
 
 
 def started(task: Task) -> Change:

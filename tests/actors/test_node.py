@@ -35,6 +35,7 @@ async def test_a_task_runs_at_once_and_is_finished(cluster: Cluster) -> None:
     row = cluster.row(receipt.id)
     assert (row.state, row.attempt, row.rev) == (State.SUCCEEDED, 1, 1)
     assert [(change.state, change.version) for change in member.changes] == [
+        (State.SCHEDULED, version(0, 0)),
         (State.RUNNING, version(0, 1)),
         (State.SUCCEEDED, version(1, 0)),
     ]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from actors.core.events import Effect, Event, Started, Ticked, Verdict
+from actors.core.events import Change, Effect, Event, Started, Ticked, Verdict
 from actors.core.shard import ShardState
 from actors.core.task import State
 from storage.memory import Fault
@@ -43,8 +43,9 @@ async def test_partitions_are_made_before_anything_can_finish(cluster: Cluster) 
 async def test_a_child_that_fails_ends_the_node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     member = await cluster.start()
 
-    def fail(changes: object) -> None:
-        raise ZeroDivisionError
+    def fail(changes: list[Change]) -> None:
+        if changes[0].state is State.RUNNING:
+            raise ZeroDivisionError
 
     monkeypatch.setattr(member.node, "_publish", fail)
     await submit_some(member, 1)
