@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bench.report import Options, Row, as_json, progress, show
 
-NAMES = ("wheel", "ingest", "single", "webhook", "lateness", "pending", "siege")
+NAMES = ("wheel", "ingest", "single", "webhook", "lateness", "pending", "siege", "spike")
 
 
 def runner(name: str) -> Callable[[Options], list[Row]]:

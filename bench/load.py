@@ -26,6 +26,8 @@ class Run:
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
+    kept_ms: list[float] = field(default_factory=list)
+    """Latencies of the answers with a status below 300."""
 
     @property
     def rate(self) -> float:
@@ -124,7 +126,10 @@ class _Generator(ABC):
 
     def answered(self, connection: Connection, status: int, answer: bytes, since: float) -> None:
         self.run.statuses[status] += 1
-        self.run.latencies_ms.append((perf_counter() - since) * 1e3)
+        took_ms = (perf_counter() - since) * 1e3
+        self.run.latencies_ms.append(took_ms)
+        if status < 300:
+            self.run.kept_ms.append(took_ms)
         if self.bodies is not None:
             self.bodies.append(answer.partition(b"\r\n\r\n")[2])
         self.next(connection)

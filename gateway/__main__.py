@@ -23,6 +23,7 @@ from actors.core.queue import QueueBook
 from actors.membership import new_boot
 from actors.node import Node
 from gateway import audit
+from gateway.admission import Admission
 from gateway.app import make_app
 from gateway.context import Gateway
 from gateway.deliver import Courier
@@ -30,6 +31,7 @@ from gateway.demo import Demo
 from gateway.hub import Hub
 from gateway.keyring import Keyring
 from gateway.metrics import CountCollector, LoopLag
+from gateway.quota import Quota
 from gateway.server import Runner
 from gateway.settings import DevSettings, ServeSettings
 from gateway.signing import Signer
@@ -75,9 +77,12 @@ class Service:
             housekeeping=PgHousekeeping(database),
             publish=self.hub.publish,
             interrupt=self.hub.interrupt,
+            watched=lambda: self.hub.watched,
             settings=(self.signer.refresh,),
         )
         self.keyring = Keyring(PgKeyStore(database), node.clock.now_ms)
+        admission = Admission()
+        quota = Quota(settings.tenant_rate_hz, settings.tenant_rates_hz)
         self.gateway = Gateway(
             node=node,
             intake=node.intake,
@@ -88,14 +93,16 @@ class Service:
             hub=self.hub,
             keyring=self.keyring,
             clock=node.clock,
+            admission=admission,
+            quota=quota,
         )
-        self.gateway.registry.register(
-            CountCollector(
-                "unreadable_rows",
-                "Rows left out because this program can't read them",
-                lambda: database.unreadable.count,
-            )
-        )
+        for name, words, count in (
+            ("unreadable_rows", "Rows that this program can't read", lambda: database.unreadable.count),
+            ("refused_submits", "Submits refused as more than can be answered in time", lambda: admission.refused),
+            ("refused_by_quota", "Submits refused because a tenant had used up its quota", lambda: quota.refused),
+            ("refused_keys", "Requests refused for their key", lambda: self.keyring.refused),
+        ):
+            self.gateway.registry.register(CountCollector(name, words, count))
         self.policy = TargetPolicy(settings.allow_targets)
         self.courier = Courier(node, node.clock, self.policy, self.signer)
         self.lag = LoopLag()

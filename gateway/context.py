@@ -19,6 +19,8 @@ from actors.core.queue import QueueBook
 from actors.core.task import State, Task
 from actors.ports.queues import QueueStore
 from actors.ports.reader import Reader, TaskRow
+from gateway.admission import Admission
+from gateway.quota import Quota
 
 if TYPE_CHECKING:
     from gateway.hub import Hub
@@ -240,6 +242,8 @@ class Gateway:
     keyring: "Keyring"
     clock: ClockPort
     settings: Settings = Settings()
+    admission: Admission = field(default_factory=Admission)
+    quota: Quota = field(default_factory=Quota)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """What `/metrics` shows."""
     draining: bool = False

@@ -5,6 +5,7 @@ single submit does (`python -m bench single`). Only for HTTP/1.1 connections tha
 the long way.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from time import time
@@ -42,12 +43,13 @@ class _Ready(web.Response):
             self._transport.write(self._data)
 
 
-def answer(request: web.Request, status: HTTPStatus, body: bytes, location: str) -> web.StreamResponse:
-    """A JSON answer with a Location."""
+def answer(request: web.Request, status: HTTPStatus, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+    """A JSON answer with these headers."""
     if not request.keep_alive or request.version != HttpVersion11:
-        return web.Response(body=body, status=status, headers={"Content-Type": JSON, "Location": location})
+        return web.Response(body=body, status=status, headers={"Content-Type": JSON, **headers})
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {JSON}\r\nLocation: {location}\r\n"
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {JSON}\r\n{lines}"
         f"Content-Length: {len(body)}\r\nDate: {_date(int(time()))}\r\n\r\n"
     )
     return _Ready(head.encode() + body, status)

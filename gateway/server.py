@@ -6,23 +6,31 @@ connection for nothing.
 
 Promises: a head that is not whole `head_s` after its first byte, a connection that sends nothing for `idle_s`, and a
 reader that takes nothing for `stall_s` are cut off; beyond `connections` in all or `per_address`, a new connection is
-told 503 and closed. Bodies have a time of their own (`bodies.py`).
+told 503 and closed. Bodies have a time of their own (`bodies.py`). A single submit that comes while as many as
+`admission.py` lets in are under way is answered 503 before it is parsed, when all of it is there; its connection stays.
 """
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any, cast
 
 import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
 
+from gateway.admission import Admission
+from gateway.context import GATEWAY
 from gateway.problems import MEDIA_TYPE, Problem
 
 DETAIL_CHARS = 200
+_SUBMIT = b"POST /v1/tasks HTTP/1.1\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})\r", re.IGNORECASE)
+_CODED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
@@ -41,11 +49,26 @@ class Bounds:
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_address", "_bounds", "_full", "_head_timer", "_refused", "_stall_timer")
+    __slots__ = (
+        "_address",
+        "_admission",
+        "_bounds",
+        "_full",
+        "_head_timer",
+        "_refused",
+        "_stall_timer",
+        "_submit_s",
+        "over",
+    )
 
     def __init__(self, server: "Server", bounds: Bounds, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=bounds.idle_s, **options)
         self._bounds = bounds
+        self._admission = server.admission
+        self._submit_s: float | None = None
+        """When the submit came that is under way."""
+        self.over = False
+        """One too many was under way when it came."""
         self._address: str | None = None
         """Where it is counted; None: nowhere."""
         self._refused = False
@@ -73,6 +96,7 @@ class Connection(web.RequestHandler):
         """Nothing is counted or waited for any more."""
         self._head_ended()
         self._flowing()
+        self._submit_ended()
         if self._address is not None:
             server = cast(Server, self._manager)
             server.addresses[self._address] -= 1
@@ -83,7 +107,7 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Start the clock with the first byte of a head that is not whole; stop it when it is."""
-        if self._refused:
+        if self._refused or (data.startswith(_SUBMIT) and not self._admits(data)):
             return
         super().data_received(data)
         waiter = self._waiter
@@ -92,6 +116,31 @@ class Connection(web.RequestHandler):
                 self._head_ended()
         elif self._head_timer is None:
             self._await_head()
+
+    def _admits(self, data: bytes) -> bool:
+        """Count a submit that begins here. False: it is answered."""
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._head_timer is not None:
+            return True  # pipelined, or not its beginning
+        admission = self._admission
+        self.over = admission.full
+        if self.over and _whole(data) and self.transport is not None:
+            self.transport.write(admission.refusal())
+            self._next_keepalive_close_time = self._loop.time() + self._bounds.idle_s
+            return False
+        if self._submit_s is None:
+            self._submit_s = perf_counter()
+            admission.begin()
+        return True
+
+    def log_access(self, request: web.BaseRequest, response: web.StreamResponse, request_start: float | None) -> None:
+        """An answer is on its way (aiohttp's hook behind every answer)."""
+        self._submit_ended()
+
+    def _submit_ended(self) -> None:
+        if self._submit_s is not None:
+            self._admission.end(perf_counter() - self._submit_s)
+            self._submit_s = None
 
     def pause_writing(self) -> None:
         """The client takes no more for now."""
@@ -165,9 +214,10 @@ class Connection(web.RequestHandler):
 class Server(web.Server):
     """Makes the connections, and counts them."""
 
-    def __init__(self, handler: Any, bounds: Bounds, **options: Any) -> None:
+    def __init__(self, handler: Any, bounds: Bounds, admission: Admission, **options: Any) -> None:
         super().__init__(handler, **options)
         self.bounds = bounds
+        self.admission = admission
         self.addresses: Counter[str] = Counter()
         """Connections by the address that they come from."""
 
@@ -199,6 +249,7 @@ class Runner(web.AppRunner):
         return Server(
             made.request_handler,
             self._bounds,
+            self._app[GATEWAY].admission,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,
@@ -214,6 +265,13 @@ def _say(transport: asyncio.Transport, kind: str, detail: str, headers: dict[str
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     transport.write(f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n{lines}\r\n".encode() + body)
     transport.close()
+
+
+def _whole(data: bytes) -> bool:
+    """True for one request from its first byte to its last."""
+    end = data.find(b"\r\n\r\n")
+    length = _LENGTH.search(data, 0, end + 2) if end > 0 else None
+    return length is not None and len(data) == end + 4 + int(length[1]) and _CODED.search(data, 0, end + 2) is None
 
 
 def _words(error: HttpProcessingError) -> str:

@@ -4,7 +4,8 @@ Plain values with safe defaults. The command line reads flags and environment in
 in the service reads the environment. Imports nothing heavy: the command line loads this module before any work.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PORT = 7070
@@ -30,6 +31,10 @@ class ServeSettings:
     """How long running attempts may take to end after the signal to stop."""
     allow_targets: tuple[str, ...] = ()
     """Networks (CIDR) that webhooks may reach although they are private, loopback or link-local."""
+    tenant_rate_hz: float | None = None
+    """Tasks a second that a tenant may submit to this node; None = no limit."""
+    tenant_rates_hz: Mapping[str, float] = field(default_factory=dict)
+    """The same by tenant."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from http import HTTPStatus
 from time import perf_counter as clock_s
+from typing import cast
 
 import orjson
 from aiohttp import web
@@ -17,6 +18,7 @@ from aiohttp import web
 from actors.core.draft import Draft, Receipt
 from actors.core.errors import Invalid, Unavailable, Unknown
 from actors.core.ids import canonical, valid
+from gateway.admission import WORDS
 from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type, read_body
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.decode import TaskDecoder, check_key
@@ -24,6 +26,7 @@ from gateway.encodings import takes_gzip
 from gateway.filters import cursor_of, read_filters
 from gateway.problems import Problem, escape, problem_of
 from gateway.ready import answer
+from gateway.server import Connection
 from gateway.task_view import attempt_object, new_task, state_of, task_object
 from gateway.trace import trace_of
 
@@ -46,6 +49,7 @@ _MANY = (JSON, NDJSON)
 async def create(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks`."""
     gateway = _open(request)
+    headers = gateway.quota.take(tenant_of(request), 1)
     media_type(request, _ONE)
     key = _key_of(request)
     if key is not None:
@@ -59,8 +63,9 @@ async def create(request: web.Request) -> web.StreamResponse:
     if isinstance(receipt, Exception):
         raise receipt
     if not receipt.new:
-        return await _replay(request, receipt)
-    return answer(request, HTTPStatus.CREATED, new_task(draft, receipt), f"/v1/tasks/{receipt.id}")
+        return await _replay(request, receipt, headers)
+    headers["Location"] = f"/v1/tasks/{receipt.id}"
+    return answer(request, HTTPStatus.CREATED, new_task(draft, receipt), headers)
 
 
 async def create_batch(request: web.Request) -> web.StreamResponse:
@@ -70,6 +75,7 @@ async def create_batch(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, gateway.settings.batch_bytes)
     limit = gateway.settings.batch_items
     items = await cut_lines(body, limit) if media == NDJSON else await cut_array(body, limit)
+    headers = gateway.quota.take(tenant_of(request), len(items))
     answers: list[Draft | Receipt | Exception] = await _drafts(request, items)
     drafts = [answer for answer in answers if isinstance(answer, Draft)]
     if drafts:
@@ -79,7 +85,9 @@ async def create_batch(request: web.Request) -> web.StreamResponse:
                 draft.trace = trace
         receipts = iter(await gateway.intake.submit(drafts))
         answers = [next(receipts) if isinstance(answer, Draft) else answer for answer in answers]
-    return await answer_json(request, await _results(answers))
+    response = await answer_json(request, await _results(answers))
+    response.headers.update(headers)
+    return response
 
 
 async def get(request: web.Request) -> web.StreamResponse:
@@ -163,12 +171,14 @@ def _open(request: web.Request) -> Gateway:
     gateway = request.app[GATEWAY]
     if gateway.draining:
         raise Unavailable("this node is going away")
+    if cast(Connection, request.protocol).over:
+        raise Unavailable(WORDS)
     return gateway
 
 
-async def _replay(request: web.Request, receipt: Receipt) -> web.Response:
+async def _replay(request: web.Request, receipt: Receipt, headers: dict[str, str]) -> web.Response:
     body = await read_task(request, receipt.id)
-    headers = {"Content-Type": JSON, "Location": f"/v1/tasks/{receipt.id}", "Idempotent-Replayed": "true"}
+    headers |= {"Content-Type": JSON, "Location": f"/v1/tasks/{receipt.id}", "Idempotent-Replayed": "true"}
     return web.Response(body=body, headers=headers)
 
 

@@ -40,6 +40,21 @@ def _networks(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ..
     return value
 
 
+def _rates(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> dict[str, float]:
+    """Tenant -> rate; that of all others under the empty name."""
+    rates: dict[str, float] = {}
+    for text in value:
+        tenant, _, number = text.rpartition("=")
+        try:
+            rate_hz = float(number)
+        except ValueError:
+            rate_hz = 0.0
+        if not 0 < rate_hz < 1e9 or tenant in rates:
+            raise click.BadParameter(f"{text!r}: expected N or TENANT=N, once a tenant, with N above 0")
+        rates[tenant] = rate_hz
+    return rates
+
+
 @click.command()
 @click.option("--port", type=_PORT, default=PORT, show_default=True, envvar="RINGWHEEL_PORT", help="0 = any free one.")
 @click.option(
@@ -91,6 +106,14 @@ def dev_command(port: int, data: Path, no_demo: bool) -> None:
     metavar="CIDR",
     help="A private network that webhooks may reach; may be repeated.",
 )
+@click.option(
+    "--tenant-rate",
+    multiple=True,
+    envvar="RINGWHEEL_TENANT_RATE",
+    callback=_rates,
+    metavar="[TENANT=]N",
+    help="Tasks a second that a tenant may submit to this node; may be repeated.",
+)
 def serve_command(
     database_url: str,
     bind: str,
@@ -99,6 +122,7 @@ def serve_command(
     name: str | None,
     grace: float,
     allow_target: tuple[str, ...],
+    tenant_rate: dict[str, float],
 ) -> None:
     """Run a node on a PostgreSQL that is there already."""
     settings = ServeSettings(
@@ -109,6 +133,8 @@ def serve_command(
         name=name,
         grace_s=grace,
         allow_targets=allow_target,
+        tenant_rate_hz=tenant_rate.pop("", None),
+        tenant_rates_hz=tenant_rate,
     )
     _run("serve", settings)
 

@@ -20,6 +20,7 @@ from actors.core.task import State, Task, fence
 from actors.ports.reader import TaskRow
 from actors.ports.tasks import Accepted
 from actors.stats import Stats
+from gateway.admission import Admission
 from gateway.app import make_app
 from gateway.context import Gateway, Settings
 from gateway.hub import Hub
@@ -197,7 +198,17 @@ async def served(settings: Settings = SMALL, bounds: Bounds | None = None) -> As
     keyring.local = True
     await keyring.refresh()
     gateway = Gateway(
-        node, intake, stores.reader, stores.book, stores.queues, SpecCodec(), hub, keyring, clock, settings
+        node,
+        intake,
+        stores.reader,
+        stores.book,
+        stores.queues,
+        SpecCodec(),
+        hub,
+        keyring,
+        clock,
+        settings,
+        Admission(),
     )
     made = AppServer(make_app(gateway))
     made.bounds = bounds or Bounds()
