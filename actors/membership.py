@@ -19,6 +19,7 @@ from actors.core.errors import Unavailable
 from actors.core.members import Members
 from actors.core.ring import Ring
 from actors.ports.leases import Beat, LeaseStore
+from actors.ports.links import Links
 
 BEAT_S = 0.5
 BEAT_LIMIT_S = 1.2
@@ -48,17 +49,23 @@ class Membership:
         *,
         owned: Callable[[dict[int, int]], None],
         settings: Callable[[int], None],
+        links: Links,
         reborn: Callable[[], None],
     ) -> None:
         self._store = store
         self._clock = clock
         self._name = name
-        self._address = address
+        self.address = address
+        """Where other nodes reach this one; as of the next boot."""
         self._owned = owned
         self._settings = settings
+        self._links = links
         self._reborn = reborn
         self.boot = boot
         self.shards = 0
+        self.holders: dict[int, str] = {}
+        """Shard -> boot of the other living node that owns it, as of the last beat."""
+        self._secret = b""
         self.timeline = 0
         self._members = Members(boot, name)
         self._fire_until_ms = 0.0
@@ -117,7 +124,8 @@ class Membership:
             await self._store.leave(self._former)
             self._former = None
         if not self._joined:
-            self.shards = await self._store.join(boot, self._name, self._address)
+            joined = await self._store.join(boot, self._name, self.address)
+            self.shards, self._secret = joined.shards, joined.secret
             self._joined = boot == self.boot
         beat = await self._store.beat(boot)
         if self._is_over(boot):
@@ -130,6 +138,8 @@ class Membership:
         self._clock.observe(beat.clock_ms, received_ms)
         self.timeline = beat.timeline
         self._fire_until_ms = sent_ms + T_STOP_MS
+        self.holders = beat.holders
+        self._links.see(boot, self._secret, beat.peers)
         suspects = self._members.observe(beat.peers, int(received_ms))
         self._owned(beat.owned)
         self._settings(beat.settings_version)

@@ -47,6 +47,7 @@ from actors.membership import Membership
 from actors.ports.housekeeping import Housekeeping
 from actors.ports.leases import LeaseStore
 from actors.ports.ledger import LedgerStore
+from actors.ports.links import Links
 from actors.ports.queues import QueueStore
 from actors.ports.reader import TaskRow
 from actors.ports.tasks import TaskStore
@@ -80,6 +81,7 @@ class Node:
         leases: LeaseStore,
         queues: QueueStore,
         housekeeping: Housekeeping,
+        links: Links,
         publish: Callable[[list[Change]], None],
         interrupt: Callable[[], None] = lambda: None,
         watched: Callable[[], bool] = lambda: True,
@@ -90,6 +92,7 @@ class Node:
         when settings were changed.
         """
         self.name = name
+        self._links = links
         self.clock = Clock(boot_ms)
         self.stats = Stats()
         self._publish = publish
@@ -110,7 +113,15 @@ class Node:
         self.desk = Desk()
         self.hand = Hand(self.clock, self._carry_out, self._crashed)
         self.membership = Membership(
-            leases, self.clock, boot, name, address, owned=self._own, settings=self._see_settings, reborn=self._reborn
+            leases,
+            self.clock,
+            boot,
+            name,
+            address,
+            owned=self._own,
+            settings=self._see_settings,
+            links=links,
+            reborn=self._reborn,
         )
         self.ledger = Ledger(
             ledger,
@@ -230,11 +241,9 @@ class Node:
 
     async def ask(self, command: Command) -> Change | None:
         """Carry a command out; None: it was so already. Raises Unknown, Conflict, Overloaded or Unavailable."""
-        shard = shard_of(command.id, self.membership.shards)
         try:
             async with asyncio.timeout(ASK_LIMIT_S):
-                await self._owner_of(shard)
-                answer = await self._ask(shard, command)
+                answer = await self._ask_owner(command)
         except TimeoutError:
             raise Unavailable("the command's outcome is not known in time") from None
         if answer.error is not None:
@@ -252,11 +261,23 @@ class Node:
         finally:
             del self._waiting[token]
 
-    async def _owner_of(self, shard: int) -> None:
-        """Wait until this node owns the shard, at most OWNER_WAIT_S."""
+    async def answer(self, command: Command) -> Answer | None:
+        """Carry out a command that another node was asked; None: its task is not mine."""
+        shard = shard_of(command.id, self.membership.shards)
+        return await self._ask(shard, command) if shard in self.hand.actors else None
+
+    async def _ask_owner(self, command: Command) -> Answer:
+        """The owner's answer, wherever it is: who is not there within OWNER_WAIT_S is not waited for."""
+        shard = shard_of(command.id, self.membership.shards)
         try:
-            async with asyncio.timeout(OWNER_WAIT_S):
-                while shard not in self.hand.actors:
+            async with asyncio.timeout(OWNER_WAIT_S) as limit:
+                while True:
+                    if shard in self.hand.actors:
+                        limit.reschedule(None)
+                        return await self._ask(shard, command)
+                    boot = self.membership.holders.get(shard)
+                    if boot is not None and (answer := await self._links.ask(boot, command)) is not None:
+                        return answer
                     self._owning.clear()
                     await self._owning.wait()
         except TimeoutError:
@@ -292,12 +313,39 @@ class Node:
             waiting[1].set_result(answer)
 
     def _hint(self, tasks: list[Task]) -> None:
+        """Tasks were committed here: tell their owners, and of those that no shard has loaded yet, watchers alone."""
         now_ms = self.clock.now_ms()
+        near = [task for task in tasks if task.due_ms <= now_ms + HORIZON_MS]
+        if len(near) < len(tasks):
+            self._tell_accepted([task for task in tasks if task.due_ms > now_ms + HORIZON_MS])
+        mine: dict[int, list[Task]] = {}
+        theirs: dict[str, list[Task]] = defaultdict(list)
+        for shard, some in by_shard(near).items():
+            if shard in self.hand.actors:
+                mine[shard] = some
+            elif (boot := self.membership.holders.get(shard)) is not None:
+                theirs[boot] += some
+        self._post_submitted(mine, now_ms)
+        for boot, some in theirs.items():
+            self._links.hint(boot, some, now_ms)
+
+    def take_hint(self, tasks: list[Task], at_ms: int) -> None:
+        """The same of tasks that another node accepted; what is not mine is found by its owner's probe."""
+        mine = {shard: some for shard, some in by_shard(tasks).items() if shard in self.hand.actors}
+        self._post_submitted(mine, at_ms)
+
+    async def learn_queues(self) -> None:
+        """Read the queues that other nodes have made. Raises Unavailable."""
+        await self._settings[0]()
+
+    def _post_submitted(self, tasks: dict[int, list[Task]], at_ms: int) -> None:
+        for shard, some in tasks.items():
+            self._tell_accepted(some)  # before they can start
+            self.hand.post(shard, Submitted(some, at_ms))
+
+    def _tell_accepted(self, tasks: list[Task]) -> None:
         if self._watched():
             self._publish([accepted(task) for task in tasks if self._is_new(task)])
-        near = [task for task in tasks if task.due_ms <= now_ms + HORIZON_MS]  # no shard has loaded further
-        for shard, some in by_shard(near).items():
-            self.hand.post(shard, Submitted(some, now_ms))
 
     def _is_new(self, task: Task) -> bool:
         """False when the probe was faster, so that what it found may have been told of already."""
@@ -332,7 +380,7 @@ class Node:
             if self.stats.epoch_changes:
                 self._interrupt_watchers()  # somebody else had them meanwhile
             self.stats.epoch_changes += len(new)
-            self._owning.set()
+        self._owning.set()  # who looks for an owner may find one now, here or elsewhere
         self._work.set()
 
     def _see_overdue(self, shard: int, event: Probed) -> bool:

@@ -20,6 +20,7 @@ from aiohttp import web
 from actors.core.codec import SpecCodec
 from actors.core.errors import Misconfigured, Unavailable
 from actors.core.queue import QueueBook
+from actors.core.wire import Wire
 from actors.membership import new_boot
 from actors.node import Node
 from gateway import audit
@@ -31,6 +32,7 @@ from gateway.demo import Demo
 from gateway.hub import Hub
 from gateway.keyring import Keyring
 from gateway.metrics import CountCollector, LoopLag
+from gateway.peers import Peers
 from gateway.quota import Quota
 from gateway.server import Runner
 from gateway.settings import DevSettings, ServeSettings
@@ -66,20 +68,23 @@ class Service:
         queues = PgQueueStore(database, book)
         self.hub = Hub(boot)
         self.signer = Signer(PgSigningStore(database))
+        self.peers = Peers(Wire(book, codec))
         self.node = node = Node(
             boot=boot,
             name=settings.name or f"{socket.gethostname()}:{settings.port}",
-            address=settings.advertise or f"{settings.bind}:{settings.port}",
+            address=settings.advertise or "",
             tasks=tasks,
             ledger=PgLedgerStore(database, lambda: node.membership.timeline),
             leases=PgLeaseStore(database),
             queues=queues,
             housekeeping=PgHousekeeping(database),
+            links=self.peers,
             publish=self.hub.publish,
             interrupt=self.hub.interrupt,
             watched=lambda: self.hub.watched,
             settings=(self.signer.refresh,),
         )
+        self.peers.node = node
         self.keyring = Keyring(PgKeyStore(database), node.clock.now_ms)
         admission = Admission()
         quota = Quota(settings.tenant_rate_hz, settings.tenant_rates_hz)
@@ -98,6 +103,7 @@ class Service:
         )
         for name, words, count in (
             ("unreadable_rows", "Rows that this program can't read", lambda: database.unreadable.count),
+            ("lost_hints", "Tasks whose owner could not be told of them over a link", lambda: self.peers.lost),
             ("refused_submits", "Submits refused as more than can be answered in time", lambda: admission.refused),
             ("refused_by_quota", "Submits refused because a tenant had used up its quota", lambda: quota.refused),
             ("refused_keys", "Requests refused for their key", lambda: self.keyring.refused),
@@ -106,7 +112,7 @@ class Service:
         self.policy = TargetPolicy(settings.allow_targets)
         self.courier = Courier(node, node.clock, self.policy, self.signer)
         self.lag = LoopLag()
-        self.runner = Runner(make_app(self.gateway, self.lag), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        self.runner = Runner(make_app(self.gateway, self.lag, self.peers), access_log=None, shutdown_timeout=SHUTDOWN_S)
         self.url = ""
         self._stop = asyncio.Event()
 
@@ -118,6 +124,7 @@ class Service:
             self.courier.run(),
             self.lag.run(),
             self.keyring.run(),
+            self.peers.run(),
         ]
 
     def stop(self) -> None:
@@ -133,6 +140,7 @@ class Service:
             await self._listen()
             self.policy.shield(self._own_addresses())
             self.url = f"http://{self.settings.bind}:{self.runner.addresses[0][1]}"
+            self.node.membership.address = self._address()
             log.info("listening", url=self.url, node=self.node.name)
             if not await self._enter_database(stack) or not await self._learn_keys():
                 return
@@ -153,6 +161,16 @@ class Service:
         except (OSError, UnicodeError) as error:
             raise Misconfigured(f"can't listen on {bind}:{port} ({error}): choose another port or address") from error
         self.keyring.local = all(ipaddress.ip_address(address[0]).is_loopback for address in self.runner.addresses)
+
+    def _address(self) -> str:
+        """Where other nodes reach this one."""
+        host, port = self.runner.addresses[0][:2]
+        address = ipaddress.ip_address(host)
+        if address.is_unspecified:
+            host = socket.gethostname()
+        elif address.version == 6:
+            host = f"[{host}]"
+        return self.settings.advertise or f"{host}:{port}"
 
     def _own_addresses(self) -> list[tuple[str, int]]:
         """Where this service is reached, as far as it knows."""

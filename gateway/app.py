@@ -15,14 +15,18 @@ from gateway.context import GATEWAY, Gateway
 from gateway.contract_api import CONTRACT, Contract
 from gateway.decode import TaskDecoder
 from gateway.metrics import LoopLag, NodeCollector
+from gateway.peers import PATH, PEERS, Peers, peer
 from gateway.problems import answering, no_route
 from gateway.routes import ROUTES
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
-def make_app(gateway: Gateway, lag: LoopLag | None = None) -> web.Application:
-    """The application on top of `gateway`. Whoever runs `lag` gets the loop's delay into the metrics."""
+def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None = None) -> web.Application:
+    """The application on top of `gateway`. Whoever runs `lag` gets the loop's delay into the metrics.
+
+    `peers` get a path of their own, which is no part of the API.
+    """
     app = web.Application()
     app[GATEWAY] = gateway
     app[probes.STARTUP] = probes.Startup()
@@ -35,5 +39,8 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None) -> web.Application:
         add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
         handler = guarded(gateway.keyring, route.access, route.handler)
         add(_PARAMETER.sub(r"{\1:[^/:]+}", route.path), answering(handler))
+    if peers is not None:
+        app[PEERS] = peers
+        app.router.add_get(PATH, answering(peer))
     app.router.add_route("*", "/{rest:.*}", answering(no_route))
     return app

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from actors.ports.leases import Beat, Peer
+from actors.ports.leases import Beat, Joined, Peer
 from storage.pool import Database
 from storage.sessions import NAME_PREFIX
 from storage.statements import statements
@@ -27,12 +27,13 @@ class PgLeaseStore:
         self._db = db
         self.timeline = 1
 
-    async def join(self, boot: str, name: str, address: str) -> int:
+    async def join(self, boot: str, name: str, address: str) -> Joined:
         """See the port. From now on sessions bear this boot's name: those of a dead boot are ended by its heirs."""
         if boot != self._db.boot:
             await self._db.rename(boot)
         async with self._db.leases.use() as connection:
-            return int(await connection.fetchval(_SQL["join"], boot, name, address))
+            row = await connection.fetchrow(_SQL["join"], boot, name, address)
+        return Joined(row["shards"], row["secret"])
 
     async def beat(self, boot: str) -> Beat | None:
         """See the port."""
@@ -46,6 +47,7 @@ class PgLeaseStore:
             owned=dict(zip(row["owned"], row["owned_epochs"], strict=True)),
             orphans=dict(zip(row["orphans"], row["orphan_epochs"], strict=True)),
             peers=[Peer(*peer) for peer in peers],
+            holders=dict(zip(row["held"], row["holders"], strict=True)),
             settings_version=row["settings_version"],
             clock_ms=row["clock_ms"],
             timeline=self.timeline,

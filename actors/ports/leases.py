@@ -22,6 +22,15 @@ class Peer:
 
 
 @dataclass(slots=True)
+class Joined:
+    """The cluster that a boot has entered."""
+
+    shards: int
+    secret: bytes
+    """What its nodes know each other by."""
+
+
+@dataclass(slots=True)
 class Beat:
     """The answer to a heartbeat."""
 
@@ -31,6 +40,8 @@ class Beat:
     """Shard -> epoch, of all whose owner is nobody or not alive."""
     peers: list[Peer]
     """Every node that is not dead, this one included."""
+    holders: dict[int, str]
+    """Shard -> boot, of all that another living node owns."""
     settings_version: int
     clock_ms: float
     """The primary's clock while it answered."""
@@ -40,8 +51,8 @@ class Beat:
 class LeaseStore(Protocol):
     """Membership and shard ownership."""
 
-    async def join(self, boot: str, name: str, address: str) -> int:
-        """Enter this boot as `up`; answers the cluster's number of shards."""
+    async def join(self, boot: str, name: str, address: str) -> Joined:
+        """Enter this boot as `up`."""
         ...
 
     async def beat(self, boot: str) -> Beat | None:

@@ -82,6 +82,7 @@ class MemoryDatabase:
         self.partitions: set[int] = set()
         self.keys: dict[str, ApiKey] = {}
         self.keys_version = 0
+        self.secret = bytes(range(32))
 
     def is_up(self, boot: str | None) -> bool:
         """Whether this boot is known and not dead."""

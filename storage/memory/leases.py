@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from actors.ports.leases import Beat, Peer
+from actors.ports.leases import Beat, Joined, Peer
 from storage.memory.database import NodeRow
 from storage.memory.link import MemoryLink
 
@@ -16,7 +16,7 @@ class MemoryLeaseStore:
         self._boot = ""
         """Whose sessions this process has."""
 
-    async def join(self, boot: str, name: str, address: str) -> int:
+    async def join(self, boot: str, name: str, address: str) -> Joined:
         """See the port."""
         return await self._link.call("join", lambda: self._join(boot, name, address))
 
@@ -42,12 +42,12 @@ class MemoryLeaseStore:
 
     # --- each of these happens at one instant --------------------------------------------------------------------
 
-    def _join(self, boot: str, name: str, address: str) -> int:
+    def _join(self, boot: str, name: str, address: str) -> Joined:
         self._db.sessions.discard(self._boot)
         self._db.sessions.add(boot)
         self._boot = boot
         self._db.nodes.setdefault(boot, NodeRow(boot, name, address))
-        return len(self._db.shards)
+        return Joined(len(self._db.shards), self._db.secret)
 
     def _beat(self, boot: str) -> Beat | None:
         if not self._db.is_up(boot):
@@ -58,6 +58,7 @@ class MemoryLeaseStore:
             owned={shard: row.epoch for shard, row in shards if row.owner == boot},
             orphans={shard: row.epoch for shard, row in shards if not self._db.is_up(row.owner)},
             peers=[_peer(node) for node in self._db.nodes.values() if node.up],
+            holders={s: row.owner for s, row in shards if row.owner not in (None, boot) and self._db.is_up(row.owner)},
             settings_version=self._db.settings_version,
             clock_ms=self._db.clock_ms(),
             timeline=self._db.timeline,

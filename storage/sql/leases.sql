@@ -7,7 +7,7 @@ WITH made AS (
     VALUES ($1, $2, $3, 'up', extract(epoch FROM clock_timestamp()) * 1000)
     ON CONFLICT DO NOTHING
 )
-SELECT shards FROM cluster;
+SELECT shards, secret FROM cluster;
 
 -- name: beat
 -- $1 boot. The heartbeat and the whole world in one round trip. `me` changes the row; the other parts read the snapshot
@@ -19,6 +19,9 @@ WITH me AS (
      WHERE s.owner_boot = $1
         OR s.owner_boot IS NULL
         OR s.owner_boot NOT IN (SELECT n.boot FROM nodes n WHERE n.state <> 'dead')
+), theirs AS MATERIALIZED (
+    SELECT s.shard, s.owner_boot FROM shards s JOIN nodes n ON n.boot = s.owner_boot
+     WHERE n.state <> 'dead' AND s.owner_boot <> $1
 ), peer AS MATERIALIZED (
     SELECT n.boot, n.name, n.address, n.state, n.hb_seq + (n.boot = $1)::int4 AS beats
       FROM nodes n WHERE n.state <> 'dead'
@@ -28,6 +31,8 @@ SELECT EXISTS (SELECT FROM me) AS alive,
        ARRAY(SELECT epoch FROM world WHERE mine ORDER BY shard) AS owned_epochs,
        ARRAY(SELECT shard FROM world WHERE mine IS NOT TRUE ORDER BY shard) AS orphans,
        ARRAY(SELECT epoch FROM world WHERE mine IS NOT TRUE ORDER BY shard) AS orphan_epochs,
+       ARRAY(SELECT shard FROM theirs ORDER BY shard) AS held,
+       ARRAY(SELECT owner_boot FROM theirs ORDER BY shard) AS holders,
        ARRAY(SELECT boot FROM peer ORDER BY boot) AS boots,
        ARRAY(SELECT name FROM peer ORDER BY boot) AS names,
        ARRAY(SELECT address FROM peer ORDER BY boot) AS addresses,

@@ -139,6 +139,22 @@ async def test_two_nodes_and_the_death_of_one(database_url: str, hook: Hook, tab
         assert {len(hook.calls[task_id]) for task_id in (elsewhere["id"], *ids, late["id"])} == {1}
 
 
+async def test_any_node_takes_tasks_and_commands(database_url: str, hook: Hook) -> None:
+    async with node(database_url, "a") as (_, api), node(database_url, "b") as (_, other):
+        waiting = await other.submit(delay="1h")
+        assert (await other.command(waiting["id"], "cancel")).body["state"] == "cancelled"
+        assert (await api.get(waiting["id"]))["state"] == "cancelled"
+        later = await api.submit(http={"url": hook.url()}, delay="1h")
+        await other.command(later["id"], "run")
+        await hook.called(later["id"])
+        ids = await other.submit_many([{"http": {"url": hook.url()}, "queue": "of-the-other"}] * 100)
+        await hook.all_called(ids)
+        for task_id in ids:
+            assert (await other.wait(task_id))["lateness_ms"] < 3_000, "the probe would have taken longer"
+        metrics = str((await api.call("GET", "/metrics")).body)
+        assert "ringwheel_probe_finds_total 0.0" in metrics
+
+
 async def the_same_keys_on_both(*apis: Api) -> None:
     async def submit(api: Api, key: str) -> tuple[int, str]:
         answer = await api.call("POST", "/v1/tasks", {"queue": "pulled"}, Idempotency_Key=key)

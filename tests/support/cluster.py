@@ -30,6 +30,7 @@ from storage.memory import (
 from storage.memory.database import NodeRow
 from storage.memory.rows import Row
 from tests.support.builders import HASH, SPEC, T0_MS
+from tests.support.network import MemoryLinks, Network
 from tests.support.scripted import Run, Script, ScriptedDispatcher, succeed
 from tests.support.virtual_time import Process
 
@@ -85,6 +86,7 @@ class Member:
         self.book = QueueBook()
         self.queues = MemoryQueueStore(self.wire, self.book)
         self.reader = MemoryReader(self.wire, self.book)
+        self.links = MemoryLinks(cluster.network, self)
         self.changes: list[Change] = []
         self.drift = 0.0
         """How much faster this node's clock runs than the others'."""
@@ -98,6 +100,7 @@ class Member:
             leases=MemoryLeaseStore(self.wire),
             queues=self.queues,
             housekeeping=MemoryHousekeeping(self.wire),
+            links=self.links,
             publish=self._publish,
             boot_ms=lambda: asyncio.get_running_loop().time() * 1_000 * (1 + self.drift),
         )
@@ -119,11 +122,13 @@ class Member:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.node.run())
+                group.create_task(self.links.run())
                 group.create_task(self.dispatcher.run())
         except BaseExceptionGroup as failure:
             self.failure = failure
         finally:
             self._cluster.database.sessions.discard(self.node.membership.boot)
+            self._cluster.network.ends.pop(self.node.membership.boot, None)
             self.ended.set()
             self._cluster.changed.set()
 
@@ -159,6 +164,7 @@ class Cluster:
     def __init__(self, *, shards: int = 256) -> None:
         self.database = MemoryDatabase(self.now_ms, shards)
         self.members: list[Member] = []
+        self.network = Network()
         self.runs: list[Run] = []
         self.changed = asyncio.Event()
         """Something happened that a test may wait for."""

@@ -214,7 +214,7 @@ class Join:
     boot: str
 
     async def take(self, side: Side, guards: Guards) -> object:
-        return await side.stores.leases.join(self.boot, self.boot, "here:7070")
+        return (await side.stores.leases.join(self.boot, self.boot, "here:7070")).shards
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class BeatOnce:
         beat = await side.stores.leases.beat(self.boot)
         if beat is None:
             return None
-        return beat.owned, beat.orphans, sorted(beat.peers, key=lambda peer: peer.boot)
+        return beat.owned, beat.orphans, beat.holders, sorted(beat.peers, key=lambda peer: peer.boot)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,27 @@ async def joined(world: World, boot: str) -> Stores:
     return stores
 
 
-async def test_joining_answers_the_number_of_shards(stores: Stores) -> None:
-    assert await stores.leases.join("boot-a", "a", "a:7070") == SHARDS
+async def test_joining_answers_what_all_nodes_of_the_cluster_know(world: World) -> None:
+    a, b = await world.process("boot-a"), await world.process("boot-b")
+    cluster = await a.leases.join("boot-a", "a", "a:7070")
+    assert cluster.shards == SHARDS
+    assert len(cluster.secret) == 32
+    assert await b.leases.join("boot-b", "b", "b:7070") == cluster
+
+
+async def test_a_beat_shows_what_living_others_own(world: World) -> None:
+    a, b = await joined(world, "boot-a"), await joined(world, "boot-b")
+    await a.leases.sweep("boot-a", {3: 0, 5: 0})
+    beat = await b.leases.beat("boot-b")
+    assert beat is not None
+    assert beat.holders == {3: "boot-a", 5: "boot-a"}
+    beat = await a.leases.beat("boot-a")
+    assert beat is not None
+    assert beat.holders == {}
+    await a.leases.leave("boot-a")
+    beat = await b.leases.beat("boot-b")
+    assert beat is not None
+    assert beat.holders == {}
 
 
 async def test_the_first_beat_shows_a_cluster_that_owns_nothing(world: World) -> None:

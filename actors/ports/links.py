@@ -1,0 +1,48 @@
+"""Port: the way from node to node.
+
+Guarantees: what arrives came from the boot that it names, was meant for the boot that takes it, and arrives once.
+Nothing else: a message may be lost with its link. So nothing that must not be lost goes this way alone, and whoever
+asks learns in time that no answer will come.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from actors.core.events import Answer, Command
+from actors.core.task import Task
+from actors.ports.leases import Peer
+
+
+class Links(Protocol):
+    """One node's links to the others."""
+
+    def see(self, boot: str, secret: bytes, peers: Sequence[Peer]) -> None:
+        """My own boot, the cluster's secret and every living node, as of the last heartbeat."""
+        ...
+
+    def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
+        """Tell the owner of tasks that were committed at `at_ms`. Never waits; lost when the link is down or full."""
+        ...
+
+    async def ask(self, boot: str, command: Command) -> Answer | None:
+        """The owner's answer to a command; None: nothing was done, for it is not the owner, or can't be reached.
+
+        Raises Unavailable: the outcome is not known; Overloaded. Has no time limit of its own.
+        """
+        ...
+
+
+class LinkedNode(Protocol):
+    """What a node does for others."""
+
+    def take_hint(self, tasks: list[Task], at_ms: int) -> None:
+        """Tasks that were committed at `at_ms`; those that are not mine are passed over."""
+        ...
+
+    async def learn_queues(self) -> None:
+        """Read those that others have made. Raises Unavailable."""
+        ...
+
+    async def answer(self, command: Command) -> Answer | None:
+        """Carry out a command on a task of mine; None: it is not mine."""
+        ...

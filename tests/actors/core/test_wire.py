@@ -1,0 +1,153 @@
+"""Messages between nodes: what goes in comes out, and what is not known harms nothing."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.core.codec import SpecCodec
+from actors.core.errors import Conflict, Invalid, KeyReused, Overloaded, RingwheelError, Unavailable, Unknown
+from actors.core.events import Answer, Change, Command, Outcome, Verdict
+from actors.core.queue import Queue, QueueBook
+from actors.core.task import Move, State
+from actors.core.wire import PAYLOAD_BYTES, Ask, Frame, Hint, Message, Told, Wire, WireTask, decode, encode
+from tests.support.builders import HASH, LABELS, SPEC, T0_MS, TRACE, make_task, task_id
+
+QUEUE = Queue(7, "acme", "mail")
+
+
+def make_wire(*queues: Queue) -> Wire:
+    book = QueueBook()
+    for queue in queues:
+        book.put(queue)
+    return Wire(book, SpecCodec())
+
+
+WIRE = make_wire(QUEUE)
+
+
+def carried(message: Message) -> Message:
+    """As it arrives."""
+    frame = decode(encode(Frame("to", "from", [message])))
+    assert (frame.to, frame.sender) == ("to", "from")
+    (heard,) = frame.messages
+    return heard
+
+
+@given(
+    st.none() | st.binary(max_size=30),
+    st.sampled_from([None, LABELS]),
+    st.sampled_from([None, TRACE]),
+    st.sampled_from([None, HASH]),
+    st.integers(0, 10**10),
+)
+def test_tasks(payload: bytes | None, labels: str | None, trace: str | None, key: bytes | None, late_ms: int) -> None:
+    task = make_task(
+        3, QUEUE, shard=9, due_ms=T0_MS + late_ms, payload=payload, labels=labels, trace=trace, key_hash=key
+    )
+    task.budget = 11
+    hint = carried(WIRE.hint([task], T0_MS))
+    assert isinstance(hint, Hint)
+    assert hint.at_ms == T0_MS
+    (twin,) = WIRE.tasks(hint)
+    assert {name: getattr(twin, name) for name in twin.__slots__} == {
+        name: getattr(task, name) for name in task.__slots__
+    }
+
+
+def test_a_large_payload_stays_in_the_tables() -> None:
+    task = make_task(1, QUEUE, payload=b"x" * (PAYLOAD_BYTES + 1))
+    (twin,) = WIRE.tasks(WIRE.hint([task], T0_MS))
+    assert (twin.payload, twin.payload_bytes) == (None, PAYLOAD_BYTES + 1)
+
+
+def test_of_a_hint_what_is_not_known_is_passed_over() -> None:
+    other = Queue(8, "acme", "other")
+    hint = make_wire(QUEUE, other).hint([make_task(1, other), make_task(2, QUEUE), make_task(3, QUEUE)], T0_MS)
+    assert not WIRE.knows(hint)
+    assert make_wire(other, QUEUE).knows(hint)
+    odd = msgspec.structs.replace(hint.tasks[2], spec=b'{"v":99}')
+    assert [task.id for task in WIRE.tasks(Hint(T0_MS, [*hint.tasks[:2], odd]))] == [task_id(2)]
+
+
+OUTCOME = Outcome(None, 4, 2, Verdict.NEVER, T0_MS, T0_MS + 1, 410, "gone", b"{}", 7, 0.25)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("outcome", [None, OUTCOME])
+@pytest.mark.parametrize("move", Move)
+def test_commands(move: Move, outcome: Outcome | None) -> None:
+    command = Command(move, task_id(1), None, T0_MS, outcome, "acme")
+    ask = carried(WIRE.ask(5, command))
+    assert isinstance(ask, Ask)
+    assert ask.number == 5
+    assert WIRE.command(ask) == command
+
+
+def test_a_command_of_a_newer_program_is_refused() -> None:
+    with pytest.raises(Invalid):
+        WIRE.command(Ask(1, "dance", task_id(1), "acme"))
+    ask = WIRE.ask(1, Command(Move.DIE, task_id(1), None, outcome=OUTCOME))
+    assert ask.outcome is not None
+    with pytest.raises(Invalid):
+        WIRE.command(msgspec.structs.replace(ask, outcome=msgspec.structs.replace(ask.outcome, verdict=99)))
+
+
+CHANGE = Change(task_id(1), QUEUE, State.CANCELLED, 2, 9, T0_MS, T0_MS - 5, T0_MS, LABELS, 503, "busy", 12)
+
+
+def told(answer: Answer | None) -> Answer | None:
+    message = carried(WIRE.told(5, answer))
+    assert isinstance(message, Told)
+    assert message.number == 5
+    return WIRE.answer(message)
+
+
+def test_answers() -> None:
+    assert told(None) is None
+    assert told(Answer("token", CHANGE)) == Answer(None, CHANGE)
+    assert told(Answer("token", changed=False)) == Answer(None, changed=False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unknown("x"), Conflict("a task that runs", "running"), Overloaded("full", 5), Unavailable("away", 7_000)],
+)
+def test_errors(error: RingwheelError) -> None:
+    answer = told(Answer("token", error=error))
+    assert answer is not None
+    assert type(answer.error) is type(error)
+    assert vars(answer.error) == vars(error)
+
+
+def test_an_error_of_another_kind_is_unavailable() -> None:
+    answer = told(Answer("token", error=KeyReused("x")))
+    assert answer is not None
+    assert isinstance(answer.error, Unavailable)
+
+
+def test_of_an_answer_what_is_not_known_is_left_out() -> None:
+    message = WIRE.told(1, Answer(None, CHANGE))
+    assert make_wire().answer(message) == Answer(None, changed=True)
+    assert message.change is not None
+    odd = msgspec.structs.replace(message.change, state="dancing")
+    assert WIRE.answer(msgspec.structs.replace(message, change=odd)) == Answer(None, changed=True)
+
+
+def test_messages_of_a_newer_program_are_passed_over() -> None:
+    ask = WIRE.ask(1, Command(Move.RUN, task_id(1), None))
+    data = msgspec.msgpack.encode(["to", "from", [["wave", 1, 2], msgspec.to_builtins(ask), ["ask", "x"]]])
+    assert decode(data).messages == [ask]
+    longer = [*msgspec.to_builtins(ask), "a new field"]
+    assert decode(msgspec.msgpack.encode(["to", "from", [longer]])).messages == [ask]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01\x02\x90", msgspec.msgpack.encode(["a", "b"])])
+def test_what_is_no_frame_is_refused(data: bytes) -> None:
+    with pytest.raises(Invalid):
+        decode(data)
+
+
+def test_a_task_of_an_older_program_has_defaults() -> None:
+    short = msgspec.to_builtins(WIRE.hint([make_task(1, QUEUE)], T0_MS).tasks[0])[:8]
+    assert msgspec.convert(short, WireTask).payload is None
+    assert SPEC.http is not None

@@ -1,0 +1,126 @@
+"""The way between nodes of one process, in virtual time: what is said travels as bytes, and may be lost."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from itertools import count
+from typing import Protocol
+
+from actors.core.codec import SpecCodec
+from actors.core.errors import RingwheelError, Unavailable
+from actors.core.events import Answer, Command
+from actors.core.queue import QueueBook
+from actors.core.task import Task
+from actors.core.wire import Ask, Frame, Hint, Told, Wire, decode, encode
+from actors.ports.leases import Peer
+from actors.ports.links import LinkedNode
+
+Message = Hint | Ask | Told
+_numbers = count(1)
+
+
+class Linked(Protocol):
+    """A process with a node."""
+
+    book: QueueBook
+
+    @property
+    def node(self) -> LinkedNode: ...
+
+
+class Network:
+    """All links of a cluster."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, MemoryLinks] = {}
+        """Boot -> its end."""
+        self.way_ms: Callable[[], float] = lambda: 0.2
+        self.loses: Callable[[str, str], bool] = lambda sender, to: False
+        """Whether what `sender` says to `to` (boots) is lost."""
+        self.lost = 0
+
+    def carry(self, sender: str, to: str, message: Message) -> bool:
+        """Send a message on its way, which no stop of its sender holds up; False: it is lost."""
+        if to not in self.ends or self.loses(sender, to):
+            self.lost += 1
+            return False
+        data = encode(Frame(to, sender, [message]))
+        asyncio.get_running_loop().call_later(self.way_ms() / 1_000, self._arrive, to, data, context=Context())
+        return True
+
+    def _arrive(self, to: str, data: bytes) -> None:
+        if to in self.ends:
+            self.ends[to].inbox.put_nowait(decode(data))
+        else:
+            self.lost += 1
+
+
+class MemoryLinks:
+    """One node's end. Implements actors.ports.links.Links."""
+
+    def __init__(self, network: Network, member: Linked) -> None:
+        self.inbox: asyncio.Queue[Frame] = asyncio.Queue()
+        self._member = member
+        self._wire = Wire(member.book, SpecCodec())
+        self._network = network
+        self._boot = ""
+        self._asked: dict[int, tuple[str, asyncio.Future[Told]]] = {}
+
+    async def run(self) -> None:
+        """Hear what arrives, as the process that this is part of."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                frame = await self.inbox.get()
+                for message in frame.messages if frame.to == self._boot else ():
+                    self._hear(frame.sender, message, group)
+
+    def see(self, boot: str, secret: bytes, peers: Sequence[Peer]) -> None:
+        """See the port."""
+        self._network.ends.pop(self._boot, None)
+        self._boot = boot
+        self._network.ends[boot] = self
+        living = {peer.boot for peer in peers}
+        for asked, told in self._asked.values():
+            if asked not in living and not told.done():
+                told.set_exception(Unavailable("the link broke"))
+
+    def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
+        """See the port."""
+        self._network.carry(self._boot, boot, self._wire.hint(tasks, at_ms))
+
+    async def ask(self, boot: str, command: Command) -> Answer | None:
+        """See the port."""
+        number = next(_numbers)
+        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self._asked[number] = boot, told
+        try:
+            sent = self._network.carry(self._boot, boot, self._wire.ask(number, command))
+            return self._wire.answer(await told) if sent else None
+        finally:
+            del self._asked[number]
+
+    def _hear(self, sender: str, message: Message, group: asyncio.TaskGroup) -> None:
+        match message:
+            case Hint():
+                group.create_task(self._take(message))
+            case Ask():
+                group.create_task(self._answer(sender, message))
+            case Told():
+                _, told = self._asked.get(message.number, (None, None))
+                if told is not None and not told.done():
+                    told.set_result(message)
+
+    async def _take(self, hint: Hint) -> None:
+        if not self._wire.knows(hint):
+            try:
+                await self._member.node.learn_queues()
+            except Unavailable:
+                return
+        self._member.node.take_hint(self._wire.tasks(hint), hint.at_ms)
+
+    async def _answer(self, sender: str, ask: Ask) -> None:
+        try:
+            answer = await self._member.node.answer(self._wire.command(ask))
+        except RingwheelError as error:
+            answer = Answer(None, error=error)
+        self._network.carry(self._boot, sender, self._wire.told(ask.number, answer))
