@@ -26,6 +26,7 @@ WITHOUT_ID = {
     "/v1/events": "test_events_tell_ones_own",
     "/v1/queues": "test_queues_are_ones_own",
     "/metrics": "of the whole node: its scope is admin",
+    "/peer/v1": "for nodes alone, who prove that they are: tests/gateway/test_peers.py",
 }
 BODIES: dict[str, list[Any]] = {
     ":reschedule": [{"delay": 1}],
