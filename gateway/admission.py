@@ -1,6 +1,6 @@
 """How many single submits may be under way at once: what comes beyond is refused before it costs anything.
 
-The limit follows what submits take from their first byte to their answer: while they take longer than they need to, it
+The limit follows what submits take from their last byte to their answer: while they take longer than they need to, it
 shrinks; while all of it is used and answers come in time, it grows (feedback with multiplicative decrease: Chiu and
 Jain, 1989). "Need to" is measured too, so that a slow disk alone is not taken for overload (as TCP Vegas does:
 Brakmo and Peterson, 1995).
@@ -64,7 +64,7 @@ class Admission:
         return next(self._refusals)
 
     def begin(self) -> None:
-        """A submit came."""
+        """A submit came, all of it."""
         self.under_way += 1
         self._window.peak = max(self._window.peak, self.under_way)
 

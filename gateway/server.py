@@ -66,7 +66,7 @@ class Connection(web.RequestHandler):
         self._bounds = bounds
         self._admission = server.admission
         self._submit_s: float | None = None
-        """When the submit came that is under way."""
+        """When the submit came that is counted as under way: all of it is there."""
         self.over = False
         """One too many was under way when it came."""
         self._address: str | None = None
@@ -107,10 +107,13 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Start the clock with the first byte of a head that is not whole; stop it when it is."""
-        if self._refused or (data.startswith(_SUBMIT) and not self._admits(data)):
+        submit = data.startswith(_SUBMIT)
+        if self._refused or (submit and not self._admits(data)):
             return
         super().data_received(data)
         waiter = self._waiter
+        if submit and self._messages and self._messages[0][1].is_eof():
+            self.submit_came()
         if waiter is None or waiter.done():  # a request came, or one is being answered
             if self._head_timer is not None:
                 self._head_ended()
@@ -118,26 +121,32 @@ class Connection(web.RequestHandler):
             self._await_head()
 
     def _admits(self, data: bytes) -> bool:
-        """Count a submit that begins here. False: it is answered."""
+        """Look whether there is room for a submit that begins here. False: it is answered."""
         waiter = self._waiter
         if waiter is None or waiter.done() or self._head_timer is not None:
             return True  # pipelined, or not its beginning
         admission = self._admission
-        self.over = admission.full
-        if self.over and _whole(data) and self.transport is not None:
+        if not admission.full:
+            return True
+        if _whole(data) and self.transport is not None:
             self.transport.write(admission.refusal())
             self._next_keepalive_close_time = self._loop.time() + self._bounds.idle_s
             return False
-        if self._submit_s is None:
-            self._submit_s = perf_counter()
-            admission.begin()
+        self.over = True
         return True
+
+    def submit_came(self) -> None:
+        """Count a submit, once, when all of it is there: one that a client holds back takes no place and no time."""
+        if self._submit_s is None and self.transport is not None:
+            self._submit_s = perf_counter()
+            self._admission.begin()
 
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, request_start: float | None) -> None:
         """An answer is on its way (aiohttp's hook behind every answer)."""
         self._submit_ended()
 
     def _submit_ended(self) -> None:
+        self.over = False
         if self._submit_s is not None:
             self._admission.end(perf_counter() - self._submit_s)
             self._submit_s = None

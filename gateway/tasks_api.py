@@ -55,6 +55,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     if key is not None:
         check_key(key, "")
     body = await read_body(request, gateway.settings.body_bytes)
+    cast(Connection, request.protocol).submit_came()
     draft = await request.app[DECODER].draft(body, tenant_of(request), gateway.clock.now_ms(), key)
     if draft.key != key is not None:
         raise Invalid("is another than the header says", "/idempotency_key")

@@ -1,10 +1,12 @@
 """Admission: the limit as a rule, and what is refused on real sockets."""
 
 import asyncio
+from collections.abc import Sequence
 
 import orjson
 import pytest
 
+from actors.core.draft import Draft, Receipt
 from gateway.admission import LEAST, MOST, WINDOW_S, Admission
 from tests.gateway.served import Served, served
 from tests.gateway.test_connections import answer, connected
@@ -128,6 +130,38 @@ async def test_every_answer_ends_a_submit() -> None:
         assert world.gateway.admission.under_way == 0
 
 
+@pytest.mark.parametrize("held_back", [HEAD, HEAD + b"\r\n", HEAD + b"\r\n" + BODY[:3]])
+async def test_what_a_client_holds_back_takes_no_place(held_back: bytes) -> None:
+    async with served() as world, connected(world) as (_, slow), connected(world) as (reader, writer):
+        world.gateway.admission.limit = 1
+        writer.write(LIVE)
+        assert (await answer(reader))[0] == 200
+        slow.write(held_back)
+        writer.write(LIVE)
+        assert (await answer(reader))[0] == 200
+        for _ in range(3):
+            writer.write(WHOLE)
+            assert (await answer(reader))[0] == 201
+        assert world.gateway.admission.under_way == 0
+
+
+@pytest.mark.parametrize("first", [(WHOLE,), (HEAD + b"\r\n", BODY)])
+async def test_a_refusal_is_for_one_submit_alone(first: tuple[bytes, ...]) -> None:
+    batch = WHOLE.replace(b"/v1/tasks", b"/v1/tasks:batch").replace(b": %d" % len(BODY), b": %d" % (len(BODY) + 2))
+    batch = batch.replace(BODY, b"[" + BODY + b"]")
+    async with served() as world, connected(world) as (reader, writer):
+        writer.write(LIVE)
+        assert (await answer(reader))[0] == 200
+        world.gateway.admission.limit = 0
+        for part in first:
+            writer.write(part)
+            await asyncio.sleep(0.01)
+        assert (await answer(reader))[0] == 503
+        world.gateway.admission.limit = 1
+        writer.write(batch)
+        assert (await answer(reader))[0] == 200
+
+
 class Signal(Admission):
     """Tells of its beginnings and ends."""
 
@@ -149,8 +183,17 @@ async def test_a_client_that_leaves_ends_its_submit(monkeypatch: pytest.MonkeyPa
     async with served() as world, asyncio.timeout(10):
         admission = world.gateway.admission
         assert isinstance(admission, Signal)
+        released = asyncio.Event()
+        submit = world.intake.submit
+
+        async def held(drafts: Sequence[Draft]) -> list[Receipt | Exception]:
+            await released.wait()
+            return await submit(drafts)
+
+        monkeypatch.setattr(world.intake, "submit", held)
         async with connected(world) as (_, writer):
-            writer.write(HEAD + b"\r\n" + BODY[:3])
+            writer.write(WHOLE)
             await admission.begun.wait()
         await admission.ended.wait()
+        released.set()
         assert admission.under_way == 0
