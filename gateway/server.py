@@ -30,7 +30,7 @@ from gateway.problems import MEDIA_TYPE, Problem
 DETAIL_CHARS = 200
 _SUBMIT = b"POST /v1/tasks HTTP/1.1\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})\r", re.IGNORECASE)
-_CODED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_SPECIAL = re.compile(rb"\r\n(?:transfer-encoding:|connection:[^\r]*close)", re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +53,7 @@ class Connection(web.RequestHandler):
         "_address",
         "_admission",
         "_bounds",
+        "_fresh",
         "_full",
         "_head_timer",
         "_refused",
@@ -65,6 +66,8 @@ class Connection(web.RequestHandler):
         super().__init__(server, keepalive_timeout=bounds.idle_s, **options)
         self._bounds = bounds
         self._admission = server.admission
+        self._fresh = True
+        """Nothing has come."""
         self._submit_s: float | None = None
         """When the submit came that is counted as under way: all of it is there."""
         self.over = False
@@ -110,6 +113,7 @@ class Connection(web.RequestHandler):
         submit = data.startswith(_SUBMIT)
         if self._refused or (submit and not self._admits(data)):
             return
+        self._fresh = False
         super().data_received(data)
         waiter = self._waiter
         if submit and self._messages and self._messages[0][1].is_eof():
@@ -123,7 +127,8 @@ class Connection(web.RequestHandler):
     def _admits(self, data: bytes) -> bool:
         """Look whether there is room for a submit that begins here. False: it is answered."""
         waiter = self._waiter
-        if waiter is None or waiter.done() or self._head_timer is not None:
+        waits = self._fresh or (waiter is not None and not waiter.done())  # fresh: its task may not have begun
+        if not waits or self._head_timer is not None:
             return True  # pipelined, or not its beginning
         admission = self._admission
         if not admission.full:
@@ -277,10 +282,10 @@ def _say(transport: asyncio.Transport, kind: str, detail: str, headers: dict[str
 
 
 def _whole(data: bytes) -> bool:
-    """True for one request from its first byte to its last."""
+    """True for one request from its first byte to its last, after which its connection stays."""
     end = data.find(b"\r\n\r\n")
     length = _LENGTH.search(data, 0, end + 2) if end > 0 else None
-    return length is not None and len(data) == end + 4 + int(length[1]) and _CODED.search(data, 0, end + 2) is None
+    return length is not None and len(data) == end + 4 + int(length[1]) and _SPECIAL.search(data, 0, end + 2) is None
 
 
 def _words(error: HttpProcessingError) -> str:

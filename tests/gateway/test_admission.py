@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -160,6 +161,29 @@ async def test_a_refusal_is_for_one_submit_alone(first: tuple[bytes, ...]) -> No
         world.gateway.admission.limit = 1
         writer.write(batch)
         assert (await answer(reader))[0] == 200
+
+
+async def test_the_first_bytes_of_a_connection_may_be_one_too_many() -> None:
+    """They often come with the connection, before anybody waits for them."""
+    async with served() as world:
+        world.gateway.admission.limit = 0
+        runner = world.server.runner
+        assert runner is not None
+        made = runner.server
+        assert made is not None
+        connection, transport = made(), Mock(asyncio.Transport)
+        connection.connection_made(transport)
+        connection.data_received(WHOLE)
+        (written,) = transport.write.call_args.args
+        assert written.startswith(b"HTTP/1.1 503 ")
+        connection.connection_lost(None)
+
+
+async def test_one_too_many_that_asks_for_the_end_of_its_connection_gets_it() -> None:
+    async with served() as world, connected(world) as (reader, writer), asyncio.timeout(10):
+        world.gateway.admission.limit = 0
+        writer.write(HEAD + b"Connection: close\r\n\r\n" + BODY)
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
 
 
 class Signal(Admission):
