@@ -7,7 +7,7 @@ each request another call), and a last route takes what no other took, so that a
 import re
 from functools import partial
 
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 
 from gateway import probes, tasks_api
 from gateway.auth import guarded
@@ -16,7 +16,7 @@ from gateway.contract_api import CONTRACT, Contract
 from gateway.decode import TaskDecoder
 from gateway.metrics import LoopLag, NodeCollector
 from gateway.peers import PATH, PEERS, Peers, peer
-from gateway.problems import answering, no_route
+from gateway.problems import Problem, answering, no_route
 from gateway.routes import ROUTES
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -38,9 +38,20 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None =
     for route in ROUTES:
         add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
         handler = guarded(gateway.keyring, route.access, route.handler)
-        add(_PARAMETER.sub(r"{\1:[^/:]+}", route.path), answering(handler))
+        add(_PARAMETER.sub(r"{\1:[^/:]+}", route.path), answering(handler), expect_handler=_expect)
     if peers is not None:
         app[PEERS] = peers
         app.router.add_get(PATH, answering(peer))
-    app.router.add_route("*", "/{rest:.*}", answering(no_route))
+    app.router.add_route("*", "/{rest:.*}", answering(no_route), expect_handler=_expect)
     return app
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """As aiohttp meets expectations, but that one which is not met is a problem like any other."""
+    if request.version < HttpVersion11:
+        return None
+    if request.headers[hdrs.EXPECT].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+        return None
+    return Problem("unreadable", "no expectation but 100-continue is met").response(request.raw_path)

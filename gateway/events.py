@@ -15,7 +15,7 @@ import orjson
 from aiohttp import HttpVersion11, web
 
 from actors.core.errors import Invalid
-from gateway.filters import LABEL, labels_of
+from gateway.filters import LABEL, labels_of, one
 from gateway.problems import Problem, escape
 from gateway.session import Session
 from gateway.watch import Filter, Subscribe
@@ -48,8 +48,7 @@ def subscribe(session: Session, request: web.Request) -> None:
     for name in request.query:
         if name not in _FILTERS and not name.startswith(LABEL):
             raise Invalid("unknown parameter", f"/{escape(name)}")
-    query = request.query
-    wanted = Filter(id=query.get("id"), queue=query.get("queue"), labels=labels_of(request) or None)
+    wanted = Filter(id=one(request, "id"), queue=one(request, "queue"), labels=labels_of(request) or None)
     session.subscribe(Subscribe(SUB, wanted, request.headers.get("Last-Event-ID") or None))
 
 

@@ -49,17 +49,27 @@ def read_filters(request: web.Request, most: int) -> Filters:
     for name in request.query:
         if name not in FILTERS and not name.startswith(LABEL):
             raise Invalid("unknown filter", f"/{escape(name)}")
-    queue = request.query.get("queue")
+    queue = one(request, "queue")
     if queue is not None:
         check_queue(queue, "/queue")
     labels = labels_of(request)
     narrow = Narrow(orjson.dumps(labels).decode() if labels else None, *_bounds(request))
-    return Filters(queue, _states(request), narrow, _after(request.query.get("cursor")), limit_of(request, most))
+    return Filters(queue, _states(request), narrow, _after(one(request, "cursor")), limit_of(request, most))
+
+
+def one(request: web.Request, name: str) -> str | None:
+    """The value of a parameter, if it is there. Raises Invalid when it is there twice."""
+    texts = request.query.getall(name, [])
+    if len(texts) > 1:
+        raise Invalid("is given twice", f"/{name}")
+    return texts[0] if texts else None
 
 
 def limit_of(request: web.Request, most: int) -> int:
     """How many are asked for. Raises Invalid."""
-    text = request.query.get("limit", str(DEFAULT_PAGE))
+    text = one(request, "limit")
+    if text is None:
+        return DEFAULT_PAGE
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
         raise Invalid(f"expected a number from 1 to {most}", "/limit")
     return int(text)
@@ -93,10 +103,8 @@ def _bounds(request: web.Request) -> tuple[int | None, int | None]:
 
 
 def _time(request: web.Request, name: str) -> int | None:
-    texts = request.query.getall(name, [])
-    if len(texts) > 1:
-        raise Invalid("is given twice", f"/{name}")
-    return time_ms(texts[0], f"/{name}") if texts else None
+    text = one(request, name)
+    return None if text is None else time_ms(text, f"/{name}")
 
 
 def _states(request: web.Request) -> frozenset[State]:

@@ -34,7 +34,7 @@ from actors.ports.reader import TaskRow
 from gateway.bodies import JSON, read_json
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.decode import check_queue, read_retry
-from gateway.filters import limit_of
+from gateway.filters import limit_of, one
 from gateway.problems import Handler, Problem
 from gateway.schema import MAX_DEADLINE_MS, Empty, QueueRequest, Retention, given
 from gateway.tasks_api import answer_json, check_parameters
@@ -86,7 +86,7 @@ async def page(request: web.Request) -> web.StreamResponse:
     """`GET /v1/queues`, by name. The cursor is the last name."""
     check_parameters(request, ("cursor", "limit"))
     gateway = request.app[GATEWAY]
-    limit, after = limit_of(request, gateway.settings.page_items), request.query.get("cursor")
+    limit, after = limit_of(request, gateway.settings.page_items), one(request, "cursor")
     if after is not None:
         check_queue(after, "/cursor")
     queues = await gateway.queue_store.page(tenant_of(request), after or "", limit + 1)

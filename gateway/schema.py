@@ -125,7 +125,7 @@ class Retention(msgspec.Struct, forbid_unknown_fields=True):
 class QueueRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A queue's settings: `PUT` sets all of them, `PATCH` those that it names; null is the default."""
 
-    paused: Annotated[bool | UnsetType, _says("Nothing of it starts.")] = UNSET
+    paused: Annotated[bool | UnsetType | None, _says("Nothing of it starts.")] = UNSET
     retry: Annotated[Raw, _either("RetryRequest", "For tasks that bring none of their own.")] = ABSENT
     dispatch_deadline: Annotated[OneDay | UnsetType | None, _says("For tasks that bring none.")] = UNSET
     retention: Annotated[Retention | UnsetType | None, _says("How long what is over can be read.")] = UNSET

@@ -23,7 +23,7 @@ from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type,
 from gateway.context import GATEWAY, Gateway, tenant_of
 from gateway.decode import TaskDecoder, check_key
 from gateway.encodings import takes_gzip
-from gateway.filters import cursor_of, read_filters
+from gateway.filters import cursor_of, one, read_filters
 from gateway.problems import Problem, escape, problem_of
 from gateway.ready import answer
 from gateway.server import Connection
@@ -94,8 +94,8 @@ async def create_batch(request: web.Request) -> web.StreamResponse:
 async def get(request: web.Request) -> web.StreamResponse:
     """`GET /v1/tasks/{id}`."""
     check_parameters(request, ("view",))
-    view = request.query.get("view", "basic")
-    if view not in ("basic", "full"):
+    view = one(request, "view")
+    if view not in (None, "basic", "full"):
         raise Invalid('expected "basic" or "full"', "/view")
     body = await read_task(request, task_id_of(request), payload=view == "full")
     return web.Response(body=body, content_type=JSON)

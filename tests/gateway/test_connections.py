@@ -142,3 +142,16 @@ async def test_who_asks_and_does_not_read_is_cut_off() -> None:
             async with asyncio.timeout(20):
                 with pytest.raises(ConnectionError):
                     await ask()
+
+
+async def test_expectations() -> None:
+    async with served() as world, connected(world) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 14\r\nExpect: 100-Continue\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b'{"delay":"1h"}')
+        assert (await answer(reader))[0] == 201
+        for path in (b"/livez", b"/nowhere"):
+            writer.write(LIVE.replace(b"/livez", path).replace(b"Host", b"Expect: miracles\r\nHost"))
+            status, body = await answer(reader)
+            assert (status, orjson.loads(body)["type"]) == (400, "unreadable")

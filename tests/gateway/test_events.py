@@ -112,6 +112,7 @@ async def test_a_problem_is_no_error_event() -> None:
         ("", "/filter"),
         ("queue=a&id=b", "/filter"),
         ("label.a=b&id=b", "/filter"),
+        ("queue=a&queue=b", "/queue"),
         ("label.a%20=b", "/label.a "),
         ("label.a=b&label.a=c", "/label.a"),
         ("queue=%20", "/filter/queue"),

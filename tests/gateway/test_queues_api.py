@@ -46,6 +46,8 @@ async def test_put_makes_a_queue_with_what_it_says_and_defaults_for_the_rest() -
 async def test_patch_changes_what_it_names_and_null_is_the_default() -> None:
     async with served() as world:
         await world.send("PUT", URL, {"dispatch_deadline": 7, "retention": {"dead": "2d"}})
+        await world.send("PATCH", URL, {"paused": True})
+        assert (await world.send("PATCH", URL, {"paused": None})).json["paused"] is False
         answer = await world.send("PATCH", URL, {"paused": True, "retention": None})
         assert (answer.status, answer.json) == (200, DEFAULTS | {"paused": True, "dispatch_deadline": 7})
 
@@ -96,7 +98,7 @@ async def test_an_unknown_queue_is_not_found(method: str, rest: str, body: objec
         ({"unknown": "hold"}, "not-supported", "/unknown"),
         ({"durability": "relaxed"}, "not-supported", "/durability"),
         ({"speed": 1}, "invalid", "/speed"),
-        ({"paused": None}, "invalid", "/paused"),
+        ({"paused": 1}, "invalid", "/paused"),
         ({"retry": {"max_attempts": 0}}, "invalid", "/retry/max_attempts"),
         ({"dispatch_deadline": 0}, "invalid", "/dispatch_deadline"),
         ({"retention": {"succeeded": "1h"}}, "invalid", "/retention/succeeded"),
