@@ -316,36 +316,38 @@ class Node:
         """Tasks were committed here: tell their owners, and of those that no shard has loaded yet, watchers alone."""
         now_ms = self.clock.now_ms()
         near = [task for task in tasks if task.due_ms <= now_ms + HORIZON_MS]
-        if len(near) < len(tasks):
+        if len(near) < len(tasks) and self._watched():
             self._tell_accepted([task for task in tasks if task.due_ms > now_ms + HORIZON_MS])
-        mine: dict[int, list[Task]] = {}
         theirs: dict[str, list[Task]] = defaultdict(list)
-        for shard, some in by_shard(near).items():
-            if shard in self.hand.actors:
-                mine[shard] = some
-            elif (boot := self.membership.holders.get(shard)) is not None:
+        for shard, some in self._take_submitted(near, now_ms).items():
+            if (boot := self.membership.holders.get(shard)) is not None:
                 theirs[boot] += some
-        self._post_submitted(mine, now_ms)
         for boot, some in theirs.items():
             self._links.hint(boot, some, now_ms)
 
     def take_hint(self, tasks: list[Task], at_ms: int) -> None:
         """The same of tasks that another node accepted; what is not mine is found by its owner's probe."""
-        mine = {shard: some for shard, some in by_shard(tasks).items() if shard in self.hand.actors}
-        self._post_submitted(mine, at_ms)
+        self._take_submitted(tasks, at_ms)
+
+    def _take_submitted(self, tasks: list[Task], at_ms: int) -> dict[int, list[Task]]:
+        """Tell my shards of theirs, and watchers before it can start; what is not mine is answered."""
+        foreign: dict[int, list[Task]] = {}
+        watched = self._watched()
+        for shard, some in by_shard(tasks).items():
+            if shard not in self.hand.actors:
+                foreign[shard] = some
+                continue
+            if watched:
+                self._tell_accepted(some)
+            self.hand.post(shard, Submitted(some, at_ms))
+        return foreign
 
     async def learn_queues(self) -> None:
         """Read the queues that other nodes have made. Raises Unavailable."""
         await self._settings[0]()
 
-    def _post_submitted(self, tasks: dict[int, list[Task]], at_ms: int) -> None:
-        for shard, some in tasks.items():
-            self._tell_accepted(some)  # before they can start
-            self.hand.post(shard, Submitted(some, at_ms))
-
     def _tell_accepted(self, tasks: list[Task]) -> None:
-        if self._watched():
-            self._publish([accepted(task) for task in tasks if self._is_new(task)])
+        self._publish([accepted(task) for task in tasks if self._is_new(task)])
 
     def _is_new(self, task: Task) -> bool:
         """False when the probe was faster, so that what it found may have been told of already."""

@@ -63,18 +63,19 @@ class Admission:
         self.refused += 1
         return next(self._refusals)
 
-    def begin(self) -> None:
-        """A submit came, all of it."""
+    def begin(self) -> float:
+        """A submit came, all of it; answers what to end it with."""
         self.under_way += 1
-        self._window.peak = max(self._window.peak, self.under_way)
+        if self.under_way > self._window.peak:
+            self._window.peak = self.under_way
+        return perf_counter()
 
-    def end(self, took_s: float) -> None:
+    def end(self, began_s: float) -> None:
         """It is answered, or its client is gone."""
         self.under_way -= 1
-        window = self._window
+        now_s, window = perf_counter(), self._window
         window.ended += 1
-        window.took_s += took_s
-        now_s = perf_counter()
+        window.took_s += now_s - began_s
         if now_s - window.since_s >= WINDOW_S:
             self._adapt(window)
             self._window = Window(now_s)

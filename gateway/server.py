@@ -16,7 +16,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
-from time import perf_counter
 from typing import Any, cast
 
 import orjson
@@ -111,7 +110,7 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Start the clock with the first byte of a head that is not whole; stop it when it is."""
         submit = data.startswith(_SUBMIT)
-        if self._refused or (submit and not self._admits(data)):
+        if self._refused or (submit and self._admission.full and not self._admits(data)):
             return
         self._fresh = False
         super().data_received(data)
@@ -125,16 +124,13 @@ class Connection(web.RequestHandler):
             self._await_head()
 
     def _admits(self, data: bytes) -> bool:
-        """Look whether there is room for a submit that begins here. False: it is answered."""
+        """Look whether a submit that is one too many begins here, and is all there. False: it is answered."""
         waiter = self._waiter
         waits = self._fresh or (waiter is not None and not waiter.done())  # fresh: its task may not have begun
         if not waits or self._head_timer is not None:
             return True  # pipelined, or not its beginning
-        admission = self._admission
-        if not admission.full:
-            return True
         if _whole(data) and self.transport is not None:
-            self.transport.write(admission.refusal())
+            self.transport.write(self._admission.refusal())
             self._next_keepalive_close_time = self._loop.time() + self._bounds.idle_s
             return False
         self.over = True
@@ -143,8 +139,7 @@ class Connection(web.RequestHandler):
     def submit_came(self) -> None:
         """Count a submit, once, when all of it is there: one that a client holds back takes no place and no time."""
         if self._submit_s is None and self.transport is not None:
-            self._submit_s = perf_counter()
-            self._admission.begin()
+            self._submit_s = self._admission.begin()
 
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, request_start: float | None) -> None:
         """An answer is on its way (aiohttp's hook behind every answer)."""
@@ -153,7 +148,7 @@ class Connection(web.RequestHandler):
     def _submit_ended(self) -> None:
         self.over = False
         if self._submit_s is not None:
-            self._admission.end(perf_counter() - self._submit_s)
+            self._admission.end(self._submit_s)
             self._submit_s = None
 
     def pause_writing(self) -> None:

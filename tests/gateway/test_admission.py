@@ -35,7 +35,7 @@ class Load:
                 count += 1
             self.now_s += 1.01 * WINDOW_S
             for _ in range(count):
-                self.admission.end(took_s)
+                self.admission.end(self.now_s - took_s)
         assert self.admission.under_way == 0
         return self.admission.limit
 
@@ -193,12 +193,12 @@ class Signal(Admission):
         super().__init__()
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
 
-    def begin(self) -> None:
-        super().begin()
+    def begin(self) -> float:
         self.begun.set()
+        return super().begin()
 
-    def end(self, took_s: float) -> None:
-        super().end(took_s)
+    def end(self, began_s: float) -> None:
+        super().end(began_s)
         self.ended.set()
 
 
