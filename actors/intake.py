@@ -5,8 +5,8 @@ answers replays; each kind has one flush under way while its next batch gathers.
 task's shard is told (a hint: its loss costs lateness, never the task).
 
 Promises: accepted = committed; nothing is sent twice by itself; whoever waits is answered, at the end of the node too.
-Refuses: more than WAITING tasks or WAITING_BYTES at once (Overloaded, before anything is sent). Unavailable means:
-outcome unknown, try again with the same key.
+Refuses, before anything is sent (Overloaded): more than WAITING tasks or WAITING_BYTES at once, and any task while
+others have waited for PATIENCE_S. Unavailable means: outcome unknown, try again with the same key.
 """
 
 import asyncio
@@ -25,16 +25,19 @@ from actors.stats import Stats
 
 WAITING = 50_000
 WAITING_BYTES = 256 * 1024 * 1024
+PATIENCE_S = 2.0
+"""Tasks that wait longer for their commit to begin are a sign that more come than can be written."""
 FLUSH_TASKS = 2_000
 """A commit takes this many: enough for the full rate, few enough not to hold the loop up while they are encoded."""
 ENTROPY_IDS = 1_000
+_RETRY_MS = 2_000
 _GOING_AWAY = "this node is going away; whether the tasks were committed is not known"
 
 
 class _Batch:
     """Tasks of one commit, of all requests that came in time for it."""
 
-    __slots__ = ("answers", "error", "payload_bytes", "settled", "tasks", "waiters")
+    __slots__ = ("answers", "error", "payload_bytes", "settled", "since_s", "tasks", "waiters")
 
     def __init__(self) -> None:
         self.tasks: list[Task] = []
@@ -44,6 +47,7 @@ class _Batch:
         self.error: Exception | None = None
         self.settled = False
         self.waiters: list[asyncio.Future[None]] = []
+        self.since_s = asyncio.get_running_loop().time()
 
     async def wait(self) -> None:
         """Return when it is settled. One future a waiter: whoever is cancelled takes nobody with it."""
@@ -78,6 +82,11 @@ class _Lane:
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = False
+
+    @property
+    def late(self) -> bool:
+        """Some have waited for PATIENCE_S."""
+        return bool(self._batches) and asyncio.get_running_loop().time() - self._batches[0].since_s > PATIENCE_S
 
     def put(self, tasks: list[Task]) -> list[_Place]:
         """Send these tasks on their way; where their answers will be (see `_answers`).
@@ -182,6 +191,8 @@ class Intake:
         waiting_bytes = self._unkeyed.waiting_bytes + self._keyed.waiting_bytes
         if waiting + len(drafts) > WAITING or waiting_bytes + size > WAITING_BYTES:
             raise Overloaded("too many tasks wait to be written")
+        if self._unkeyed.late or self._keyed.late:
+            raise Overloaded("tasks wait too long to be written", _RETRY_MS)
         tasks = self._tasks(drafts)
         if len(tasks) == 1:
             return await _answers((self._unkeyed if drafts[0].key is None else self._keyed).put(tasks))

@@ -96,6 +96,7 @@ def _refusal(retry_s: int) -> bytes:
     body = orjson.dumps(problem.body())
     head = (
         f"HTTP/1.1 {problem.status} Service Unavailable\r\nContent-Type: {MEDIA_TYPE}\r\nRetry-After: {retry_s}\r\n"
+        f'RateLimit: "submits";r=0;t={retry_s}\r\n'
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

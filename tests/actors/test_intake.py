@@ -10,7 +10,7 @@ from actors.core.draft import Draft, Receipt
 from actors.core.errors import Invalid, Overloaded, Unavailable
 from actors.core.queue import Queue
 from actors.core.task import Task
-from actors.intake import FLUSH_TASKS, WAITING, WAITING_BYTES, Intake
+from actors.intake import FLUSH_TASKS, PATIENCE_S, WAITING, WAITING_BYTES, Intake
 from actors.stats import Stats
 from storage.memory import Fault, MemoryDatabase, MemoryLink, MemoryStores
 from tests.support.builders import T0_MS
@@ -230,6 +230,25 @@ async def test_more_than_the_bound_is_refused_before_anything_is_sent(world: Wor
             await world.send(draft(QUEUE, key="k"))
         gate.open()
     assert len(world.live) == WAITING
+    assert isinstance((await world.send(draft(QUEUE)))[0], Receipt)
+
+
+async def test_nothing_is_taken_while_others_wait_too_long(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(draft(QUEUE)))
+        await gate.reached.wait()
+        await asyncio.sleep(10)
+        group.create_task(world.send(draft(QUEUE)))  # what is being written says nothing yet of who comes next
+        await asyncio.sleep(PATIENCE_S)
+        group.create_task(world.send(draft(QUEUE)))
+        await asyncio.sleep(0.01)
+        for late in (draft(QUEUE), draft(QUEUE, key="k")):
+            with pytest.raises(Overloaded) as refusal:
+                await world.send(late)
+            assert refusal.value.retry_after_ms == 2_000
+        gate.open()
+    assert len(world.live) == 3
     assert isinstance((await world.send(draft(QUEUE)))[0], Receipt)
 
 

@@ -83,6 +83,7 @@ async def test_one_too_many_is_refused_before_it_is_parsed_and_its_connection_st
             body = orjson.loads(await reader.readexactly(int(fields[b"Content-Length"])))
             assert (head.split()[1], body["status"], body["type"]) == (b"503", 503, "unavailable")
             assert 1 <= int(fields[b"Retry-After"]) <= 3
+            assert fields[b"RateLimit"] == b'"submits";r=0;t=' + fields[b"Retry-After"]
         assert world.gateway.admission.refused == 4
         writer.write(LIVE)
         assert (await answer(reader))[0] == 200, "others are not refused"
