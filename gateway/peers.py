@@ -4,9 +4,9 @@ Both ends prove that they know the cluster's secret (a challenge each, HMAC-SHA-
 not encrypted: where the network is not trusted, nodes listen behind TLS of their own.
 Every frame names both boots; one for another boot ends the link: it was meant for who was here before.
 
-Promises: bounded. At most `OUTBOX` messages wait for a link, `ASKED` questions for its answers, and `UNDER_WAY` for
-ours; what is too many is lost (a hint) or refused (a question). A link that ends is opened anew, at intervals that
-grow and differ; every question that was open on it is answered Unavailable.
+Promises: bounded. At most `OUTBOX` tasks and questions wait for a link, `ASKED` questions for its answers, and
+`UNDER_WAY` for ours; what is too many is lost (a hint) or refused (a question). A link that ends is opened anew, at
+intervals that grow and differ; every question that was open on it is answered Unavailable.
 Refuses: to be relied on (see the port).
 """
 
@@ -31,7 +31,9 @@ from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 
 PATH = "/peer/v1"
-OUTBOX = 1_024
+OUTBOX = 10_000
+FRAME = 1_000
+"""Tasks and questions in one frame (one message more at most): some megabytes, where each task brings its payload."""
 ASKED = 4_096
 UNDER_WAY = 1_024
 HINTED = 500
@@ -48,6 +50,10 @@ log = structlog.get_logger("peers")
 
 class _Refused(Exception):
     """The other end is not who it should be."""
+
+
+def _weight(message: Message) -> int:
+    return len(message.tasks) if isinstance(message, Hint) else 1
 
 
 def _proof(secret: bytes, role: bytes, nonce: bytes, mine: str, theirs: str) -> bytes:
@@ -106,7 +112,8 @@ class Peers:
 
     async def run(self) -> None:
         """Keep a link to every node that was seen, until cancelled."""
-        async with aiohttp.ClientSession(trust_env=False) as session, asyncio.TaskGroup() as group:
+        timeout = aiohttp.ClientTimeout(sock_connect=HANDSHAKE_S)
+        async with aiohttp.ClientSession(trust_env=False, timeout=timeout) as session, asyncio.TaskGroup() as group:
             while True:
                 for link in self._links.values():
                     link.start(group, session)
@@ -127,6 +134,8 @@ class Link:
         self._boot = boot
         self._address = address
         self._outbox: deque[Message] = deque()
+        self._waiting = 0
+        """Tasks and questions in it."""
         self._news = asyncio.Event()
         self._asked: dict[int, asyncio.Future[Told]] = {}
         self._number = 0
@@ -153,9 +162,11 @@ class Link:
 
     def tell(self, message: Message) -> bool:
         """Put a message on its way; False: it is lost."""
-        if not self.up.is_set() or len(self._outbox) >= OUTBOX:
+        weight = _weight(message)
+        if not self.up.is_set() or self._waiting + weight > OUTBOX:
             return False
         self._outbox.append(message)
+        self._waiting += weight
         self._news.set()
         return True
 
@@ -225,10 +236,20 @@ class Link:
         with suppress(ConnectionError):
             while True:
                 await self._news.wait()
-                self._news.clear()
-                messages, self._outbox = list(self._outbox), deque()
-                await ws.send_bytes(encode(Frame(self._boot, self._mine, messages)))
+                await ws.send_bytes(encode(Frame(self._boot, self._mine, self._take())))
         await ws.close()
+
+    def _take(self) -> list[Message]:
+        """The next frame's messages."""
+        messages: list[Message] = []
+        taken = 0
+        while self._outbox and taken < FRAME:
+            messages.append(self._outbox.popleft())
+            taken += _weight(messages[-1])
+        self._waiting -= taken
+        if not self._outbox:
+            self._news.clear()
+        return messages
 
     def _hear(self, frame: Frame) -> None:
         if (frame.to, frame.sender) != (self._mine, self._boot):
@@ -243,6 +264,7 @@ class Link:
         """Nothing comes any more: whoever waits is told."""
         self.up.clear()
         self._outbox.clear()
+        self._waiting = 0
         self._news.clear()
         for asked in self._asked.values():
             if not asked.done():

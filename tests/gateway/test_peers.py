@@ -14,10 +14,10 @@ from actors.core.errors import Conflict, Invalid, RingwheelError, Unavailable
 from actors.core.events import Answer, Command
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import Move, Task
-from actors.core.wire import Frame, Wire, encode
+from actors.core.wire import PAYLOAD_BYTES, Frame, Wire, encode
 from actors.ports.leases import Peer
 from gateway import peers
-from gateway.peers import NONCE_BYTES, PATH, PEERS, Link, Peers, peer
+from gateway.peers import NONCE_BYTES, OUTBOX, PATH, PEERS, Link, Peers, peer
 from gateway.problems import answering
 from tests.support.builders import T0_MS, make_task, task_id
 
@@ -313,3 +313,11 @@ async def test_a_full_link_loses_hints_and_refuses_questions(monkeypatch: pytest
         assert await a.peers.ask("boot-b", command()) is None
         await b.node.until(lambda: len(b.node.hinted) == 3)
         assert a.peers.lost == 7
+
+
+async def test_many_large_tasks_go_in_frames_that_fit() -> None:
+    async with pair() as (a, b):
+        many = [make_task(n, QUEUE, payload=bytes(PAYLOAD_BYTES)) for n in range(OUTBOX)]
+        a.peers.hint("boot-b", many, T0_MS)
+        await b.node.until(lambda: len(b.node.hinted) == OUTBOX)
+        assert a.peers.lost == 0
