@@ -14,7 +14,7 @@ from unittest import mock
 from structlog.testing import capture_logs
 
 from actors.core.draft import Draft, Receipt
-from actors.core.errors import Conflict, RingwheelError, Unavailable, Unknown
+from actors.core.errors import Conflict, Overloaded, RingwheelError, Unavailable, Unknown
 from actors.core.events import Command, Outcome, Verdict
 from actors.core.retry import RetryPolicy
 from actors.core.spec import Spec
@@ -155,7 +155,7 @@ class Simulation:
             try:
                 async with asyncio.timeout(ANSWER_S):
                     answers = await member.node.intake.submit([one for one, _ in made])
-            except (Unavailable, TimeoutError):
+            except (Unavailable, Overloaded, TimeoutError):
                 if key is None:
                     return
                 await asyncio.sleep(0.3)
