@@ -42,7 +42,7 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None =
     if peers is not None:
         app[PEERS] = peers
         app.router.add_get(PATH, answering(peer))
-    app.router.add_route("*", "/{rest:.*}", answering(no_route), expect_handler=_expect)
+    app.router.add_route("*", r"/{rest:[\s\S]*}", answering(no_route), expect_handler=_expect)
     return app
 
 

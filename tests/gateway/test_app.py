@@ -19,6 +19,8 @@ from tests.gateway.served import served
         ("POST", "/v1/tasks/x:fly", 404, None),
         ("POST", "/v1/tasks:fly", 404, None),
         ("GET", "/v1/tasks/x/y", 404, None),
+        ("GET", "/docs/a%0Ab", 404, None),
+        ("GET", "/%0D%0A/%C2%80", 404, None),
         ("DELETE", "/v1/tasks", 405, "GET, HEAD, POST"),
         ("GET", "/v1/tasks:batch", 405, "POST"),
         ("PUT", "/livez", 405, "GET, HEAD"),
