@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from actors.clock import Clock
 from actors.core.draft import Draft, Receipt
 from actors.core.errors import KeyReused, Overloaded, Unavailable
-from actors.core.ids import ENTROPY_BYTES, keyed_id, new_ids, position_of_key, shard_of, with_position
+from actors.core.ids import ENTROPY_BYTES, head_of, keyed_id, new_tails, position_of_key, shard_of, with_position
 from actors.core.settle import retry_of
 from actors.core.task import State, Task
 from actors.ports.tasks import Accepted, TaskStore
@@ -29,7 +29,8 @@ PATIENCE_S = 2.0
 """Tasks that wait longer for their commit to begin are a sign that more come than can be written."""
 FLUSH_TASKS = 2_000
 """A commit takes this many: enough for the full rate, few enough not to hold the loop up while they are encoded."""
-ENTROPY_IDS = 1_000
+TAILS = 1_000
+"""Random parts of ids that are made at a time."""
 _RETRY_MS = 2_000
 _GOING_AWAY = "this node is going away; whether the tasks were committed is not known"
 
@@ -37,9 +38,10 @@ _GOING_AWAY = "this node is going away; whether the tasks were committed is not 
 class _Batch:
     """Tasks of one commit, of all requests that came in time for it."""
 
-    __slots__ = ("answers", "error", "payload_bytes", "settled", "since_s", "tasks", "waiters")
+    __slots__ = ("_loop", "answers", "error", "payload_bytes", "settled", "since_s", "singles", "tasks", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.tasks: list[Task] = []
         self.payload_bytes = 0
         self.answers: list[Receipt | Exception] = []
@@ -47,14 +49,22 @@ class _Batch:
         self.error: Exception | None = None
         self.settled = False
         self.waiters: list[asyncio.Future[None]] = []
-        self.since_s = asyncio.get_running_loop().time()
+        self.singles: list[tuple[int, asyncio.Future[Receipt]]] = []
+        """Who waits for the answer at one place."""
+        self.since_s = loop.time()
 
     async def wait(self) -> None:
         """Return when it is settled. One future a waiter: whoever is cancelled takes nobody with it."""
         if not self.settled:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = self._loop.create_future()
             self.waiters.append(waiter)
             await waiter
+
+    def single(self, place: int) -> asyncio.Future[Receipt]:
+        """The answer at this place. Not yet settled, as nothing was when it was put here."""
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        self.singles.append((place, future))
+        return future
 
     def settle(self, error: Exception | None) -> None:
         """Wake all who wait."""
@@ -63,6 +73,13 @@ class _Batch:
         for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        for place, future in self.singles:
+            if not future.done():
+                answer = error or self.answers[place]
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
 
 
 _Place = tuple[_Batch, int, int]
@@ -82,11 +99,12 @@ class _Lane:
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = False
+        self._loop = asyncio.get_running_loop()
 
     @property
     def late(self) -> bool:
         """Some have waited for PATIENCE_S."""
-        return bool(self._batches) and asyncio.get_running_loop().time() - self._batches[0].since_s > PATIENCE_S
+        return bool(self._batches) and self._loop.time() - self._batches[0].since_s > PATIENCE_S
 
     def put(self, tasks: list[Task]) -> list[_Place]:
         """Send these tasks on their way; where their answers will be (see `_answers`).
@@ -136,13 +154,13 @@ class _Lane:
 
     def _gather(self, tasks: list[Task]) -> _Place:
         if not self._batches or len(self._batches[-1].tasks) + len(tasks) > FLUSH_TASKS:
-            self._batches.append(_Batch())
+            self._batches.append(_Batch(self._loop))
             self._some.set()
             self._idle.clear()
         batch = self._batches[-1]
         start = len(batch.tasks)
         batch.tasks += tasks
-        size = sum(task.payload_bytes for task in tasks)
+        size = tasks[0].payload_bytes if len(tasks) == 1 else sum([task.payload_bytes for task in tasks])
         batch.payload_bytes += size
         self.waiting += len(tasks)
         self.waiting_bytes += size
@@ -166,7 +184,7 @@ class Intake:
         self._hint = hint
         self._stats = stats
         self._last_us = 0
-        self._entropy = b""
+        self._tails: list[str] = []
         self._unkeyed = _Lane(self._flush_unkeyed)
         self._keyed = _Lane(self._flush_keyed)
 
@@ -186,16 +204,8 @@ class Intake:
 
         An item may be refused alone (Invalid, KeyReused). Raises Overloaded or Unavailable for all of them.
         """
-        size = sum(len(draft.payload) for draft in drafts if draft.payload is not None)
-        waiting = self._unkeyed.waiting + self._keyed.waiting
-        waiting_bytes = self._unkeyed.waiting_bytes + self._keyed.waiting_bytes
-        if waiting + len(drafts) > WAITING or waiting_bytes + size > WAITING_BYTES:
-            raise Overloaded("too many tasks wait to be written")
-        if self._unkeyed.late or self._keyed.late:
-            raise Overloaded("tasks wait too long to be written", _RETRY_MS)
+        self._check_room(len(drafts), sum(len(draft.payload) for draft in drafts if draft.payload is not None))
         tasks = self._tasks(drafts)
-        if len(tasks) == 1:
-            return await _answers((self._unkeyed if drafts[0].key is None else self._keyed).put(tasks))
         keyed = [task for draft, task in zip(drafts, tasks, strict=True) if draft.key is not None]
         if not keyed:
             return await _answers(self._unkeyed.put(tasks))
@@ -206,15 +216,33 @@ class Intake:
         first, second = iter(await _answers(with_key)), iter(await _answers(without))
         return [next(second) if draft.key is None else next(first) for draft in drafts]
 
+    def submit_one(self, draft: Draft) -> asyncio.Future[Receipt]:
+        """Make one draft durable; its answer after the commit: a receipt, or Invalid, KeyReused or Unavailable.
+
+        No coroutine: who has many at once (`express.py`) needs no task for each. Raises Overloaded or Unavailable.
+        """
+        self._check_room(1, 0 if draft.payload is None else len(draft.payload))
+        lane = self._unkeyed if draft.key is None else self._keyed
+        ((batch, place, _),) = lane.put(self._tasks((draft,)))
+        return batch.single(place)
+
+    def _check_room(self, count: int, size: int) -> None:
+        unkeyed, keyed = self._unkeyed, self._keyed
+        full = unkeyed.waiting + keyed.waiting + count > WAITING
+        if full or unkeyed.waiting_bytes + keyed.waiting_bytes + size > WAITING_BYTES:
+            raise Overloaded("too many tasks wait to be written")
+        if unkeyed.late or keyed.late:
+            raise Overloaded("tasks wait too long to be written", _RETRY_MS)
+
     def _tasks(self, drafts: Sequence[Draft]) -> list[Task]:
         now_ms = self._clock.now_ms()
         accept_us = max(now_ms * 1_000, self._last_us + 1)
         self._last_us = accept_us + len(drafts)
         shards = self._shards()
-        ids = new_ids(now_ms, self._random(len(drafts)), len(drafts))
+        head = head_of(now_ms)
         return [
-            self._task(draft, task_id, shards, now_ms, accept_us + place)
-            for place, (draft, task_id) in enumerate(zip(drafts, ids, strict=True))
+            self._task(draft, f"{head}-{self._tail()}", shards, now_ms, accept_us + place)
+            for place, draft in enumerate(drafts)
         ]
 
     @staticmethod
@@ -241,13 +269,11 @@ class Intake:
             budget=retry_of(draft.spec, queue).max_attempts,
         )
 
-    def _random(self, count: int) -> bytes:
-        """Entropy for so many ids; the system is asked for that of many at a time."""
-        size = ENTROPY_BYTES * count
-        if len(self._entropy) < size:
-            self._entropy = os.urandom(max(size, ENTROPY_BYTES * ENTROPY_IDS))
-        taken, self._entropy = self._entropy[:size], self._entropy[size:]
-        return taken
+    def _tail(self) -> str:
+        """The random part of one id."""
+        if not self._tails:
+            self._tails = new_tails(os.urandom(ENTROPY_BYTES * TAILS))
+        return self._tails.pop()
 
     async def _flush_unkeyed(self, batch: _Batch) -> None:
         tasks = batch.tasks

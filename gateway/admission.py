@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from time import perf_counter
 
-import orjson
-
-from gateway.problems import MEDIA_TYPE, Problem
+from gateway.problems import Problem
 
 WINDOW_S = 0.1
 """How often the limit is looked at."""
@@ -92,11 +90,5 @@ class Admission:
 
 
 def _refusal(retry_s: int) -> bytes:
-    problem = Problem("unavailable", WORDS)
-    body = orjson.dumps(problem.body())
-    head = (
-        f"HTTP/1.1 {problem.status} Service Unavailable\r\nContent-Type: {MEDIA_TYPE}\r\nRetry-After: {retry_s}\r\n"
-        f'RateLimit: "submits";r=0;t={retry_s}\r\n'
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    headers = {"Retry-After": str(retry_s), "RateLimit": f'"submits";r=0;t={retry_s}'}
+    return Problem("unavailable", WORDS, headers=headers).written()

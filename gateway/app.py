@@ -9,11 +9,12 @@ from functools import partial
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from gateway import probes, tasks_api
+from gateway import probes
 from gateway.auth import guarded
 from gateway.context import GATEWAY, Gateway
 from gateway.contract_api import CONTRACT, Contract
-from gateway.decode import TaskDecoder
+from gateway.decode import DECODER, TaskDecoder
+from gateway.express import EXPRESS, Express
 from gateway.metrics import LoopLag, NodeCollector
 from gateway.peers import PATH, PEERS, Peers, peer
 from gateway.problems import Problem, answering, no_route
@@ -30,9 +31,8 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None =
     app = web.Application()
     app[GATEWAY] = gateway
     app[probes.STARTUP] = probes.Startup()
-    app[tasks_api.DECODER] = TaskDecoder(
-        gateway.queues, gateway.queue_store, gateway.codec, gateway.settings.payload_bytes
-    )
+    app[DECODER] = TaskDecoder(gateway.queues, gateway.queue_store, gateway.codec, gateway.settings.payload_bytes)
+    app[EXPRESS] = Express(gateway, app[DECODER])
     gateway.registry.register(NodeCollector(gateway.node, lag or LoopLag()))
     app[CONTRACT] = Contract(ROUTES)
     for route in ROUTES:

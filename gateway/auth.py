@@ -7,7 +7,7 @@ key is needed, it refuses what pages of other origins make a browser send, also 
 point to this machine (403): a developer's browser must not be a stranger's way in.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 
 from actors.core.keys import Scope
-from gateway.context import CALLER
+from gateway.context import CALLER, Caller
 from gateway.keyring import Keyring
 from gateway.problems import Handler, Problem
 
@@ -43,24 +43,29 @@ METRICS = Access(Scope.ADMIN, despite_outage=True)
 
 def guarded(keyring: Keyring, access: Access, handler: Handler) -> Handler:
     """The handler, for those who may. No coroutine of its own: that would cost each request."""
-    scope, despite_outage = access.scope, access.despite_outage
+    scope = access.scope
     if scope is None:
         return handler
-    admit = keyring.admit
 
     def guard(request: web.Request) -> Awaitable[web.StreamResponse]:
-        header = request.headers.get(hdrs.AUTHORIZATION)
-        if not (access.by_message and header is None and keyring.asks):
-            caller = request[CALLER] = admit(header, scope, despite_outage=despite_outage)
-            if caller.prefix is None:
-                _check_local(request)
+        headers = request.headers
+        if not (access.by_message and hdrs.AUTHORIZATION not in headers and keyring.asks):
+            request[CALLER] = admitted(keyring, scope, headers, despite_outage=access.despite_outage)
         return handler(request)
 
     return guard
 
 
-def _check_local(request: web.Request) -> None:
-    host, origin = request.headers.get(hdrs.HOST, ""), request.headers.get(hdrs.ORIGIN)
+def admitted(keyring: Keyring, scope: Scope, headers: Mapping[str, str], *, despite_outage: bool = False) -> Caller:
+    """Who makes a request with these headers, who may. Raises Problem or Unavailable."""
+    caller = keyring.admit(headers.get(hdrs.AUTHORIZATION), scope, despite_outage=despite_outage)
+    if caller.prefix is None:
+        _check_local(headers)
+    return caller
+
+
+def _check_local(headers: Mapping[str, str]) -> None:
+    host, origin = headers.get(hdrs.HOST, ""), headers.get(hdrs.ORIGIN)
     if not _is_local(host) or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
         detail = "without a key only loopback addresses and localhost are answered, and no foreign page"
         raise Problem("forbidden", detail)

@@ -49,7 +49,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     content = request.content
     try:
         if content.is_eof():  # all of it came with the head: the usual case
-            return _within(await content.readany(), limit)
+            return within(await content.readany(), limit)
         async with asyncio.timeout(BODY_S):
             chunks = [await content.readany()]
             size = len(chunks[0])
@@ -60,7 +60,7 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         raise Problem("too-slow", f"the body did not come within {BODY_S:g} s") from error
     except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError, ConnectionError) as error:
         raise Problem("unreadable", "the body broke off, or its encoding is damaged") from error
-    return _within(b"".join(chunks), limit)
+    return within(b"".join(chunks), limit)
 
 
 async def read_json(request: web.Request, limit: int) -> bytes:
@@ -216,7 +216,8 @@ def _string(body: bytes, start: int) -> tuple[int, int]:
     return len(body) + 1, quotes
 
 
-def _within(body: bytes, limit: int) -> bytes:
+def within(body: bytes, limit: int) -> bytes:
+    """The body. Raises Problem when it is longer than `limit` bytes."""
     if len(body) > limit:
         raise _too_large(limit)
     return body

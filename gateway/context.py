@@ -4,6 +4,7 @@ The runtime is seen through the small protocols below, so that handlers are test
 handler can reach further into the node than it says here.
 """
 
+from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -42,6 +43,10 @@ class IntakePort(Protocol):
 
     async def submit(self, drafts: Sequence[Draft]) -> list[Receipt | Exception]:
         """One answer a draft, in order, after COMMIT. Raises Overloaded or Unavailable for all of them."""
+        ...
+
+    def submit_one(self, draft: Draft) -> "Future[Receipt]":
+        """The same for one: its receipt, or what it was refused for. Raises Overloaded or Unavailable."""
         ...
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import msgspec
 import orjson
+from aiohttp import web
 
 from actors.core.codec import SpecCodec
 from actors.core.draft import Draft
@@ -135,6 +136,9 @@ class TaskDecoder:
         if request.payload_base64 is None and not payload.isascii():
             _check_utf8(payload)
         return payload or None
+
+
+DECODER: web.AppKey[TaskDecoder] = web.AppKey("decoder", TaskDecoder)
 
 
 def when(schedule_time: str | None, delay: Duration | None, now_ms: int) -> tuple[int | None, int | None]:

@@ -6,6 +6,7 @@ from aiohttp import web
 from actors.core.errors import Unavailable
 from gateway.bodies import JSON
 from gateway.context import GATEWAY
+from gateway.problems import GOING_AWAY
 
 _ANSWERS = {word: orjson.dumps({"status": word}) for word in ("alive", "started", "ready")}
 
@@ -29,7 +30,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     """200 while new work may be sent here."""
     gateway = request.app[GATEWAY]
     if gateway.draining:
-        raise Unavailable("this node is going away")
+        raise Unavailable(GOING_AWAY)
     if not gateway.node.ready:
         raise Unavailable("this node has not what it needs yet")
     return _ok("ready")

@@ -25,6 +25,7 @@ from actors.core.errors import (
     Unavailable,
     Unknown,
 )
+from gateway.ready import written
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -48,6 +49,8 @@ TYPES: dict[str, tuple[int, str]] = {
     "unavailable": (503, "Not available now"),
 }
 """Problem type -> status and title."""
+
+GOING_AWAY = "this node is going away"
 
 _BY_STATUS = {400: "unreadable", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 _AT = re.compile(r"(.*) - at `\$?(.*)`\Z", re.DOTALL)
@@ -102,6 +105,10 @@ class Problem(RingwheelError):
             status=self.status,
             headers=self.headers | {"Content-Type": MEDIA_TYPE},
         )
+
+    def written(self, instance: str | None = None) -> bytes:
+        """The same as bytes, for where there is no request to answer."""
+        return written(self.status, orjson.dumps(self.body(instance)), self.headers, MEDIA_TYPE)
 
 
 def problem_of(error: Exception) -> Problem:

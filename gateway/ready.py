@@ -1,8 +1,8 @@
-"""A response whose bytes are ready: status line, headers and body in one write.
+"""Answers whose bytes are ready: status line, headers and body in one write.
 
 The answers of the hot path are small and all alike; aiohttp's own response costs more than everything else that a
 single submit does (`python -m bench single`). Only for HTTP/1.1 connections that stay open; `answer` sends all others
-the long way.
+the long way. Where there is no request to answer, or not yet, the bytes alone are written (`written`).
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
 JSON = "application/json"
+_LINES = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 class _Ready(web.Response):
@@ -43,16 +44,21 @@ class _Ready(web.Response):
             self._transport.write(self._data)
 
 
-def answer(request: web.Request, status: HTTPStatus, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+def answer(request: web.Request, status: int, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
     """A JSON answer with these headers."""
     if not request.keep_alive or request.version != HttpVersion11:
         return web.Response(body=body, status=status, headers={"Content-Type": JSON, **headers})
+    return _Ready(written(status, body, headers), status)
+
+
+def written(status: int, body: bytes, headers: Mapping[str, str], media_type: str = JSON) -> bytes:
+    """A whole HTTP/1.1 answer."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {JSON}\r\n{lines}"
+        f"{_LINES[status]}Content-Type: {media_type}\r\n{lines}"
         f"Content-Length: {len(body)}\r\nDate: {_date(int(time()))}\r\n\r\n"
     )
-    return _Ready(head.encode() + body, status)
+    return head.encode() + body
 
 
 @lru_cache(maxsize=2)

@@ -8,6 +8,7 @@ Promises: a head that is not whole `head_s` after its first byte, a connection t
 reader that takes nothing for `stall_s` are cut off; beyond `connections` in all or `per_address`, a new connection is
 told 503 and closed. Bodies have a time of their own (`bodies.py`). A single submit that comes while as many as
 `admission.py` lets in are under way is answered 503 before it is parsed, when all of it is there; its connection stays.
+A plain one that is let in goes the short way (`express.py`); answers leave in the order of their requests all the same.
 """
 
 import asyncio
@@ -15,16 +16,16 @@ import logging
 import re
 from collections import Counter
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, cast
 
-import orjson
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
 
 from gateway.admission import Admission
 from gateway.context import GATEWAY
-from gateway.problems import MEDIA_TYPE, Problem
+from gateway.express import EXPRESS, Express
+from gateway.problems import Problem
 
 DETAIL_CHARS = 200
 _SUBMIT = b"POST /v1/tasks HTTP/1.1\r\n"
@@ -52,9 +53,11 @@ class Connection(web.RequestHandler):
         "_address",
         "_admission",
         "_bounds",
+        "_express",
         "_fresh",
         "_full",
         "_head_timer",
+        "_on_short_way",
         "_refused",
         "_stall_timer",
         "_submit_s",
@@ -65,6 +68,9 @@ class Connection(web.RequestHandler):
         super().__init__(server, keepalive_timeout=bounds.idle_s, **options)
         self._bounds = bounds
         self._admission = server.admission
+        self._express = server.express
+        self._on_short_way = False
+        """A submit that `express` took is not answered yet."""
         self._fresh = True
         """Nothing has come."""
         self._submit_s: float | None = None
@@ -113,25 +119,83 @@ class Connection(web.RequestHandler):
         if self._refused or (submit and self._admission.full and not self._admits(data)):
             return
         self._fresh = False
-        super().data_received(data)
-        waiter = self._waiter
-        if submit and self._messages and self._messages[0][1].is_eof():
-            self.submit_came()
-        if waiter is None or waiter.done():  # a request came, or one is being answered
+        if self._on_short_way or (submit and self._idle and self._head_timer is None):
+            self._receive(data)
+        else:
+            super().data_received(data)
+            if submit and self._messages and self._messages[0][1].is_eof():
+                self.submit_came()
+        if not self._idle:  # a request came, or one is being answered
             if self._head_timer is not None:
                 self._head_ended()
         elif self._head_timer is None:
             self._await_head()
 
+    @property
+    def _idle(self) -> bool:
+        """No request is under way: the task of the long way waits for one, and none is on the short way."""
+        return self._waiter is not None and not self._waiter.done() and not self._on_short_way
+
+    def _receive(self, data: bytes) -> None:
+        """Parse, but let aiohttp's task sleep: for what goes the short way, and what has to wait for its answer."""
+        waiter, self._waiter = self._waiter, None
+        super().data_received(data)
+        self._waiter = waiter
+        if self._messages and not self._on_short_way and not (len(self._messages) == 1 and self._take_short_way()):
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _take_short_way(self) -> bool:
+        """Give the one request that came to `express`. False: it has to go the long way, and is ready for it."""
+        message, content = self._messages[0]
+        if not isinstance(message, RawRequestMessage) or not content.is_eof():
+            return False
+        self.submit_came()
+        express = self._express
+        if express is None or self.over or not express.takes(message):
+            return False
+        self._messages.clear()
+        self._on_short_way = self._request_in_progress = True
+        self._stay()
+        body = content.read_nowait()
+        if express.submit(message.headers, body, self._answer):
+            if self._parser is not None:
+                self._parser.message_consumed()
+            return True
+        self._on_short_way = self._request_in_progress = False
+        again = StreamReader(self, self._read_bufsize, loop=self._loop)
+        again.feed_data(body)
+        again.feed_eof()
+        self._messages.append((message, again))
+        return False
+
+    def _answer(self, answer: bytes) -> None:
+        """The submit on the short way is answered, as `start` ends what goes the long way."""
+        self._on_short_way = self._request_in_progress = False
+        self._submit_ended()
+        if self.transport is not None:
+            self.transport.write(answer)
+        if self._handler_waiter is not None:  # `shutdown` waits for it
+            self._handler_waiter.set_result(None)
+        elif self._messages:
+            self._wake()
+        self._stay()
+
+    def _stay(self) -> None:
+        """The client is there: its time as an idle one begins anew."""
+        self._next_keepalive_close_time = self._loop.time() + self._bounds.idle_s
+
     def _admits(self, data: bytes) -> bool:
         """Look whether a submit that is one too many begins here, and is all there. False: it is answered."""
-        waiter = self._waiter
-        waits = self._fresh or (waiter is not None and not waiter.done())  # fresh: its task may not have begun
+        waits = self._fresh or self._idle  # fresh: its task may not have begun
         if not waits or self._head_timer is not None:
             return True  # pipelined, or not its beginning
         if _whole(data) and self.transport is not None:
             self.transport.write(self._admission.refusal())
-            self._next_keepalive_close_time = self._loop.time() + self._bounds.idle_s
+            self._stay()
             return False
         self.over = True
         return True
@@ -223,10 +287,13 @@ class Connection(web.RequestHandler):
 class Server(web.Server):
     """Makes the connections, and counts them."""
 
-    def __init__(self, handler: Any, bounds: Bounds, admission: Admission, **options: Any) -> None:
+    def __init__(
+        self, handler: Any, bounds: Bounds, admission: Admission, express: Express | None, **options: Any
+    ) -> None:
         super().__init__(handler, **options)
         self.bounds = bounds
         self.admission = admission
+        self.express = express
         self.addresses: Counter[str] = Counter()
         """Connections by the address that they come from."""
 
@@ -259,6 +326,7 @@ class Runner(web.AppRunner):
             made.request_handler,
             self._bounds,
             self._app[GATEWAY].admission,
+            self._app.get(EXPRESS),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,
@@ -268,11 +336,7 @@ class Runner(web.AppRunner):
 
 def _say(transport: asyncio.Transport, kind: str, detail: str, headers: dict[str, str]) -> None:
     """A problem to a client whose request, if any, nobody will read; then the end of its connection."""
-    problem = Problem(kind, detail)
-    body = orjson.dumps(problem.body())
-    fields = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close", **headers}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    transport.write(f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n{lines}\r\n".encode() + body)
+    transport.write(Problem(kind, detail, headers={"Connection": "close", **headers}).written())
     transport.close()
 
 

@@ -34,6 +34,11 @@ def new_task(draft: Draft, receipt: Receipt) -> bytes:
     )
 
 
+def location(receipt: Receipt) -> dict[str, str]:
+    """Where a submitted task is, as a header."""
+    return {"Location": f"/v1/tasks/{receipt.id}"}
+
+
 def task_object(row: TaskRow, node: NodePort, *, payload: bool = False) -> dict[str, Any]:
     """Any task, ready to be encoded; with `payload`, what it carries (null when that is no longer kept)."""
     state, attempt, fence, lateness_ms = _now(row, node)

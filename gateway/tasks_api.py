@@ -21,16 +21,15 @@ from actors.core.ids import canonical, valid
 from gateway.admission import WORDS
 from gateway.bodies import JSON, NDJSON, Item, cut_array, cut_lines, media_type, read_body
 from gateway.context import GATEWAY, Gateway, tenant_of
-from gateway.decode import TaskDecoder, check_key
+from gateway.decode import DECODER, check_key
 from gateway.encodings import takes_gzip
+from gateway.express import KEY_HEADER
 from gateway.filters import cursor_of, one, read_filters
-from gateway.problems import Problem, escape, problem_of
+from gateway.problems import GOING_AWAY, Problem, escape, problem_of
 from gateway.ready import answer
 from gateway.server import Connection
-from gateway.task_view import attempt_object, new_task, state_of, task_object
+from gateway.task_view import attempt_object, location, new_task, state_of, task_object
 from gateway.trace import trace_of
-
-DECODER: web.AppKey[TaskDecoder] = web.AppKey("decoder", TaskDecoder)
 
 SLICE_S = 0.005
 """For so long items of a batch are decoded in one turn of the loop: it ends with the item that passes it."""
@@ -41,7 +40,6 @@ COMPRESSED_BYTES = 2048
 READS = 3
 """How often a task is read that changes while it is being read."""
 
-_KEY_HEADER = "Idempotency-Key"
 _ONE = (JSON,)
 _MANY = (JSON, NDJSON)
 
@@ -49,7 +47,6 @@ _MANY = (JSON, NDJSON)
 async def create(request: web.Request) -> web.StreamResponse:
     """`POST /v1/tasks`."""
     gateway = _open(request)
-    headers = gateway.quota.take(tenant_of(request), 1)
     media_type(request, _ONE)
     key = _key_of(request)
     if key is not None:
@@ -59,14 +56,12 @@ async def create(request: web.Request) -> web.StreamResponse:
     draft = await request.app[DECODER].draft(body, tenant_of(request), gateway.clock.now_ms(), key)
     if draft.key != key is not None:
         raise Invalid("is another than the header says", "/idempotency_key")
+    headers = gateway.quota.take(tenant_of(request), 1)
     draft.trace = trace_of(request.headers)
-    (receipt,) = await gateway.intake.submit((draft,))
-    if isinstance(receipt, Exception):
-        raise receipt
+    receipt = await gateway.intake.submit_one(draft)
     if not receipt.new:
         return await _replay(request, receipt, headers)
-    headers["Location"] = f"/v1/tasks/{receipt.id}"
-    return answer(request, HTTPStatus.CREATED, new_task(draft, receipt), headers)
+    return answer(request, HTTPStatus.CREATED, new_task(draft, receipt), headers | location(receipt))
 
 
 async def create_batch(request: web.Request) -> web.StreamResponse:
@@ -160,18 +155,18 @@ async def answer_json(request: web.Request, body: bytes) -> web.Response:
 
 def _key_of(request: web.Request) -> str | None:
     """The idempotency key in the header. Raises Invalid when there are two."""
-    keys = request.headers.getall(_KEY_HEADER, None)
+    keys = request.headers.getall(KEY_HEADER, None)
     if keys is None:
         return None
     if len(set(keys)) > 1:
-        raise Invalid(f"the header {_KEY_HEADER} is given twice", "")
+        raise Invalid(f"the header {KEY_HEADER} is given twice", "")
     return keys[0]
 
 
 def _open(request: web.Request) -> Gateway:
     gateway = request.app[GATEWAY]
     if gateway.draining:
-        raise Unavailable("this node is going away")
+        raise Unavailable(GOING_AWAY)
     if cast(Connection, request.protocol).over:
         raise Unavailable(WORDS)
     return gateway
@@ -179,7 +174,7 @@ def _open(request: web.Request) -> Gateway:
 
 async def _replay(request: web.Request, receipt: Receipt, headers: dict[str, str]) -> web.Response:
     body = await read_task(request, receipt.id)
-    headers |= {"Content-Type": JSON, "Location": f"/v1/tasks/{receipt.id}", "Idempotent-Replayed": "true"}
+    headers |= {"Content-Type": JSON, "Idempotent-Replayed": "true"} | location(receipt)
     return web.Response(body=body, headers=headers)
 
 

@@ -30,14 +30,24 @@ def new_ids(now_ms: int, entropy: bytes, count: int) -> list[str]:
     """
     if len(entropy) != count * ENTROPY_BYTES:
         raise ValueError(f"{count} ids need {count * ENTROPY_BYTES} bytes of entropy, not {len(entropy)}")
+    head = head_of(now_ms)
+    return [f"{head}-{tail}" for tail in new_tails(entropy)]
+
+
+def head_of(now_ms: int) -> str:
+    """The first two groups of a UUIDv7: its time."""
+    stamp = f"{now_ms:012x}"
+    return f"{stamp[:8]}-{stamp[8:]}"
+
+
+def new_tails(entropy: bytes) -> list[str]:
+    """The other three groups, one for each ENTROPY_BYTES; they may be made before the time is known."""
     tails = bytearray(entropy)
     tails[0::ENTROPY_BYTES] = tails[0::ENTROPY_BYTES].translate(_VERSION_7)
     tails[2::ENTROPY_BYTES] = tails[2::ENTROPY_BYTES].translate(_VARIANT)
     text = tails.hex()
-    stamp = f"{now_ms:012x}"
-    head = f"{stamp[:8]}-{stamp[8:]}"
     return [
-        f"{head}-{text[at : at + 4]}-{text[at + 4 : at + 8]}-{text[at + 8 : at + 20]}"
+        f"{text[at : at + 4]}-{text[at + 4 : at + 8]}-{text[at + 8 : at + 20]}"
         for at in range(0, len(text), 2 * ENTROPY_BYTES)
     ]
 

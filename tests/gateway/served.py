@@ -72,6 +72,7 @@ class IntakeDouble:
     """Writes each draft to the memory twin at once; `error` is raised instead, when set."""
 
     stores: MemoryStores
+    group: asyncio.TaskGroup
     error: Exception | None = None
     drafts: list[Draft] = field(default_factory=list)
     batches: int = 0
@@ -81,6 +82,22 @@ class IntakeDouble:
             raise self.error
         self.batches += 1
         return [await self._accept(draft) for draft in drafts]
+
+    def submit_one(self, draft: Draft) -> asyncio.Future[Receipt]:
+        if self.error is not None:
+            raise self.error
+        receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self.group.create_task(self._settle(draft, receipt))
+        return receipt
+
+    async def _settle(self, draft: Draft, receipt: asyncio.Future[Receipt]) -> None:
+        (answer,) = await self.submit((draft,))
+        if receipt.done():
+            return
+        if isinstance(answer, Exception):
+            receipt.set_exception(answer)
+        else:
+            receipt.set_result(answer)
 
     async def _accept(self, draft: Draft) -> Receipt | Exception:
         self.drafts.append(draft)
@@ -192,28 +209,30 @@ async def served(settings: Settings = SMALL, bounds: Bounds | None = None) -> As
     """The application on a free port of the loopback."""
     stores = MemoryStores(MemoryDatabase(lambda: NOW_MS), "boot-1")
     await stores.leases.join("boot-1", "node-1", "127.0.0.1:0")
-    node, intake = NodeDouble(), IntakeDouble(stores)
+    node = NodeDouble()
     hub, clock = Hub("boot-1"), ClockDouble()
     keyring = Keyring(stores.keys, clock.now_ms)
     keyring.local = True
     await keyring.refresh()
-    gateway = Gateway(
-        node,
-        intake,
-        stores.reader,
-        stores.book,
-        stores.queues,
-        SpecCodec(),
-        hub,
-        keyring,
-        clock,
-        settings,
-        Admission(),
-    )
-    made = AppServer(make_app(gateway))
-    made.bounds = bounds or Bounds()
-    async with made as server, ClientSession(cookie_jar=DummyCookieJar()) as client:
-        yield Served(node, intake, stores, gateway, server, client)
+    async with asyncio.TaskGroup() as group:
+        intake = IntakeDouble(stores, group)
+        gateway = Gateway(
+            node,
+            intake,
+            stores.reader,
+            stores.book,
+            stores.queues,
+            SpecCodec(),
+            hub,
+            keyring,
+            clock,
+            settings,
+            Admission(),
+        )
+        made = AppServer(make_app(gateway))
+        made.bounds = bounds or Bounds()
+        async with made as server, ClientSession(cookie_jar=DummyCookieJar()) as client:
+            yield Served(node, intake, stores, gateway, server, client)
 
 
 async def raw(server: BaseTestServer, request: bytes) -> bytes:
