@@ -56,9 +56,9 @@ class Express:
         """Take a submit, and call `answer` once, now or when its commit is done; or leave it: False."""
         gateway = self._gateway
         try:
+            tenant = admitted(gateway.keyring, Scope.SUBMIT, headers).tenant
             if gateway.draining:
                 raise Unavailable(GOING_AWAY)
-            tenant = admitted(gateway.keyring, Scope.SUBMIT, headers).tenant
             draft = self._decoder.read(within(body, gateway.settings.body_bytes), tenant, gateway.clock.now_ms(), None)
             if draft.key is not None:
                 return False

@@ -119,13 +119,14 @@ class Connection(web.RequestHandler):
         if self._refused or (submit and self._admission.full and not self._admits(data)):
             return
         self._fresh = False
+        came = False
         if self._on_short_way or (submit and self._idle and self._head_timer is None):
-            self._receive(data)
+            came = self._receive(data)
         else:
             super().data_received(data)
             if submit and self._messages and self._messages[0][1].is_eof():
                 self.submit_came()
-        if not self._idle:  # a request came, or one is being answered
+        if came or not self._idle:  # a request came, or one is being answered
             if self._head_timer is not None:
                 self._head_ended()
         elif self._head_timer is None:
@@ -136,13 +137,19 @@ class Connection(web.RequestHandler):
         """No request is under way: the task of the long way waits for one, and none is on the short way."""
         return self._waiter is not None and not self._waiter.done() and not self._on_short_way
 
-    def _receive(self, data: bytes) -> None:
-        """Parse, but let aiohttp's task sleep: for what goes the short way, and what has to wait for its answer."""
+    def _receive(self, data: bytes) -> bool:
+        """Parse, but let aiohttp's task sleep: for what goes the short way, and what has to wait for its answer.
+
+        True: a request came, or an earlier one is under way.
+        """
         waiter, self._waiter = self._waiter, None
         super().data_received(data)
         self._waiter = waiter
-        if self._messages and not self._on_short_way and not (len(self._messages) == 1 and self._take_short_way()):
+        if self._on_short_way or not self._messages:
+            return self._on_short_way
+        if len(self._messages) > 1 or not self._take_short_way():
             self._wake()
+        return True
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -178,11 +185,18 @@ class Connection(web.RequestHandler):
         self._submit_ended()
         if self.transport is not None:
             self.transport.write(answer)
-        if self._handler_waiter is not None:  # `shutdown` waits for it
-            self._handler_waiter.set_result(None)
+        if self._handler_waiter is not None:  # `shutdown` waits for it, or has given it up in this moment
+            if not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)
         elif self._messages:
             self._wake()
         self._stay()
+
+    def _process_keepalive(self) -> None:
+        """Aiohttp sees no request under way while one is on the short way."""
+        if self._on_short_way:
+            self._stay()
+        super()._process_keepalive()
 
     def _stay(self) -> None:
         """The client is there: its time as an idle one begins anew."""
