@@ -122,12 +122,12 @@ class Hand:
     def _round(self, now_ms: int) -> Iterator[tuple[ShardActor, Event]]:
         mailed, self._mailed = self._mailed, {}
         self._hinted = 0
+        for actor in self._due(now_ms):  # first: others wait for nothing but an answer
+            yield actor, TICK
         for actor in mailed.values():
             mail, actor.mail = actor.mail, []
             for event in mail:
                 yield actor, event
-        for actor in self._due(now_ms):
-            yield actor, TICK
 
     def _due(self, now_ms: int) -> list[ShardActor]:
         due: list[ShardActor] = []

@@ -46,6 +46,7 @@ class Courier:
         self._spawned = 0
         self._idle: list[Future[Call]] = []
         self._ended: list[Outcome] = []
+        self._loop = asyncio.get_running_loop()
         self._vacancy: Future[None] | None = None
         self._next_review: Handle | None = None
         self.turned_away = 0
@@ -70,7 +71,7 @@ class Courier:
         while True:
             await self._node.work()
             while not self._hosts.limit:  # the node has told of its work, and does not tell again before `take`
-                self._vacancy = asyncio.get_running_loop().create_future()
+                self._vacancy = self._loop.create_future()
                 await self._vacancy
             for task in self._node.take(self._hosts.limit):
                 self._admit(task, attempts, group)
@@ -98,7 +99,6 @@ class Courier:
             group.create_task(self._caller(call, attempts, group), name=f"caller-{self._spawned}")
 
     async def _caller(self, call: Call, attempts: Attempts, group: TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             self._report(await attempts.make(*call))
             started = self._hosts.done(call[1].host)
@@ -109,7 +109,7 @@ class Courier:
                 for other in more:
                     self._start(other, attempts, group)
             else:
-                idle: Future[Call] = loop.create_future()
+                idle: Future[Call] = self._loop.create_future()
                 self._idle.append(idle)
                 call = await idle
 
@@ -123,7 +123,7 @@ class Courier:
 
     def _report(self, outcome: Outcome) -> None:
         if not self._ended:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._ended.append(outcome)
 
     def _flush(self) -> None:
@@ -144,7 +144,7 @@ class Courier:
     # --- windows ---
 
     def _await_review(self) -> None:
-        self._next_review = asyncio.get_running_loop().call_later(WINDOW_MS / 1000, self._review)
+        self._next_review = self._loop.call_later(WINDOW_MS / 1000, self._review)
 
     def _review(self) -> None:
         for (task, _), away_ms in self._hosts.review():
