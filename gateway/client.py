@@ -1,40 +1,38 @@
-"""The HTTP client that webhooks go through: aiohttp's, without what a webhook must not do.
+"""The HTTP client that webhooks go through: aiohttp's connector and parser, and nothing between them and a letter.
 
 No redirects, cookies, proxies, netrc, decompression or silent second sends. A connection serves one tenant alone. The
 target policy is asked for every new connection; the lease once a connection is up, new or pooled, before a byte of the
 request is written.
 Names come from /etc/hosts and DNS, whatever else the system's resolver may be set up to ask.
 
-`Request` steps in where aiohttp builds and writes a request: the head is made already, so aiohttp need not copy it
-twice and complete it, and a small body is written with the head at once instead of by a task of its own.
+A letter is written as it is, in one go, and its answer read whole: aiohttp's requests, writers and responses would
+build both anew from parts, which took half of a call's time.
+
+Promises: a call ends at its deadline, whatever it waits for; a connection is used again only after an answer that is
+whole, and never when its call was cut, cancelled or answered before it was sent; what comes on a connection that nobody
+asked anything answers nobody.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from aiohttp import (
     AsyncResolver,
-    ClientError,
-    ClientOSError,
+    ClientConnectionResetError,
     ClientRequest,
-    ClientResponse,
-    ClientSession,
     ClientTimeout,
     ConnectionTimeoutError,
-    DummyCookieJar,
     TCPConnector,
 )
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
-from aiohttp.helpers import BaseTimerContext, TimeoutHandle
-from aiohttp.http import StreamWriter
-from aiohttp.typedefs import LooseHeaders
-from multidict import CIMultiDict, istr
 from yarl import URL
 
 from actors.core.task import Phase, Task
+from gateway.deadline import Deadline
+from gateway.reply import Reply
 from gateway.targets import TargetPolicy
 
 KEEP_ALIVE_S = 4.0
@@ -49,57 +47,50 @@ DNS_TRIES = 2
 """A look-up goes on when the attempt that asked has ended, for those who ask next: it has to end by itself."""
 CONNECT_S = 10.0
 """Limit of connecting to one address, when the attempt's deadline is not nearer."""
-SMALL_BYTES = 32 * 1024
-"""A body up to this is written in one go with its head."""
+KEPT_DESTINATIONS = 4096
 
-_CONTENT_LENGTH = istr("content-length")
+# The threshold keeps aiohttp from rounding up to whole seconds.
+_CONNECT = ClientTimeout(total=None, sock_connect=CONNECT_S, ceil_threshold=float("inf"))
 
 
 class LeaseEnded(Exception):
     """The node may not fire any more: nothing was written."""
 
 
+class Address:
+    """Where letters of one kind go: what the client has to know of a request without reading it."""
+
+    __slots__ = ("head_only", "host", "origin")
+
+    def __init__(self, url: URL, method: str) -> None:
+        """Raises ValueError when `url` has no host, or none that can be read."""
+        self.origin = url.origin()
+        self.host = str(self.origin)
+        """Scheme, name and port."""
+        self.head_only = method == "HEAD"
+        """Answers have no body, whatever their head says."""
+
+
 class Letter:
-    """What a request carries: its whole head, `host` included but without framing, and its body, if any.
+    """A whole request, head and body, as it goes over the wire.
 
     `task` is whose attempt it is: once its shard is lost, it is no longer RUNNING, and the letter may not go out.
     """
 
-    __slots__ = ("body", "head", "task")
+    __slots__ = ("address", "data", "task")
 
-    def __init__(self, head: CIMultiDict[str], body: bytes | None, task: Task) -> None:
-        self.head = head
-        self.body = body
+    def __init__(self, address: Address, data: bytes, task: Task) -> None:
+        self.address = address
+        self.data = data
         self.task = task
 
 
-class Request(ClientRequest):
-    """A request whose `data` is a Letter."""
+class Destination(ClientRequest):
+    """Whom letters of one tenant go to, in the form in which aiohttp's connector wants to be told. It is never sent."""
 
-    may_fire: Callable[[], bool]
-    _task: Task
-    _small: bytes = b""
-
-    def update_headers(self, headers: LooseHeaders | None) -> None:
-        """The head comes with the letter."""
-        self.headers = CIMultiDict()
-
-    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
-        """There is nothing to add."""
-
-    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
-        """Open the letter."""
-        assert isinstance(body, Letter)
-        self._task = body.task
-        self.headers = body.head
-        payload = body.body
-        if payload is not None and len(payload) > SMALL_BYTES:
-            super().update_body_from_data(payload)
-        elif payload is not None:
-            self._small = payload
-            self.headers[_CONTENT_LENGTH] = str(len(payload))
-        elif self.method not in self.GET_METHODS:
-            self.headers[_CONTENT_LENGTH] = "0"
+    def __init__(self, address: Address, tenant: str) -> None:
+        super().__init__("GET", address.origin, loop=asyncio.get_running_loop())
+        self._key = ConnectionKey(*super().connection_key[:-1], tenant)
 
     @property
     def connection_key(self) -> ConnectionKey:
@@ -107,33 +98,7 @@ class Request(ClientRequest):
 
         The tenant stands where a name for TLS would that is not the host's; webhooks never have one.
         """
-        key = super().connection_key
-        return ConnectionKey(*key[:-1], self._task.queue.tenant)
-
-    async def send(self, conn: Connection) -> ClientResponse:
-        """Write the request, unless the lease ended or the shard was lost while connecting. Raises LeaseEnded."""
-        if not self.may_fire() or self._task.phase is not Phase.RUNNING:
-            raise LeaseEnded
-        if self._body is not None:
-            return await super().send(conn)
-        protocol = conn.protocol
-        assert protocol is not None
-        writer = StreamWriter(protocol, self.loop)
-        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
-        await writer.write_eof(self._small)
-        protocol.start_timeout()
-        return self.response_class(
-            self.method,
-            self.original_url,
-            writer=None,
-            continue100=None,
-            timer=self._timer,
-            request_info=self.request_info,
-            traces=self._traces,
-            loop=self.loop,
-            session=self.session,
-            stream_writer=writer,
-        )
+        return self._key
 
 
 def open_resolver() -> AsyncResolver:
@@ -142,73 +107,87 @@ def open_resolver() -> AsyncResolver:
 
 
 class Client:
-    """Sends letters: what `ClientSession.request` does, less what a webhook must not do or never needs.
+    """Sends letters, each once."""
 
-    aiohttp's connector, request, parser and answer do the work; what is left out here (redirects, cookies, proxies,
-    traces, middlewares, a second send) cost a quarter of a call's time. Errors are those of `ClientSession.request`.
-    """
-
-    def __init__(self, session: ClientSession, may_fire: Callable[[], bool]) -> None:
-        assert session.connector is not None
-        self._session = session
-        self._connector = session.connector
+    def __init__(self, connector: TCPConnector, may_fire: Callable[[], bool]) -> None:
+        self._connector = connector
+        self._may_fire = may_fire
         self._loop = asyncio.get_running_loop()
-        self._request = type("LeasedRequest", (Request,), {"may_fire": staticmethod(may_fire)})
+        self._destinations: dict[tuple[str, str], Destination] = {}
 
-    async def send(self, method: str, url: URL, letter: Letter, timeout: ClientTimeout) -> ClientResponse:
-        """The head of the answer; its body is still to be read. Raises LeaseEnded and aiohttp's errors.
+    async def send(self, letter: Letter, limit_s: float) -> Reply:
+        """The answer, with its body as far as that is wanted and came (`Reply.broken`).
 
-        `timeout.total` counts until the body was read.
+        Raises LeaseEnded, TimeoutError (no head within `limit_s`), HttpProcessingError (what came is not HTTP) and
+        the errors of aiohttp for connections.
         """
-        limit = TimeoutHandle(self._loop, timeout.total, ceil_threshold=timeout.ceil_threshold)
-        ending = limit.start()
-        timer = limit.timer()
+        deadline = Deadline(self._loop, limit_s)
+        connection = reply = None
         try:
-            with timer:
-                request = self._request(method, url, data=letter, loop=self._loop, timer=timer, session=self._session)
-                connection = await self._connect(request, timeout)
-                answer = await _exchange(request, connection, timer)
-        except BaseException as error:
-            limit.close()
-            if ending is not None:
-                ending.cancel()
-            if isinstance(error, OSError) and not isinstance(error, ClientError | TimeoutError):
-                raise ClientOSError(*error.args) from error
-            raise
-        if ending is not None:
-            if answer.connection is None:  # its body came with the head
-                ending.cancel()
-            else:
-                answer.connection.add_callback(ending.cancel)
-        return answer
+            connection = await self._connect(letter)
+            assert connection.protocol is not None
+            reply = await self._exchange(connection.protocol, letter)
+            await reply.read()
+        except asyncio.CancelledError:
+            if not deadline.stop():
+                reply = None  # the end of its body may have come in the same moment
+                raise
+            if reply is None:
+                raise TimeoutError from None
+            reply.broken = TimeoutError()
+        finally:
+            deadline.stop()
+            if connection is not None:
+                _part(connection, reply)
+        return reply
 
-    async def _connect(self, request: Request, timeout: ClientTimeout) -> Connection:
-        try:
-            return await self._connector.connect(request, traces=[], timeout=timeout)
-        except TimeoutError as error:
-            raise ConnectionTimeoutError(f"connecting to {request.url.host} takes too long") from error
+    async def _connect(self, letter: Letter) -> Connection:
+        address, tenant = letter.address, letter.task.queue.tenant
+        destination = self._destinations.get((address.host, tenant)) or self._know(address, tenant)
+        while True:
+            try:
+                connection = await self._connector.connect(destination, traces=[], timeout=_CONNECT)
+            except TimeoutError as error:
+                raise ConnectionTimeoutError(f"connecting to {address.origin.host} takes too long") from error
+            assert connection.protocol is not None
+            if len(connection.protocol) == 0:  # it is a queue of answers
+                return connection
+            connection.close()  # an answer came that nobody had asked for: it must not be taken for this letter's
 
+    def _know(self, address: Address, tenant: str) -> Destination:
+        if len(self._destinations) >= KEPT_DESTINATIONS:
+            self._destinations.clear()
+        destination = self._destinations[address.host, tenant] = Destination(address, tenant)
+        return destination
 
-async def _exchange(request: Request, connection: Connection, timer: BaseTimerContext) -> ClientResponse:
-    try:
-        assert connection.protocol is not None
-        connection.protocol.set_response_params(
-            timer=timer,
-            skip_payload=request.method == "HEAD",
-            read_until_eof=True,
-            auto_decompress=False,
-            read_bufsize=READ_BYTES,
+    async def _exchange(self, protocol: ResponseHandler, letter: Letter) -> Reply:
+        protocol.set_response_params(
+            skip_payload=letter.address.head_only, read_until_eof=True, auto_decompress=False, read_bufsize=READ_BYTES
         )
-        answer = await request.send(connection)
-        try:
-            await answer.start(connection)
-        except BaseException:
-            answer.close()
-            raise
-    except BaseException:
+        transport = protocol.transport
+        if not self._may_fire() or letter.task.phase is not Phase.RUNNING:
+            raise LeaseEnded
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("closed before the request was written")
+        transport.write(letter.data)
+        while True:
+            message, content = await protocol.read()
+            if not 100 <= message.code < 200 or message.code == 101:  # all other 1xx announce the answer
+                return Reply(message.code, message.headers, content)
+
+
+def _part(connection: Connection, reply: Reply | None) -> None:
+    """Give the connection back when it can be used again, else close it."""
+    transport = connection.transport
+    if transport is not None and transport.get_write_buffer_size():
+        # To close would mean to send the rest first: after the deadline, and for as long as the target does not read.
+        assert connection.protocol is not None
+        connection.protocol.abort()
         connection.close()
-        raise
-    return answer
+    elif reply is not None and reply.whole:
+        connection.release()
+    else:
+        connection.close()
 
 
 @asynccontextmanager
@@ -223,7 +202,7 @@ async def open_client(policy: TargetPolicy, may_fire: Callable[[], bool], connec
         socket_factory=policy.socket,
     )
     try:
-        async with ClientSession(connector=connector, cookie_jar=DummyCookieJar(), trust_env=False) as session:
-            yield Client(session, may_fire)
+        async with connector:
+            yield Client(connector, may_fire)
     finally:
         await resolver.close()

@@ -84,6 +84,12 @@ def check_field(name: str, value: str) -> None:
         raise Invalid("expected printable ASCII without space at the ends")
 
 
+def is_owned(name: str) -> bool:
+    """Whether ringwheel or HTTP's framing owns the header: the user's own, should there be one, is not sent."""
+    lower = name.lower()
+    return lower in RESERVED or lower.startswith(RESERVED_PREFIXES)
+
+
 def _check_url(url: str, pointer: str) -> None:
     if len(url) > MAX_URL_CHARS:
         raise Invalid(f"is longer than {MAX_URL_CHARS} characters", pointer)
@@ -126,7 +132,6 @@ def _field(name: str, value: str, pointer: str) -> str:
 def _checked(name: str, value: str) -> str:
     """The name in lower case. Cached, because the headers of one client's tasks are mostly the same."""
     check_field(name, value)
-    lower = name.lower()
-    if lower in RESERVED or lower.startswith(RESERVED_PREFIXES):
+    if is_owned(name):
         raise Invalid("this header is set by ringwheel")
-    return lower
+    return name.lower()

@@ -1,49 +1,47 @@
 """What a webhook says to its target, and what the target's answer means. Pure: no I/O.
 
 A request is the user's own headers, then those that say which attempt this is; the payload is its body. What does not
-change between tasks of one kind is worked out once a `Spec` and kept (`Plans`).
+change between tasks of one kind is worked out once a `Spec` and kept (`Plans`), as the text that goes over the wire.
 
-Promises: an answer has exactly one verdict; ringwheel's own headers win over the user's.
+Promises: an answer has exactly one verdict; ringwheel's own headers win over the user's, and none comes twice.
 Refuses: what yarl can't parse, and what would break out of its line. All else about a target was checked when the task
 was accepted (`http_target.py`).
 """
 
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
-from multidict import CIMultiDict, CIMultiDictProxy, istr
+from multidict import CIMultiDictProxy, istr
 from yarl import URL
 
 from actors.core.errors import Invalid
 from actors.core.events import Verdict
 from actors.core.spec import Spec
 from actors.core.task import Task
-from gateway.client import Letter
-from gateway.http_target import check_field, check_method
+from gateway.client import Address, Letter
+from gateway.http_target import check_field, check_method, is_owned
 from gateway.trace import child_of
 
 MAX_RETRY_AFTER_MS = 86_400_000
 """A target can't put a task off by more than a day."""
 KEPT_PLANS = 4096
 
-HOST = istr("Host")
-ID = istr("webhook-id")
-TIMESTAMP = istr("webhook-timestamp")
-SIGNATURE = istr("webhook-signature")
-TRACEPARENT = istr("traceparent")
-ATTEMPT = istr("ringwheel-attempt")
-FENCE = istr("ringwheel-fence")
-QUEUE = istr("ringwheel-queue")
-SCHEDULE_TIME = istr("ringwheel-schedule-time")
-CONTENT_TYPE = istr("content-type")
-USER_AGENT = istr("user-agent")
 COMPLETE = istr("ringwheel-complete")
 RETRY = istr("ringwheel-retry")
 RETRY_AFTER = istr("retry-after")
 
 _JSON = "application/json"
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods whose requests need not say that they have no body."""
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""What may stand in no line of a head (RFC 9110, 5.5)."""
+
+Sign = Callable[[str, str, str, bytes | None], str | None]
+"""`Signer.signatures`: of tenant, message, timestamp and body."""
 
 
 def _version() -> str:
@@ -59,41 +57,60 @@ AGENT = f"ringwheel/{_version()}"
 class Plan:
     """The part of a request that all tasks of one `Spec` share."""
 
-    __slots__ = ("_empty", "_full", "host", "method", "url")
+    __slots__ = ("_address", "_first", "_no_length", "_own_trace", "_type", "host", "method", "url")
 
     def __init__(self, spec: Spec) -> None:
         """Raises Invalid when there is no way to call the target."""
         assert spec.http is not None
+        method, content_type = spec.http.method, spec.content_type or _JSON
         try:
             self.url = URL(spec.http.url).with_fragment(None)
-            self.host = str(self.url.origin())
-            """Whom it calls: tasks of one host share its connections and its part of the callers."""
+            self._address = Address(self.url, method)
             name = self.url.host_port_subcomponent or ""
         except ValueError as error:
             raise Invalid(f"not a URL that can be called: {error}", "/http/url") from error
-        check_method(spec.http.method, "/http/method")
-        for field in (*spec.http.headers.items(), (CONTENT_TYPE, spec.content_type or _JSON)):
+        path = self.url.raw_path_qs
+        if _CONTROL.search(f"{path}{name}") is not None:
+            raise Invalid("not a URL that can be called: a control character", "/http/url")
+        check_method(method, "/http/method")
+        for field in (*spec.http.headers.items(), ("content-type", content_type)):
             check_field(*field)
-        self.method = spec.http.method
-        self._empty: CIMultiDict[str] = CIMultiDict({HOST: name})
-        self._empty.update(spec.http.headers)
-        self._empty.setdefault(USER_AGENT, AGENT)
-        self._full = self._empty.copy()
-        self._full.setdefault(CONTENT_TYPE, spec.content_type or _JSON)
+        self.method = method
+        self.host = self._address.host
+        """Whom it calls: tasks of one host share its connections and its part of the callers."""
+        own = [(text, value) for text, value in spec.http.headers.items() if not is_owned(text)]
+        if all(text.lower() != "user-agent" for text, _ in own):
+            own.append(("user-agent", AGENT))
+        self._first = f"{method} {path} HTTP/1.1\r\nHost: {name}\r\n"
+        self._first += "".join(_line(*field) for field in own if field[0].lower() != "traceparent")
+        self._own_trace = "".join(_line(*field) for field in own if field[0].lower() == "traceparent")
+        """Sent when the request that brought the task had none."""
+        self._type = _line("content-type", content_type)
+        self._no_length = "" if method in _BODILESS else _line("content-length", "0")
 
-    def letter(self, task: Task, fence: str, now_ms: int) -> Letter:
-        """What this attempt of `task` sends."""
+    def letter(self, task: Task, fence: str, now_ms: int, sign: Sign) -> Letter:
+        """What this attempt of `task` sends. Raises ValueError when a name of the task would break out of its line."""
         payload = task.payload
-        head = (self._empty if payload is None else self._full).copy()
-        head[ID] = task.id
-        head[TIMESTAMP] = str(now_ms // 1000)
-        head[ATTEMPT] = str(task.attempt)
-        head[FENCE] = fence
-        head[QUEUE] = task.queue.name
-        head[SCHEDULE_TIME] = rfc3339(task.schedule_ms)
-        if task.trace is not None:
-            head[TRACEPARENT] = child_of(task.trace)
-        return Letter(head, payload, task)
+        timestamp = str(now_ms // 1000)
+        queue, trace = task.queue, task.trace
+        trace_line = self._own_trace if trace is None else f"traceparent: {child_of(trace)}\r\n"
+        signatures = sign(queue.tenant, task.id, timestamp, payload)
+        # The gateway takes no such names, but rows are read unchecked. All else is made of numbers here.
+        if _CONTROL.search(f"{task.id}{fence}{queue.name}{trace}") is not None:
+            raise ValueError("Forbidden control character detected in headers. Potential header injection attack.")
+        head = (
+            f"{self._first}{'' if payload is None else self._type}webhook-id: {task.id}\r\n"
+            f"webhook-timestamp: {timestamp}\r\nringwheel-attempt: {task.attempt}\r\nringwheel-fence: {fence}\r\n"
+            f"ringwheel-queue: {queue.name}\r\nringwheel-schedule-time: {rfc3339(task.schedule_ms)}\r\n{trace_line}"
+            f"{'' if signatures is None else _line('webhook-signature', signatures)}"
+        )
+        if payload is None:
+            return Letter(self._address, f"{head}{self._no_length}\r\n".encode(), task)
+        return Letter(self._address, f"{head}content-length: {len(payload)}\r\n\r\n".encode() + payload, task)
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name}: {value}\r\n"
 
 
 class Plans:

@@ -11,8 +11,7 @@ import pytest
 
 from actors.core.events import Verdict
 from actors.core.task import Phase
-from gateway.attempt import MAX_RESULT_BYTES
-from gateway.client import SMALL_BYTES
+from gateway.reply import MAX_RESULT_BYTES
 from gateway.webhook import AGENT
 from tests.support.dispatch import NOW_MS, FakeNode, courier, deliver, webhook
 from tests.support.raw_target import OK, Exchange, answers, hangs, raw_target, says
@@ -73,7 +72,7 @@ async def test_without_payload_there_is_no_body(method: str, length: str | None)
     assert "content-type" not in exchange.headers
 
 
-@pytest.mark.parametrize("size", [1, SMALL_BYTES, SMALL_BYTES + 1, 256 * 1024])
+@pytest.mark.parametrize("size", [1, 32 * 1024, 32 * 1024 + 1, 256 * 1024])
 async def test_a_payload_of_any_size_arrives_whole(size: int) -> None:
     payload = os.urandom(size)
     async with raw_target(says(OK)) as target:
