@@ -1,7 +1,7 @@
 """The limit of one call: the task that makes it is cancelled at that moment, and told from any other cancellation.
 
-What `asyncio.timeout` does, at less than half of its price. Promises: a call ends at its limit wherever it waits; whoever
-cancels the task for another reason is not kept from it.
+What `asyncio.timeout` does, at less than half of its price.
+Promises: a call ends at its limit wherever it waits; whoever cancels the task for another reason is not kept from it.
 """
 
 import asyncio
