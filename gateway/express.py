@@ -80,6 +80,7 @@ EXPRESS: web.AppKey[Express] = web.AppKey("express", Express)
 def _committed(answer: Answer, draft: Draft, shown: dict[str, str], receipt: "Future[Receipt]") -> None:
     try:
         safe = receipt.result()
-        answer(written(HTTPStatus.CREATED, new_task(draft, safe), shown | location(safe)))
+        said = written(HTTPStatus.CREATED, new_task(draft, safe), shown | location(safe))
     except Exception as error:  # noqa: BLE001 - the same
-        answer(problem_of(error).written(_PATH))
+        said = problem_of(error).written(_PATH)
+    answer(said)
