@@ -29,8 +29,9 @@ from gateway.problems import Problem
 
 DETAIL_CHARS = 200
 _SUBMIT = b"POST /v1/tasks HTTP/1.1\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})\r", re.IGNORECASE)
-_SPECIAL = re.compile(rb"\r\n(?:transfer-encoding:|connection:[^\r]*close)", re.IGNORECASE)
+_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})\r")
+_SPECIAL = (b"transfer-encoding", b"close", b"upgrade")
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +53,7 @@ class Connection(web.RequestHandler):
     __slots__ = (
         "_address",
         "_admission",
+        "_between",
         "_bounds",
         "_express",
         "_fresh",
@@ -73,6 +75,8 @@ class Connection(web.RequestHandler):
         """A submit that `express` took is not answered yet."""
         self._fresh = True
         """Nothing has come."""
+        self._between = True
+        """While it waits for a request, the next byte is the first of one. False: it may be in the middle of a head."""
         self._submit_s: float | None = None
         """When the submit came that is counted as under way: all of it is there."""
         self.over = False
@@ -119,6 +123,7 @@ class Connection(web.RequestHandler):
         if self._refused or (submit and self._admission.full and not self._admits(data)):
             return
         self._fresh = False
+        self._between = data.endswith(_END)  # `_take_short_way` knows of bodies
         came = False
         if self._on_short_way or (submit and self._idle and self._head_timer is None):
             came = self._receive(data)
@@ -147,7 +152,7 @@ class Connection(web.RequestHandler):
         self._waiter = waiter
         if self._on_short_way or not self._messages:
             return self._on_short_way
-        if len(self._messages) > 1 or not self._take_short_way():
+        if len(self._messages) > 1 or not self._take_short_way(data):
             self._wake()
         return True
 
@@ -155,11 +160,12 @@ class Connection(web.RequestHandler):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _take_short_way(self) -> bool:
+    def _take_short_way(self, data: bytes) -> bool:
         """Give the one request that came to `express`. False: it has to go the long way, and is ready for it."""
         message, content = self._messages[0]
         if not isinstance(message, RawRequestMessage) or not content.is_eof():
             return False
+        self._between = data.find(_END) + len(_END) + content.total_bytes == len(data)
         self.submit_came()
         express = self._express
         if express is None or self.over or not express.takes(message):
@@ -207,7 +213,7 @@ class Connection(web.RequestHandler):
         waits = self._fresh or self._idle  # fresh: its task may not have begun
         if not waits or self._head_timer is not None:
             return True  # pipelined, or not its beginning
-        if _whole(data) and self.transport is not None:
+        if self._between and _whole(data) and self.transport is not None:
             self.transport.write(self._admission.refusal())
             self._stay()
             return False
@@ -355,10 +361,13 @@ def _say(transport: asyncio.Transport, kind: str, detail: str, headers: dict[str
 
 
 def _whole(data: bytes) -> bool:
-    """True for one request from its first byte to its last, after which its connection stays."""
-    end = data.find(b"\r\n\r\n")
-    length = _LENGTH.search(data, 0, end + 2) if end > 0 else None
-    return length is not None and len(data) == end + 4 + int(length[1]) and _SPECIAL.search(data, 0, end + 2) is None
+    """True for one request from its first byte to its last, after which its connection stays; False when in doubt."""
+    end = data.find(_END)
+    head = data[: end + 2].lower()
+    length = _LENGTH.search(head) if end > 0 else None
+    if length is None or len(data) != end + len(_END) + int(length[1]) or head.count(b"content-length") > 1:
+        return False
+    return not any(word in head for word in _SPECIAL)
 
 
 def _words(error: HttpProcessingError) -> str:

@@ -783,3 +783,30 @@ async def test_an_answer_that_can_t_be_written_is_not_followed_by_another(monkey
         await asyncio.sleep(0)
         assert [answer.split()[1] for answer in answers] == [b"201"]
         assert surfaced == [error]
+
+
+@pytest.mark.parametrize("first", [LIVE, submit()])
+async def test_what_looks_like_a_submit_within_a_head_is_not_refused_as_one(first: bytes) -> None:
+    """Else its sender would get an answer, and the next request would become a part of the head."""
+    looks_so = b"POST /v1/tasks HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
+    async with world_of() as world, waited_for(world) as (reader, writer):
+        writer.write(first + b"POST /v1/nothing HTTP/1.1\r\nHost: a\r\nX: ")
+        assert (await answer(reader))[0] < 300
+        world.gateway.admission.limit = 0
+        writer.write(looks_so)
+        assert (await answer(reader))[0] == 404
+        for request in (submit(), LIVE, submit()):
+            writer.write(request)
+            assert (await answer(reader))[0] == (200 if request == LIVE else 503)
+        assert world.gateway.admission.refused == 2
+
+
+@pytest.mark.parametrize(
+    "fields", [b"Transfer-Encoding : chunked\r\n", b"Content-Length: 14\r\n", b"content-length: 1\r\n"]
+)
+async def test_a_submit_whose_length_is_in_doubt_is_not_refused_by_it(fields: bytes) -> None:
+    async with world_of() as world, waited_for(world) as (reader, writer):
+        world.gateway.admission.limit = 0
+        writer.write(submit(fields=fields))
+        assert (await answer(reader))[0] == 400
+        assert await rest(reader) == b""
