@@ -148,8 +148,10 @@ class Connection(web.RequestHandler):
         True: a request came, or an earlier one is under way.
         """
         waiter, self._waiter = self._waiter, None
-        super().data_received(data)
-        self._waiter = waiter
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
         if self._on_short_way or not self._messages:
             return self._on_short_way
         if len(self._messages) > 1 or not self._take_short_way(data):

@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -810,3 +811,17 @@ async def test_a_submit_whose_length_is_in_doubt_is_not_refused_by_it(fields: by
         writer.write(submit(fields=fields))
         assert (await answer(reader))[0] == 400
         assert await rest(reader) == b""
+
+
+async def test_a_connection_whose_parser_breaks_leaves_no_task(caplog: pytest.LogCaptureFixture) -> None:
+    async with world_of() as world, waited_for(world) as (reader, writer):
+        connection = connection_of(world)
+        task = connection._task_handler
+        assert task is not None
+        assert connection._manager is not None
+        connection._manager.handler_cancellation = False  # as in the service
+        connection._parser = Mock(feed_data=Mock(side_effect=ValueError("a bug")))
+        writer.write(submit())
+        assert await rest(reader) == b""
+        assert (await asyncio.wait([task], timeout=5))[1] == set()
+    assert "a bug" in caplog.text
