@@ -7,7 +7,7 @@ import pytest
 
 from actors.clock import Clock
 from actors.core.draft import Draft, Receipt
-from actors.core.errors import Invalid, Overloaded, Unavailable
+from actors.core.errors import Invalid, KeyReused, Overloaded, Unavailable
 from actors.core.queue import Queue
 from actors.core.task import Task
 from actors.intake import FLUSH_TASKS, PATIENCE_S, WAITING, WAITING_BYTES, Intake
@@ -313,3 +313,167 @@ async def test_idle_waits_for_all_that_was_sent_before(world: World) -> None:
             assert not idle.done()
             held.open()
     assert len(world.live) == 2
+
+
+# --- one task, without a coroutine
+
+
+async def test_single_tasks_share_a_commit_with_all_others(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        first = world.intake.submit_one(draft(QUEUE, delay_ms=1))
+        await gate.reached.wait()
+        singles = [world.intake.submit_one(draft(QUEUE, delay_ms=2))]
+        batch = group.create_task(world.send(draft(QUEUE, delay_ms=3), draft(QUEUE, delay_ms=4)))
+        await asyncio.sleep(0)
+        singles.append(world.intake.submit_one(draft(QUEUE, delay_ms=5)))
+        assert not first.done()
+        gate.open()
+    assert world.commits == [1, 4]
+    receipts = [await first, await singles[0], *batch.result(), await singles[1]]
+    delays = [receipt.schedule_ms - T0_MS for receipt in receipts if isinstance(receipt, Receipt)]
+    assert delays == [1, 2, 3, 4, 5], "each has the answer of its own place"
+    assert sorted(receipt.id for receipt in receipts if isinstance(receipt, Receipt)) == world.live
+    assert world.stats.accepted == len(world.hints) == 5
+
+
+async def test_a_single_task_that_does_not_fit_begins_the_next_commit(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(draft(QUEUE)))
+        await gate.reached.wait()
+        group.create_task(world.send(*[draft(QUEUE) for _ in range(FLUSH_TASKS)]))
+        await asyncio.sleep(0)
+        single = world.intake.submit_one(draft(QUEUE))
+        gate.open()
+    assert (await single).new
+    assert world.commits == [1, FLUSH_TASKS, 1]
+
+
+async def test_a_single_task_is_refused_before_it_is_sent(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    async with asyncio.TaskGroup() as group:
+        for _ in range(WAITING // 5_000):
+            group.create_task(world.send(*[draft(QUEUE)] * 5_000))
+        await gate.reached.wait()
+        for key in (None, "k"):
+            with pytest.raises(Overloaded):
+                world.intake.submit_one(draft(QUEUE, key=key))
+        gate.open()
+    assert len(world.live) == WAITING
+    assert isinstance(await world.intake.submit_one(draft(QUEUE)), Receipt)
+
+
+async def test_payloads_of_single_tasks_are_bounded_in_bytes(world: World) -> None:
+    payload = bytes(1024 * 1024)
+    gate = world.link.hold_next("accept")
+    for _ in range(WAITING_BYTES // len(payload)):
+        world.intake.submit_one(draft(QUEUE, payload=payload))
+    with pytest.raises(Overloaded):
+        world.intake.submit_one(draft(QUEUE, payload=b"x"))
+    small = world.intake.submit_one(draft(QUEUE))
+    gate.open()
+    assert isinstance(await small, Receipt)
+    await world.intake.idle()
+    assert isinstance(await world.intake.submit_one(draft(QUEUE, payload=payload)), Receipt)
+
+
+async def test_no_single_task_is_taken_while_others_wait_too_long(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    first = world.intake.submit_one(draft(QUEUE))
+    await gate.reached.wait()
+    second = world.intake.submit_one(draft(QUEUE))
+    await asyncio.sleep(PATIENCE_S + 0.01)
+    for key in (None, "k"):
+        with pytest.raises(Overloaded) as refusal:
+            world.intake.submit_one(draft(QUEUE, key=key))
+        assert refusal.value.retry_after_ms == 2_000
+    gate.open()
+    assert sorted([(await first).id, (await second).id]) == world.live
+
+
+async def test_who_no_longer_waits_for_a_single_task_takes_nobody_with_it(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    world.intake.submit_one(draft(QUEUE))
+    await gate.reached.wait()
+    gone, stays = (world.intake.submit_one(draft(QUEUE)) for _ in range(2))
+    gone.cancel()
+    gate.open()
+    assert (await stays).id in world.live
+    await world.intake.idle()
+    assert gone.cancelled()
+    assert len(world.live) == 3, "it was accepted all the same"
+    assert world.stats.accepted == 3
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_commit_that_fails_is_told_to_each_single_task(world: World, key: str | None, fault: Fault) -> None:
+    statement = "accept" if key is None else "accept_keyed"
+    gate = world.link.hold_next(statement)
+    held = world.intake.submit_one(draft(QUEUE, key=key))
+    await gate.reached.wait()
+    world.link.fail_next(statement, fault)
+    singles = [world.intake.submit_one(draft(QUEUE, key=key and f"{key}{n}")) for n in range(5)]
+    singles[2].cancel()
+    gate.open()
+    assert isinstance(await held, Receipt)
+    await world.intake.idle()
+    assert [type(single.exception()) for n, single in enumerate(singles) if n != 2] == [Unavailable] * 4
+    assert isinstance(await world.intake.submit_one(draft(QUEUE)), Receipt)
+    assert world.commits == [1, 5, 1], "nothing is sent again"
+
+
+async def test_a_single_task_is_refused_alone(world: World) -> None:
+    gate = world.link.hold_next("accept")
+    first = world.intake.submit_one(draft(QUEUE))
+    await gate.reached.wait()
+    bad = draft(QUEUE)
+    bad.labels = '{"a":"\\u0000"}'
+    refused, good = world.intake.submit_one(bad), world.intake.submit_one(draft(QUEUE))
+    gate.open()
+    with pytest.raises(Invalid):
+        await refused
+    assert sorted([(await first).id, (await good).id]) == world.live
+    assert len(world.hints) == world.stats.accepted == 2
+
+
+async def test_a_single_task_with_a_key_is_replayed_or_refused(world: World) -> None:
+    first = await world.intake.submit_one(draft(QUEUE, key="k"))
+    again = await world.intake.submit_one(draft(QUEUE, key="k"))
+    other = draft(QUEUE, key="k")
+    other.key_hash = bytes(16)
+    with pytest.raises(KeyReused):
+        await world.intake.submit_one(other)
+    assert (first.new, again.new) == (True, False)
+    assert [first.id] == [again.id] == world.live
+    assert (world.stats.accepted, world.stats.replayed, len(world.hints)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_single_tasks_with_and_without_a_key_do_not_wait_for_each_other(world: World, key: str | None) -> None:
+    gate = world.link.hold_next("accept" if key is None else "accept_keyed")
+    held = world.intake.submit_one(draft(QUEUE, key=key))
+    await gate.reached.wait()
+    assert isinstance(await world.intake.submit_one(draft(QUEUE, key="k" if key is None else None)), Receipt)
+    assert not held.done()
+    gate.open()
+    await held
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_at_the_end_of_the_node_each_single_task_is_answered(key: str | None) -> None:
+    world = World()
+    gate = world.link.hold_next("accept" if key is None else "accept_keyed")
+    async with asyncio.timeout(1), asyncio.TaskGroup() as group:
+        running = group.create_task(world.intake.run())
+        held = world.intake.submit_one(draft(QUEUE, key=key))
+        await gate.reached.wait()
+        waits, gone = world.intake.submit_one(draft(QUEUE, key=key)), world.intake.submit_one(draft(QUEUE, key=key))
+        gone.cancel()
+        running.cancel()
+    assert isinstance(held.exception(), Unavailable)
+    assert isinstance(waits.exception(), Unavailable)
+    with pytest.raises(Unavailable):
+        world.intake.submit_one(draft(QUEUE, key=key))
+    await world.intake.idle()
