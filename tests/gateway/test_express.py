@@ -243,6 +243,11 @@ CASES = {
     "unknown fields twice": Case(submit(fields=JSON + b"X-A: 1\r\nX-A: 2\r\n"), 201),
     "chunked": Case(chunked(BODY), 201),
     "chunked, with trailers": Case(chunked(BODY[:5], BODY[5:], trailers=b"Idempotency-Key: a\r\n"), 201),
+    "long header": Case(submit(fields=JSON + b"X: %b\r\n" % (b"x" * 8_000)), 201),
+    "header too long": Case(submit(fields=JSON + b"X: %b\r\n" % (b"x" * 9_000)), 400, NOT_OFFERED),
+    "many headers": Case(submit(fields=JSON + b"X: x\r\n" * 100), 201),
+    "too many headers": Case(submit(fields=JSON + b"X: x\r\n" * 200), 400, NOT_OFFERED),
+    "line end behind it": Case(submit() + b"\r\n", 201),
     "new queue": Case(submit(b'{"queue":"new"}'), 201, LEFT),
     "new queue without a name": Case(submit(b'{"queue":"a b"}'), 422),
     "key in the body": Case(submit(b'{"idempotency_key":"k"}'), 201, LEFT),
@@ -449,6 +454,18 @@ async def test_garbage_behind_a_submit_ends_the_connection_after_its_answer(
         assert await rest(reader) == b""
 
 
+@pytest.mark.parametrize("more", [b"no HTTP\r\n\r\n", b"}", b"\0"])
+async def test_a_submit_with_garbage_at_its_end_is_no_submit(more: bytes, went: list[bool]) -> None:
+    async with world_of() as world, waited_for(world) as (reader, writer):
+        writer.write(submit() + more)
+        status, body = await answer(reader)
+        assert (status, orjson.loads(body)["type"]) == (400, "malformed")
+        assert await rest(reader) == b""
+        assert went == []
+        assert world.intake.drafts == []
+        assert world.gateway.admission.under_way == 0
+
+
 async def test_another_protocol_behind_a_submit_waits_too(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with world_of() as world, waited_for(world) as (reader, writer):
@@ -564,12 +581,12 @@ async def test_a_submit_under_way_keeps_its_connection_and_an_idle_one_is_closed
 
 
 async def test_every_submit_prolongs_the_life_of_its_connection(went: list[bool]) -> None:
-    async with world_of(bounds=Bounds(idle_s=0.3)) as world, waited_for(world) as (reader, writer):
-        for body in (BODY, b"no JSON") * 4:
+    async with world_of(bounds=Bounds(idle_s=0.6)) as world, waited_for(world) as (reader, writer):
+        for body in (BODY, b"no JSON") * 5:
             writer.write(submit(body))
             await answer(reader)
             await asyncio.sleep(0.1)
-        assert went == [True] * 8
+        assert went == [True] * 10
         assert await rest(reader) == b""
 
 
