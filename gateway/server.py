@@ -174,7 +174,6 @@ class Connection(web.RequestHandler):
             return False
         self._messages.clear()
         self._on_short_way = self._request_in_progress = True
-        self._stay()
         body = content.read_nowait()
         if express.submit(message.headers, body, self._answer):
             if self._parser is not None:

@@ -437,6 +437,17 @@ async def test_many_wait_behind_a_commit(heard: Heard, monkeypatch: pytest.Monke
         assert [number_of((await answer(reader))[1]) for _ in range(200)] == list(range(200))
 
 
+async def test_many_go_the_short_way_one_after_the_other(went: list[bool]) -> None:
+    """More than a connection parses ahead: each has to make room for the next."""
+    async with world_of() as world, waited_for(world) as (reader, writer):
+        for number in range(100):
+            writer.write(numbered(number))
+            assert number_of((await answer(reader))[1]) == number
+        assert went == [True] * 100
+        writer.write(b"".join(map(numbered, range(40))))
+        assert [number_of((await answer(reader))[1]) for _ in range(40)] == list(range(40))
+
+
 async def test_garbage_behind_a_submit_ends_the_connection_after_its_answer(
     heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
