@@ -92,7 +92,14 @@ class Line:
                 raise as_unavailable(error) from error
             raise
         finally:
+            await self._release(connection)
+
+    async def _release(self, connection: Connection) -> None:
+        try:
             await self._pool.release(connection)
+        except asyncpg.InternalClientError:  # asyncpg's, when the server cuts it just as it is given back
+            if not _is_taken_back(connection):
+                raise
 
     async def _acquire(self) -> Connection:
         if self._pool is None:
@@ -128,6 +135,13 @@ def _cut(connection: Connection) -> None:
     except asyncpg.InterfaceError:
         # The server cut it first, and the pool has taken it back.
         return
+
+
+def _is_taken_back(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
 
 
 INTAKE = Session("accepting", size=2, statement_ms=10_000, lock_ms=5_000)

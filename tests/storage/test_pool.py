@@ -66,6 +66,13 @@ async def test_a_session_that_was_ended_is_replaced(home: Home, session: asyncpg
     assert await pid_of(home.db.ledger) != before
 
 
+async def test_a_session_may_end_just_as_it_is_given_back(home: Home) -> None:
+    async with home.db.ledger.use() as connection:
+        before = await connection.fetchval("SELECT pg_backend_pid()")
+        asyncio.get_running_loop().call_soon(connection._con.terminate)
+    assert await pid_of(home.db.ledger) != before
+
+
 async def test_a_statement_whose_session_ends_under_it_is_unavailable(home: Home, session: asyncpg.Connection) -> None:
     pid = await pid_of(home.db.ledger)
     async with asyncio.TaskGroup() as group:
