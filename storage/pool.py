@@ -139,7 +139,7 @@ def _cut(connection: Connection) -> None:
 
 def _is_taken_back(connection: Connection) -> bool:
     try:
-        return connection.is_closed()
+        return bool(connection.is_closed())
     except asyncpg.InterfaceError:
         return True
 
