@@ -160,7 +160,7 @@ class _Lane:
         batch = self._batches[-1]
         start = len(batch.tasks)
         batch.tasks += tasks
-        size = tasks[0].payload_bytes if len(tasks) == 1 else sum([task.payload_bytes for task in tasks])
+        size = sum(task.payload_bytes for task in tasks)
         batch.payload_bytes += size
         self.waiting += len(tasks)
         self.waiting_bytes += size

@@ -57,7 +57,7 @@ AGENT = f"ringwheel/{_version()}"
 class Plan:
     """The part of a request that all tasks of one `Spec` share."""
 
-    __slots__ = ("_address", "_first", "_no_length", "_own_trace", "_type", "host", "method", "url")
+    __slots__ = ("_address", "_first", "_no_length", "_own_trace", "_type", "host", "url")
 
     def __init__(self, spec: Spec) -> None:
         """Raises Invalid when there is no way to call the target."""
@@ -75,7 +75,6 @@ class Plan:
         check_method(method, "/http/method")
         for field in (*spec.http.headers.items(), ("content-type", content_type)):
             check_field(*field)
-        self.method = method
         self.host = self._address.host
         """Whom it calls: tasks of one host share its connections and its part of the callers."""
         own = [(text, value) for text, value in spec.http.headers.items() if not is_owned(text)]
@@ -97,7 +96,7 @@ class Plan:
         signatures = sign(queue.tenant, task.id, timestamp, payload)
         # The gateway takes no such names, but rows are read unchecked. All else is made of numbers here.
         if _CONTROL.search(f"{task.id}{fence}{queue.name}{trace}") is not None:
-            raise ValueError("Forbidden control character detected in headers. Potential header injection attack.")
+            raise ValueError("a stored name has a control character")
         head = (
             f"{self._first}{'' if payload is None else self._type}webhook-id: {task.id}\r\n"
             f"webhook-timestamp: {timestamp}\r\nringwheel-attempt: {task.attempt}\r\nringwheel-fence: {fence}\r\n"

@@ -271,6 +271,17 @@ async def test_a_second_answer_to_one_request_answers_nobody(later: bool) -> Non
         assert (target.connections, calling.pooled) == (2, 1)
 
 
+async def bytes_left(reader: asyncio.StreamReader) -> int:
+    """How many come until the connection ends, however it does."""
+    size = 0
+    try:
+        while data := await reader.read(1 << 16):
+            size += len(data)
+    except ConnectionError:
+        pass
+    return size
+
+
 @RUN
 def test_an_answer_before_the_request_was_read_is_an_answer(run: Run) -> None:
     run(_answered_early())
@@ -284,13 +295,7 @@ async def _answered_early() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n")
         await asyncio.sleep(0.1)
-        size = 0
-        try:
-            while data := await reader.read(1 << 16):
-                size += len(data)
-        except ConnectionError:
-            pass
-        rest.set_result(size)
+        rest.set_result(await bytes_left(reader))
         writer.close()
 
     async with await asyncio.start_server(hasty, "127.0.0.1", 0) as server, caller() as calling:
@@ -315,13 +320,7 @@ async def _unread() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await over.wait()
         writer.transport.resume_reading()  # type: ignore[attr-defined]
-        size = 0
-        try:
-            while data := await reader.read(1 << 16):
-                size += len(data)
-        except ConnectionError:
-            pass
-        rest.set_result(size)
+        rest.set_result(await bytes_left(reader))
         writer.close()
 
     async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server, caller() as calling:
