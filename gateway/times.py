@@ -43,11 +43,15 @@ def time_ms(text: str, pointer: str = "") -> int:
         raise Invalid("expected an RFC 3339 time with a zone, like 2027-01-31T09:00:00Z", pointer)
     day, clock, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat(f"{day}T{clock}{zone or '+00:00'}")
-        whole_ms = (moment - _EPOCH) // _MS
+        whole_ms = _second_ms(day, clock, zone)
     except (ValueError, OverflowError) as error:
         raise Invalid(f"not a time: {error}", pointer) from error
     return whole_ms if fraction is None else whole_ms + _fraction_ms(fraction)
+
+
+@lru_cache(maxsize=4096)  # the times of one client crowd in few seconds
+def _second_ms(day: str, clock: str, zone: str | None) -> int:
+    return (datetime.fromisoformat(f"{day}T{clock}{zone or '+00:00'}") - _EPOCH) // _MS
 
 
 def schedule_ms(text: str, now_ms: int, pointer: str) -> int:
