@@ -11,6 +11,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from gateway import probes
 from gateway.auth import guarded
+from gateway.bodies import array_of
 from gateway.context import GATEWAY, Gateway
 from gateway.contract_api import CONTRACT, Contract
 from gateway.decode import DECODER, TaskDecoder
@@ -31,6 +32,7 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None =
     app = web.Application()
     app[GATEWAY] = gateway
     app[probes.STARTUP] = probes.Startup()
+    array_of(gateway.settings.batch_items)  # made now: the first long batch would stop the loop for it
     app[DECODER] = TaskDecoder(gateway.queues, gateway.queue_store, gateway.codec, gateway.settings.payload_bytes)
     app[EXPRESS] = Express(gateway, app[DECODER])
     gateway.registry.register(NodeCollector(gateway.node, lag or LoopLag()))

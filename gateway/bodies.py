@@ -118,7 +118,7 @@ async def cut_lines(body: bytes, limit: int) -> Sequence[Item]:
 def _bounded(body: bytes, limit: int) -> Sequence[Item]:
     """The items of a long array. Raises Problem at the first one beyond `limit`, before all the others are made."""
     try:
-        items = msgspec.structs.astuple(_array_of(limit).decode(body))
+        items = msgspec.structs.astuple(array_of(limit).decode(body))
     except msgspec.ValidationError:
         if body.lstrip().startswith(b"["):
             raise _too_many(limit) from None
@@ -127,7 +127,7 @@ def _bounded(body: bytes, limit: int) -> Sequence[Item]:
 
 
 @lru_cache(maxsize=4)
-def _array_of(limit: int) -> msgspec.json.Decoder[msgspec.Struct]:
+def array_of(limit: int) -> msgspec.json.Decoder[msgspec.Struct]:
     """A list has no bound that is looked at while it grows; an array-like struct ends where its fields do."""
     fields = [(f"item{place}", msgspec.Raw, _ABSENT) for place in range(limit)]
     return msgspec.json.Decoder(
