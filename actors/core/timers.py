@@ -23,7 +23,7 @@ _wake_ms = attrgetter("wake_ms")
 class Timers(Generic[EntryT]):
     """Entries by the millisecond at which they wake. All times are integer milliseconds on one clock of the caller."""
 
-    __slots__ = ("_few", "_hand", "_number", "_wheel")
+    __slots__ = ("_crowded", "_few", "_hand", "_number", "_wheel")
 
     def __init__(self, now_ms: int) -> None:
         self._hand = now_ms
@@ -32,6 +32,8 @@ class Timers(Generic[EntryT]):
         self._number = 0
         """Makes each tuple unique: entries need not be comparable."""
         self._wheel: Wheel[EntryT] = Wheel(now_ms)
+        self._crowded = False
+        """Whether the wheel may hold something: cheaper to ask than the wheel."""
 
     def __len__(self) -> int:
         return len(self._few) + len(self._wheel)
@@ -67,10 +69,9 @@ class Timers(Generic[EntryT]):
 
     def next_expiration(self) -> int | None:
         """When `advance` next has work; None = nothing waits. What is past already: the time of the last `advance`."""
-        few, wheel = self._few, self._wheel
-        when = wheel.next_expiration() if wheel else None
-        if few and (when is None or few[0][0] < when):
-            when = few[0][0]
+        when = self._few[0][0] if self._few else None
+        if self._crowded and (first := self._wheel.next_expiration()) is not None and (when is None or first < when):
+            when = first
         return self._hand if when is not None and when < self._hand else when
 
     def advance(self, now_ms: int, limit: int = 1_000) -> list[EntryT]:
@@ -80,10 +81,11 @@ class Timers(Generic[EntryT]):
         """
         if now_ms > self._hand:
             self._hand = now_ms
-        if not self._wheel:
+        if not self._crowded:
             return self._take(self._hand)
         fired = self._wheel.advance(self._hand, limit)
         rest_ms = self._wheel.next_expiration()
+        self._crowded = rest_ms is not None
         if rest_ms is None or rest_ms > self._hand:
             some = self._take(self._hand)
         else:  # the wheel has left work, which is not before what it gave
@@ -93,6 +95,8 @@ class Timers(Generic[EntryT]):
     def _take(self, until_ms: int) -> list[EntryT]:
         """What the list holds up to and including `until_ms`."""
         few = self._few
+        if not few or few[0][0] > until_ms:
+            return []
         count = bisect_left(few, (until_ms + 1,))
         some = [entry for _, _, entry in few[:count]]
         del few[:count]
@@ -104,6 +108,7 @@ class Timers(Generic[EntryT]):
         for entry in entries:
             if entry.slot is not None:
                 self.cancel(entry)
-        if not self._wheel:
+        if not self._crowded:
             self._wheel.advance(self._hand)  # nobody turned it while it was empty
+            self._crowded = True
         self._wheel.insert_many(entries)
