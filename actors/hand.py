@@ -1,16 +1,20 @@
 """The clock hand of a node: one timer for all shards.
 
 It visits the shards that have mail and those whose next expiry has come; when there is neither, it sleeps until the
-earliest one. Under load it comes round every ROUND_S, so that batches form; an idle node wakes at once for mail.
+earliest one. Mail that keeps coming is looked at every ROUND_S, so that batches form; an idle node wakes at once for
+it, and an expiry is met at its time. Visits are callbacks of the loop: none waits for a task to get its turn.
 
-Promises: each shard's events are applied in the order they came, one at a time. Bound: HINTED tasks in the mail; a hint
-that does not fit is dropped (the probe finds its tasks), everything else is bounded by what is under way.
+Promises: each shard's events are applied in the order they came, one at a time. What they lead to is gathered over a
+slice (SLICE_EVENTS events) and carried out together before anybody else has a turn; a shard that fails, or is lost,
+changes nothing for those before and after it. Bound: HINTED tasks in the mail; a hint that does not fit is dropped (the
+probe finds its tasks), everything else is bounded by what is under way.
 """
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from actors.alarm import NEVER_S, Alarm
 from actors.clock import Clock
 from actors.core.events import Effect, Event, Submitted, Ticked
 from actors.core.shard import ShardState
@@ -44,27 +48,42 @@ class Hand:
     def __init__(
         self,
         clock: Clock,
-        carry_out: Callable[[ShardActor, list[Effect]], None],
+        *,
+        carry_out: Callable[[list[Effect]], None],
+        done: Callable[[], None],
+        lost: Callable[[int], None],
         crashed: Callable[[int, Exception], None],
     ) -> None:
+        """`carry_out`: what shards asked for, in their order; `done`: all of a slice is carried out.
+
+        `lost`, `crashed`: take this shard out, it is somebody else's, or its own code failed.
+        """
         self._clock = clock
         self._carry_out = carry_out
+        self._done = done
+        self._lost = lost
         self._crashed = crashed
         self.actors: dict[int, ShardActor] = {}
         self._mailed: dict[int, ShardActor] = {}
         self._times: list[tuple[int, int]] = []
         """Heap of (ms, shard); an entry that is no longer its actor's `next_ms` is passed over."""
-        self._wake = asyncio.Event()
+        self._effects: list[Effect] = []
+        """What was asked for and is not carried out yet."""
+        self._round: Iterator[bool] | None = None
+        """The round under way."""
+        self._round_ms = 0
+        """When the last round began."""
+        self._round_s = 0.0
+        """When mail is looked at again, on the loop's clock."""
+        self._alarm = Alarm(self._visit)
         self._hinted = 0
         """Tasks of hints that came since the last round."""
         self.dropped_hints = 0
 
     def add(self, shard: int, state: ShardState) -> None:
         """A shard came: it is visited at once."""
-        self.actors[shard] = actor = ShardActor(state)
-        actor.mail.append(TICK)
-        self._mailed[shard] = actor
-        self._wake.set()
+        self.actors[shard] = ShardActor(state)
+        self.post(shard, TICK)
 
     def remove(self, shard: int) -> ShardActor:
         """A shard went."""
@@ -82,52 +101,89 @@ class Hand:
                 return False
             self._hinted += len(event.tasks)
         actor.mail.append(event)
+        if not self._mailed:
+            self._alarm.set(self._round_s)
         self._mailed[shard] = actor
-        self._wake.set()
         return True
 
-    def apply(self, actor: ShardActor, event: Event, now_ms: int) -> None:
-        """Apply one event now, and carry its effects out."""
-        if self.actors.get(actor.state.shard) is not actor:
-            return
-        try:
-            effects = actor.state.apply(event, now_ms)
-        except Exception as error:  # noqa: BLE001 - a shard that fails takes nobody else down
-            self._crashed(actor.state.shard, error)
-            return
-        if effects:
-            self._carry_out(actor, effects)
-        self._plan(actor, now_ms)
+    def apply(self, events: Iterable[tuple[int, Event]]) -> None:
+        """Apply these now, before any mail, and carry out what they lead to; shards that are not here are left out."""
+        now_ms = self._clock.now_ms()
+        for shard, event in events:
+            if (actor := self.actors.get(shard)) is not None:
+                self._apply(actor, (event,), now_ms)
+        self._hand_over()
+        if self._times:
+            self._alarm.set(self._next_s(asyncio.get_running_loop()))
 
     async def run(self) -> None:
-        """Come round until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            started = loop.time()
-            await self._visit()
-            rest_s = started + ROUND_S - loop.time()
-            await asyncio.sleep(max(rest_s, 0))
-            if not self._mailed:
-                await self._sleep(loop)
+        """Come round until cancelled; raises what a visit raised."""
+        await self._alarm.run()
 
-    async def _visit(self) -> None:
-        """One round; what comes up meanwhile waits for the next one, so that nobody keeps the others out."""
-        now_ms = self._clock.now_ms()
-        for count, (actor, event) in enumerate(self._round(now_ms), 1):
-            self.apply(actor, event, now_ms)
-            if count % SLICE_EVENTS == 0:
-                await asyncio.sleep(0)
+    def _visit(self, loop: asyncio.AbstractEventLoop) -> float:
+        """One slice of a round; answers when the next one is wanted."""
+        if self._round is None:
+            self._round_s = loop.time() + ROUND_S
+            self._round = self._go_round()
+        more = next(self._round, False)
+        self._hand_over()
+        self._done()
+        if more:
+            return 0
+        self._round = None
+        return self._next_s(loop)
+
+    def _go_round(self) -> Iterator[bool]:
+        """Yields (True) after each slice, but the last one."""
+        self._round_ms = now_ms = self._clock.now_ms()
+        room = SLICE_EVENTS
+        for actor, events in self._called(now_ms):
+            if len(events) > room:
+                yield True
+                room = SLICE_EVENTS
                 now_ms = self._clock.now_ms()
+            room -= len(events)
+            self._apply(actor, events, now_ms)
 
-    def _round(self, now_ms: int) -> Iterator[tuple[ShardActor, Event]]:
+    def _called(self, now_ms: int) -> Iterator[tuple[ShardActor, Sequence[Event]]]:
+        """What comes up meanwhile waits for the next round, so that nobody keeps the others out."""
         mailed, self._mailed = self._mailed, {}
         self._hinted = 0
         for actor in self._due(now_ms):  # first: others wait for nothing but an answer
-            yield actor, TICK
+            yield actor, (TICK,)
         for actor in mailed.values():
             mail, actor.mail = actor.mail, []
-            for event in mail:
-                yield actor, event
+            if len(mail) <= SLICE_EVENTS:
+                yield actor, mail
+                continue
+            for start in range(0, len(mail), SLICE_EVENTS):
+                yield actor, mail[start : start + SLICE_EVENTS]
+
+    def _apply(self, actor: ShardActor, events: Sequence[Event], now_ms: int) -> None:
+        """Apply some events of one shard; what they lead to is gathered."""
+        state = actor.state
+        if self.actors.get(state.shard) is not actor:
+            return
+        try:
+            for event in events:
+                self._effects += state.apply(event, now_ms)
+                if state.lost:
+                    break
+        except Exception as error:  # noqa: BLE001 - a shard that fails takes nobody else down
+            self._hand_over()
+            self._crashed(state.shard, error)
+            return
+        if state.lost:
+            self._hand_over()
+            self._lost(state.shard)
+            return
+        self._plan(actor, now_ms)
+
+    def _hand_over(self) -> None:
+        """Have what was gathered carried out, before anybody else has a turn."""
+        if self._effects:
+            effects, self._effects = self._effects, []
+            self._carry_out(effects)
 
     def _due(self, now_ms: int) -> list[ShardActor]:
         due: list[ShardActor] = []
@@ -145,23 +201,17 @@ class Hand:
             return
         actor.next_ms = next_ms
         heapq.heappush(self._times, (next_ms, actor.state.shard))
-        if self._times[0][0] == next_ms:
-            self._wake.set()
         if len(self._times) > STALE_TIMES * (len(self.actors) + 1):
             self._times = [(other.next_ms, shard) for shard, other in self.actors.items() if other.next_ms]
             heapq.heapify(self._times)
 
-    async def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Until there is mail, or the next expiry has come."""
-        self._wake.clear()
-        timer = None
-        if self._times:
-            delay_ms = self._clock.ms_until(self._times[0][0])
-            if delay_ms <= 0:
-                return
-            timer = loop.call_later((delay_ms + TIMER_MS) / 1_000, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
+    def _next_s(self, loop: asyncio.AbstractEventLoop) -> float:
+        """When there is something to do: an expiry at its time; mail, and what a visit left over, a round later."""
+        if not self._times:
+            return self._round_s if self._mailed else NEVER_S
+        next_ms = self._times[0][0]
+        if next_ms <= self._round_ms:
+            return self._round_s
+        delay_ms = self._clock.ms_until(next_ms)
+        next_s = loop.time() + (delay_ms + TIMER_MS) / 1_000 if delay_ms > 0 else 0
+        return min(next_s, self._round_s) if self._mailed else next_s

@@ -57,7 +57,7 @@ class Ledger:
         self._records: Gather[Record] = Gather(self._settle, FLUSH_RECORDS, FLUSH_INTERVAL_S)
 
     def put(self, records: list[Record]) -> None:
-        """Records of one shard, to be committed."""
+        """Records of any shards, to be committed."""
         self._waiting += len(records)
         self._waiting_bytes += _result_bytes(records)
         self._records.put(records)

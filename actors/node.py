@@ -32,6 +32,7 @@ from actors.core.events import (
     Outcome,
     Probed,
     Publish,
+    Record,
     Started,
     Submitted,
     Write,
@@ -39,7 +40,7 @@ from actors.core.events import (
 from actors.core.ids import shard_of
 from actors.core.shard import ShardState
 from actors.core.task import Phase, Task, by_shard, fence
-from actors.hand import Hand, ShardActor
+from actors.hand import Hand
 from actors.housekeeper import Housekeeper
 from actors.intake import Intake
 from actors.ledger import Ledger
@@ -106,12 +107,18 @@ class Node:
         self._token = 0
         self._draining = False
         self._interrupted = False
-        self._work = asyncio.Event()
+        self._pull: Callable[[], None] | None = None
+        """A dispatcher that wants to know when `take` may give something."""
+        self._telling = False
+        self._offered = False
+        """Whether the desk got something in this slice of the hand's visits."""
         self._progress = asyncio.Event()
         self._owning = asyncio.Event()
         self.housekeeper = Housekeeper(housekeeping, self.clock)
         self.desk = Desk()
-        self.hand = Hand(self.clock, self._carry_out, self._crashed)
+        self.hand = Hand(
+            self.clock, carry_out=self._carry_out, done=self._carried, lost=self._retire, crashed=self._crashed
+        )
         self.membership = Membership(
             leases,
             self.clock,
@@ -130,7 +137,7 @@ class Node:
             owns=self._owns,
             post=self.hand.post,
             refused=self.stats.refuse,
-            vacant=self._work.set,
+            vacant=self._tell_work,
         )
         self.reading = Reading(
             tasks,
@@ -139,7 +146,7 @@ class Node:
             shards=lambda: self.membership.shards,
             post=self.hand.post,
             answer=self._answer,
-            ready=self._work.set,
+            ready=self._tell_work,
         )
         self.probe = Probe(tasks, self.clock, self._held, self._see_overdue)
         self.intake = Intake(tasks, self.clock, lambda: self.membership.shards, self._hint, self.stats)
@@ -185,26 +192,33 @@ class Node:
 
     # --- for dispatchers
 
-    async def work(self) -> None:
-        """Return when `take` may give something."""
-        await self._work.wait()
+    def serve(self, pull: Callable[[], None] | None) -> None:
+        """Call `pull` soon whenever `take` may give something; None: nobody takes."""
+        self._pull = pull
+        self._tell_work()
 
     def take(self, limit: int) -> list[Task]:
         """At most `limit` due webhook tasks, started: attempt counted, payload present. [] = none now."""
-        self._work.clear()
         if self._draining or self.ledger.full or not self.may_fire():
             return []
         tasks = self.desk.take(limit)
         if unread := self.desk.unread():
             self.reading.payloads(unread)
-        now_ms = self.clock.now_ms()
-        for shard, some in by_shard(tasks).items():
-            if (actor := self.hand.actors.get(shard)) is not None:
-                self.hand.apply(actor, Started(some), now_ms)
+        self.hand.apply((shard, Started(some)) for shard, some in by_shard(tasks).items())
         started = [task for task in tasks if task.phase is Phase.RUNNING]
-        if tasks:
-            self._work.set()  # there may be more: whoever takes again finds out
+        if len(tasks) == limit:
+            self._tell_work()  # there may be more
         return started
+
+    def _tell_work(self) -> None:
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._telling = False
+        if self._pull is not None:
+            self._pull()
 
     def may_fire(self) -> bool:
         """The lease is valid at this moment."""
@@ -285,26 +299,47 @@ class Node:
 
     # --- what shards ask for
 
-    def _carry_out(self, actor: ShardActor, effects: list[Effect]) -> None:
+    def _carry_out(self, effects: list[Effect]) -> None:
+        """What shards ask for, of each kind together; who is answered finds the change published."""
+        changes: list[Change] = []
+        records: list[Record] = []
+        due: list[Task] = []
+        others: list[Load | Find | Answer] = []
         for effect in effects:
-            match effect:
-                case Publish(changes):
-                    self._publish(changes)
-                    self._count(changes)
-                case Write(records):
-                    self.ledger.put(records)
-                case Offer(tasks):
-                    self.desk.put(tasks)
-                    self._work.set()
-                case Load(page):
-                    self.reading.load(page)
-                case Answer():
-                    self._answer(effect)
-                case Find(commands):
-                    self.reading.find(commands)
+            if isinstance(effect, Publish):
+                changes += effect.changes
+            elif isinstance(effect, Write):
+                records += effect.records
+            elif isinstance(effect, Offer):
+                due += effect.tasks
+            else:
+                others.append(effect)
+        if changes:
+            self._publish(changes)
+            self._count(changes)
+        if records:
+            self.ledger.put(records)
+        if due:
+            self.desk.put(due)
+            self._offered = True
+        for other in others:
+            self._carry_out_other(other)
+
+    def _carry_out_other(self, effect: Load | Find | Answer) -> None:
+        match effect:
+            case Load(page):
+                self.reading.load(page)
+            case Answer():
+                self._answer(effect)
+            case Find(commands):
+                self.reading.find(commands)
+
+    def _carried(self) -> None:
+        """A slice of the hand's visits is carried out: what came due in it starts in this call."""
         self._progress.set()
-        if actor.state.lost and self.hand.actors.get(actor.state.shard) is actor:
-            self._retire(actor.state.shard)
+        if self._offered:
+            self._offered = False
+            self._tell_now()
 
     def _answer(self, answer: Answer) -> None:
         assert isinstance(answer.token, int)
@@ -383,7 +418,7 @@ class Node:
                 self._interrupt_watchers()  # somebody else had them meanwhile
             self.stats.epoch_changes += len(new)
         self._owning.set()  # who looks for an owner may find one now, here or elsewhere
-        self._work.set()
+        self._tell_work()
 
     def _see_overdue(self, shard: int, event: Probed) -> bool:
         """What the probe found; True: the shard does not know all of it (one that does need not be visited)."""
@@ -463,7 +498,7 @@ class Node:
             except RingwheelError as error:
                 log.warning("reading settings failed", detail=str(error))
                 self._settings_version = -1
-            self._work.set()
+            self._tell_work()
 
 
 def _within(share: int) -> int:

@@ -3,10 +3,12 @@
 Promises: every attempt ends, with exactly one outcome; whatever fails is said in one short line.
 """
 
+import asyncio
 import errno
 import logging
 import random
 import ssl
+from collections.abc import Callable
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
@@ -14,8 +16,10 @@ from aiohttp.http import HttpProcessingError
 from actors.core.events import Outcome, Verdict
 from actors.core.settle import deadline_ms_of
 from actors.core.task import Task
-from gateway.client import CONNECT_S, Client, LeaseEnded
+from gateway.call import LeaseEnded
+from gateway.client import Client
 from gateway.context import ClockPort, DispatchPort
+from gateway.destination import CONNECT_S
 from gateway.reply import Reply
 from gateway.signing import Signer
 from gateway.targets import Refused
@@ -37,21 +41,35 @@ class Attempts:
         self._node = node
         self._now_ms = clock.now_ms
         self._sign = signer.signatures
+        self._loop = asyncio.get_running_loop()
 
-    async def make(self, task: Task, plan: Plan) -> Outcome:
-        """Call the target once. Never raises, but for cancellation."""
+    def start(self, task: Task, plan: Plan, ended: Callable[[Plan, Outcome], None]) -> None:
+        """Call the target once. Never raises; `ended` is called later, with the plan and how it went."""
         started_ms = self._now_ms()
         deadline_ms = deadline_ms_of(task.spec, task.queue)
         outcome = Outcome(task, task.epoch, task.attempt, Verdict.FAILED, started_ms, started_ms)
+
+        def end(result: Reply | Exception) -> None:
+            self._conclude(outcome, result, deadline_ms)
+            ended(plan, outcome)
+
         try:
             letter = plan.letter(task, self._node.fence_of(task), started_ms, self._sign)
-            self._judge(await self._client.send(letter, deadline_ms / 1000), outcome)
         except Exception as error:  # noqa: BLE001 - one task's failure is its outcome; what is unknown is logged
+            self._loop.call_soon(end, error)
+            return
+        self._client.send(letter, deadline_ms / 1000, end)
+
+    def _conclude(self, outcome: Outcome, result: Reply | Exception, deadline_ms: int) -> None:
+        try:
+            if isinstance(result, Exception):
+                raise result
+            self._judge(result, outcome)
+        except Exception as error:  # noqa: BLE001 - as above
             _explain(error, outcome, deadline_ms)
         outcome.ended_ms = self._now_ms()
         if outcome.verdict is Verdict.FAILED:
             outcome.jitter = random.random()  # noqa: S311 - spreads retries, guards nothing
-        return outcome
 
     def _judge(self, reply: Reply, outcome: Outcome) -> None:
         """The head of an answer decides; only a success needs the body too. Raises what broke it."""

@@ -5,7 +5,7 @@ handler can reach further into the node than it says here.
 """
 
 from asyncio import Future
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -189,8 +189,8 @@ class NodePort(Protocol):
 class DispatchPort(Protocol):
     """The node, as those see it who carry due tasks out."""
 
-    async def work(self) -> None:
-        """Return when `take` may give something."""
+    def serve(self, pull: Callable[[], None] | None) -> None:
+        """Call `pull` when `take` may give something, within the call that made it so; None: nobody takes."""
         ...
 
     def take(self, limit: int) -> list[Task]:

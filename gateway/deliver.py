@@ -1,8 +1,9 @@
 """Carries due webhooks out: takes them from the node, has their targets called, reports how it went.
 
-One `Courier` a node. A bounded set of long-lived callers, grown on demand, makes the calls; nothing is created per
-webhook, and outcomes go back in batches, one a turn of the loop. `hosts.py` keeps one host from taking all callers,
-`targets.py` says who may be called, `webhook.py` what is said and what the answer means.
+One `Courier` a node. What is due is taken and written in the call in which the node tells of it, so that no turn of the
+loop is between a shard and a socket; outcomes go back in batches, one a turn. `hosts.py` keeps one host from having
+all calls that may be under way, `targets.py` says who may be called, `webhook.py` what is said and what the answer
+means.
 
 Promises: nothing is sent after the lease ended (it is asked for again once a connection is up); at most `callers`
 calls are under way. What was not sent is reported UNSENT: with `retry_after_ms` when its host was too busy, without
@@ -11,7 +12,7 @@ On cancellation, what waits is reported UNSENT and calls under way are dropped: 
 """
 
 import asyncio
-from asyncio import Future, Handle, TaskGroup
+from asyncio import Handle
 
 from actors.core.errors import Invalid
 from actors.core.events import Outcome, Verdict
@@ -41,13 +42,13 @@ class Courier:
         self._policy = policy
         self._signer = signer
         self._callers = callers
+        self._attempts: Attempts | None = None
         self._plans = Plans()
         self._hosts: Hosts[Call] = Hosts(callers, callers // 2)
-        self._spawned = 0
-        self._idle: list[Future[Call]] = []
+        self._held = False
+        """The node may have work that there was no room for."""
         self._ended: list[Outcome] = []
         self._loop = asyncio.get_running_loop()
-        self._vacancy: Future[None] | None = None
         self._next_review: Handle | None = None
         self.turned_away = 0
 
@@ -61,63 +62,49 @@ class Courier:
         try:
             async with open_client(self._policy, self._node.may_fire, self._callers) as client:
                 await self._signer.known.wait()
-                attempts = Attempts(client, self._node, self._clock, self._signer)
-                async with TaskGroup() as group:
-                    await self._pull(attempts, group)
+                self._attempts = Attempts(client, self._node, self._clock, self._signer)
+                self._node.serve(self._pull)
+                await self._loop.create_future()
         finally:
             self._leave()
 
-    async def _pull(self, attempts: Attempts, group: TaskGroup) -> None:
-        while True:
-            await self._node.work()
-            while not self._hosts.limit:  # the node has told of its work, and does not tell again before `take`
-                self._vacancy = self._loop.create_future()
-                await self._vacancy
-            for task in self._node.take(self._hosts.limit):
-                self._admit(task, attempts, group)
-            await asyncio.sleep(0)  # the node may always have work, and its tasks may all be turned away
+    def _pull(self) -> None:
+        """The node may have work."""
+        if self._attempts is None:
+            return
+        limit = self._hosts.limit
+        self._held = limit <= 0
+        if not self._held:
+            for task in self._node.take(limit):
+                self._admit(task, self._attempts)
 
-    def _admit(self, task: Task, attempts: Attempts, group: TaskGroup) -> None:
+    def _admit(self, task: Task, attempts: Attempts) -> None:
         plan = self._plans.of(task.spec)
         if isinstance(plan, Invalid):
             self._unsent(task, Verdict.NEVER, f"bad target: {plan.detail}")
             return
-        call = (task, plan)
-        starts, away_ms = self._hosts.admit(plan.host, call)
+        starts, away_ms = self._hosts.admit(plan.host, (task, plan))
         if starts:
-            self._start(call, attempts, group)
+            attempts.start(task, plan, self._done)
         elif away_ms:
             self._turn_away(task, away_ms)
         if self._next_review is None:
             self._await_review()
 
-    def _start(self, call: Call, attempts: Attempts, group: TaskGroup) -> None:
-        if self._idle:
-            self._idle.pop().set_result(call)
-        else:
-            self._spawned += 1
-            group.create_task(self._caller(call, attempts, group), name=f"caller-{self._spawned}")
+    def _done(self, plan: Plan, outcome: Outcome) -> None:
+        """A call ended: another one may take its place."""
+        if self._attempts is None:
+            return
+        self._report(outcome)
+        for task, other in self._hosts.done(plan.host):
+            self._attempts.start(task, other, self._done)
+        self._go_on()
 
-    async def _caller(self, call: Call, attempts: Attempts, group: TaskGroup) -> None:
-        while True:
-            self._report(await attempts.make(*call))
-            started = self._hosts.done(call[1].host)
-            if self._vacancy is not None and self._hosts.limit:
-                self._wake()
-            if started:
-                call, *more = started
-                for other in more:
-                    self._start(other, attempts, group)
-            else:
-                idle: Future[Call] = self._loop.create_future()
-                self._idle.append(idle)
-                call = await idle
-
-    def _wake(self) -> None:
-        if self._vacancy is not None:
-            vacancy, self._vacancy = self._vacancy, None
-            if not vacancy.done():
-                vacancy.set_result(None)
+    def _go_on(self) -> None:
+        """There may be room again for what the node was not asked for."""
+        if self._held and self._hosts.limit > 0:
+            self._held = False
+            self._loop.call_soon(self._pull)
 
     # --- reports ---
 
@@ -152,10 +139,11 @@ class Courier:
         self._next_review = None
         if len(self._hosts):
             self._await_review()
-        if self._hosts.limit:
-            self._wake()
+        self._go_on()
 
     def _leave(self) -> None:
+        self._attempts = None
+        self._node.serve(None)
         if self._next_review is not None:
             self._next_review.cancel()
         for task, _ in self._hosts.leave():

@@ -1,7 +1,7 @@
 """What a target answered: the head, and the body as far as it is wanted.
 
-Promises: an answer costs no more than `MAX_RESULT_BYTES` and one read buffer. Refuses to read a body that is announced
-to be longer, and to undo its encoding.
+Promises: an answer costs no more than `MAX_RESULT_BYTES` and what one read brings. Refuses to wait for a body that is
+announced to be longer, and to undo its encoding.
 """
 
 from aiohttp import StreamReader
@@ -15,7 +15,7 @@ MAX_RESULT_BYTES = 64 * 1024
 class Reply:
     """One answer. `broken` says why its body did not come whole, when it did not."""
 
-    __slots__ = ("_content", "body", "broken", "headers", "status")
+    __slots__ = ("_chunks", "_content", "_size", "body", "broken", "headers", "status")
 
     def __init__(self, status: int, headers: CIMultiDictProxy[str], content: StreamReader) -> None:
         self.status = status
@@ -24,30 +24,29 @@ class Reply:
         """None when it is longer than `MAX_RESULT_BYTES`, or broken."""
         self.broken: Exception | None = None
         self._content = content
+        self._chunks: list[bytes] = []
+        self._size = 0
 
     @property
     def whole(self) -> bool:
         """The end of it came."""
         return self.broken is None and self._content.is_eof()
 
-    async def read(self) -> None:
-        """Fill `body`, or say in `broken` what went wrong."""
+    def read(self) -> bool:
+        """Take what has come of the body; True: that was all that is waited for."""
         content = self._content
         try:
-            if content.is_eof():  # came with the head: the usual case
-                body = content.read_nowait()
-                self.body = body if len(body) <= MAX_RESULT_BYTES else None
-            elif int(self.headers.get(CONTENT_LENGTH, 0)) <= MAX_RESULT_BYTES:
-                self.body = await self._gather()
+            if not content.is_eof() and int(self.headers.get(CONTENT_LENGTH, 0)) > MAX_RESULT_BYTES:
+                return True
+            while chunk := content.read_nowait():
+                self._size += len(chunk)
+                if self._size > MAX_RESULT_BYTES:
+                    return True
+                self._chunks.append(chunk)
         except Exception as error:  # noqa: BLE001 - what the head says stands, whatever becomes of the rest
             self.broken = error
-
-    async def _gather(self) -> bytes | None:
-        chunks: list[bytes] = []
-        size = 0
-        while chunk := await self._content.readany():
-            size += len(chunk)
-            if size > MAX_RESULT_BYTES:
-                return None
-            chunks.append(chunk)
-        return b"".join(chunks)
+            return True
+        if not content.is_eof():
+            return False
+        self.body = b"".join(self._chunks)
+        return True

@@ -22,8 +22,8 @@ from actors.core.errors import Invalid
 from actors.core.events import Verdict
 from actors.core.spec import Spec
 from actors.core.task import Task
-from gateway.client import Address, Letter
 from gateway.http_target import check_field, check_method, is_owned
+from gateway.letter import Address, Letter
 from gateway.trace import child_of
 
 MAX_RETRY_AFTER_MS = 86_400_000

@@ -66,7 +66,7 @@ class Desk:
         self._kept_bytes = 0
 
     def put(self, tasks: list[Task]) -> None:
-        """Due tasks of one shard. Pulled tasks stay with their shard: nobody sends them anywhere."""
+        """Due tasks of any shards. Pulled tasks stay with their shard: nobody sends them anywhere."""
         for task in tasks:
             if task.spec.http is None:
                 task.payload = None

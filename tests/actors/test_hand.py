@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from actors.clock import Clock
-from actors.core.events import Effect, Ended, Event, Publish, Submitted, Ticked
+from actors.core.events import Answer, Effect, Ended, Event, Publish, Submitted, Ticked
 from actors.core.queue import Queue
 from actors.core.shard import ShardState
-from actors.hand import HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, Hand, ShardActor
+from actors.hand import HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, Hand
 from tests.support.builders import T0_MS, make_task
 
 NEVER_MS = 1 << 60
@@ -55,20 +55,27 @@ class World:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.clock = TrueClock(lambda: loop.time() * 1_000)
-        self.carried: list[tuple[ShardActor, list[Effect]]] = []
+        self.carried: list[list[Effect]] = []
         self.crashes: list[tuple[int, Exception]] = []
-        self.hand = Hand(self.clock, self._carry, self._crash)
-        self.carry: Callable[[ShardActor, list[Effect]], object] = lambda actor, effects: self.carried.append(
-            (actor, effects)
-        )
+        self.lost: list[int] = []
+        self.done = 0
+        self.hand = Hand(self.clock, carry_out=self._carry, done=self._done, lost=self._lose, crashed=self._crash)
+        self.carry: Callable[[list[Effect]], object] = self.carried.append
 
     def add(self, shard: int, *times: int) -> ShardDouble:
         state = ShardDouble(shard, *times)
         self.hand.add(shard, state)
         return state
 
-    def _carry(self, actor: ShardActor, effects: list[Effect]) -> None:
-        self.carry(actor, effects)
+    def _carry(self, effects: list[Effect]) -> None:
+        self.carry(effects)
+
+    def _done(self) -> None:
+        self.done += 1
+
+    def _lose(self, shard: int) -> None:
+        self.lost.append(shard)
+        self.hand.remove(shard)
 
     def _crash(self, shard: int, error: Exception) -> None:
         self.crashes.append((shard, error))
@@ -136,8 +143,7 @@ async def test_it_sleeps_until_the_next_expiry_exactly(world: World) -> None:
     async with world.turning():
         await asyncio.sleep(4_000)
     assert b.ticks == [T0_MS + 500]
-    # the second of two neighbours waits for the hand to come round
-    assert a.ticks == [times[0], times[1], times[2] + 1, times[3]]
+    assert a.ticks == times
 
 
 async def test_an_earlier_expiry_set_from_outside_shortens_the_sleep(world: World) -> None:
@@ -145,7 +151,7 @@ async def test_an_earlier_expiry_set_from_outside_shortens_the_sleep(world: Worl
     async with world.turning():
         await asyncio.sleep(10)
         state.times.insert(0, T0_MS + 10_500)
-        world.hand.apply(world.hand.actors[1], hint(), world.clock.now_ms())
+        world.hand.apply([(1, hint())])
         await asyncio.sleep(100)
     assert state.ticks == [T0_MS + 10_500, T0_MS + 60_000]
 
@@ -184,7 +190,7 @@ async def test_a_shard_that_always_has_work_left_does_not_stop_the_others_nor_th
 async def test_mail_that_makes_more_mail_does_not_hold_up_a_neighbour_or_the_timers(world: World) -> None:
     noisy, quiet, timed = world.add(1), world.add(2), world.add(3, T0_MS + 50)
     noisy.reply = [Publish([])]
-    world.carry = lambda actor, effects: bool(world.hand.post(1, hint()))
+    world.carry = lambda effects: bool(world.hand.post(1, hint()))
     for _ in range(2 * SLICE_EVENTS):
         world.hand.post(1, hint())
     async with world.turning():
@@ -244,7 +250,7 @@ async def test_mail_for_a_shard_that_is_not_here_is_refused(world: World) -> Non
     world.add(1)
     actor = world.hand.remove(1)
     assert not world.hand.post(1, hint())
-    world.hand.apply(actor, hint(), T0_MS)
+    world.hand.apply([(1, hint())])
     async with world.turning():
         await asyncio.sleep(1)
     assert isinstance(actor.state, ShardDouble)
@@ -276,9 +282,115 @@ async def test_a_shard_that_fails_takes_nobody_else_down(world: World) -> None:
     assert len(good.seen) == 2
 
 
-async def test_effects_are_carried_out_with_their_actor(world: World) -> None:
-    state = world.add(1)
-    state.reply = [Publish([])]
+# --- what shards ask for
+
+
+def said(number: int) -> list[Effect]:
+    return [Answer(number)]
+
+
+async def test_what_shards_ask_for_in_a_slice_is_carried_out_together_and_in_order(world: World) -> None:
+    for shard in range(3):
+        world.add(shard).reply = said(shard)
     async with world.turning():
         await asyncio.sleep(1)
-    assert world.carried == [(world.hand.actors[1], [Publish([])])]
+    assert world.carried == [said(0) + said(1) + said(2)]
+    assert world.done == 1
+
+
+async def test_each_slice_is_carried_out_before_the_loop_gets_a_turn(world: World) -> None:
+    states = [world.add(shard) for shard in range(2 * SLICE_EVENTS + 1)]
+    for state in states:
+        state.reply = said(state.shard)
+    async with world.turning():
+        while world.done < 3:
+            await asyncio.sleep(0)
+            assert sum(len(effects) for effects in world.carried) == sum(len(state.seen) for state in states)
+    assert [len(effects) for effects in world.carried] == [SLICE_EVENTS, SLICE_EVENTS, 1]
+
+
+async def test_a_long_mail_of_one_shard_is_cut_into_slices(world: World) -> None:
+    state = world.add(1)
+    state.reply = said(1)
+    events = [hint(number) for number in range(2 * SLICE_EVENTS)]
+    for event in events:
+        world.hand.post(1, event)
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert [event for event, _ in state.seen[1:]] == events
+    assert max(len(effects) for effects in world.carried) == SLICE_EVENTS
+
+
+async def test_a_shard_that_fails_in_a_slice_leaves_what_was_asked_for_before_and_after(world: World) -> None:
+    first, bad, last = (world.add(shard) for shard in range(3))
+    for state in (first, bad, last):
+        state.reply = said(state.shard)
+    world.hand.post(1, Ended([]))
+    seen: list[object] = []
+    world.carry = seen.extend
+    crash = world.hand._crashed
+
+    def crashed(shard: int, error: Exception) -> None:
+        seen.append(shard)
+        crash(shard, error)
+
+    world.hand._crashed = crashed
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert seen == [*said(0), *said(1), 1, *said(2)], "what was said before it failed is true"
+    assert world.done == 1
+
+
+async def test_a_lost_shard_gets_no_more_of_its_mail_and_its_last_words_are_heard_first(world: World) -> None:
+    lost, other = world.add(1), world.add(2)
+    lost.reply, other.reply = said(1), said(2)
+    lost.lost = True
+    world.hand.post(1, hint())
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert len(lost.seen) == 1
+    assert world.lost == [1]
+    assert world.carried == [said(1), said(2)]
+    assert len(other.seen) == 1
+
+
+async def test_what_is_applied_at_once_is_carried_out_at_once_and_together(world: World) -> None:
+    for shard in range(2):
+        world.add(shard).reply = said(shard)
+    world.hand.apply([(0, hint()), (7, hint()), (1, hint())])
+    assert world.carried == [said(0) + said(1)]
+    assert world.done == 0, "whoever applies knows"
+
+
+async def test_who_is_told_of_a_slice_may_apply_events_in_it(world: World) -> None:
+    state = world.add(1)
+    state.reply = said(1)
+    world.hand._done = lambda: world.hand.apply([(1, hint(7))])
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert [event for event, _ in state.seen] == [Ticked(), hint(7)]
+    assert world.carried == [said(1), said(1)]
+
+
+async def test_an_expiry_does_not_wait_for_the_round_as_mail_does(world: World) -> None:
+    state = world.add(1, T0_MS + 101)
+    async with world.turning():
+        await asyncio.sleep(0.1)
+        world.hand.post(1, hint(1))
+        await asyncio.sleep(0.0001)
+        world.hand.post(1, hint(2))
+        await asyncio.sleep(0.1)
+    assert state.ticks == [T0_MS + 101]
+    assert [now_ms for event, now_ms in state.seen if event == hint(2)] == [T0_MS + 101]
+
+
+async def test_what_carrying_out_raises_ends_the_run(world: World) -> None:
+    world.add(1).reply = said(1)
+
+    def fail(effects: list[Effect]) -> None:
+        raise LookupError
+
+    world.carry = fail
+    with pytest.raises(LookupError):
+        await world.hand.run()
+    assert world.crashes == []

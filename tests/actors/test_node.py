@@ -154,22 +154,39 @@ async def test_a_long_backlog_is_taken_as_fast_as_it_is_asked_for(cluster: Clust
     assert cluster.now_ms() - started_ms < 100
 
 
-async def test_work_returns_as_long_as_something_may_be_taken(cluster: Cluster) -> None:
+async def test_a_dispatcher_is_told_until_nothing_is_left(cluster: Cluster) -> None:
     member = await cluster.start()
     member.dispatcher.working.clear()
+    told = asyncio.Event()
+    member.node.serve(told.set)
     await submit_some(member, 3)
-    async with asyncio.timeout(0.02):
-        await member.node.work()
-        await asyncio.sleep(0.01)
-        await member.node.work()
-        assert len(member.node.take(2)) == 2
-        await member.node.work()
-        assert len(member.node.take(2)) == 1
+    taken: list[int] = []
+    async with asyncio.timeout(0.05):
+        while sum(taken) < 3:
+            await told.wait()
+            told.clear()
+            taken.append(len(member.node.take(2)))
+    assert [count for count in taken if count] == [2, 1]
+    await asyncio.sleep(0.05)
+    assert not told.is_set()
     assert member.node.take(2) == []
-    waiting = asyncio.timeout(0.05)
-    with pytest.raises(TimeoutError):
-        async with waiting:
-            await member.node.work()
+
+
+async def test_a_dispatcher_that_comes_late_is_told_and_one_that_left_is_not(cluster: Cluster) -> None:
+    member = await cluster.start()
+    member.dispatcher.working.clear()
+    await submit_some(member, 1)
+    await asyncio.sleep(0.05)
+    told = asyncio.Event()
+    member.node.serve(told.set)
+    async with asyncio.timeout(0.01):
+        await told.wait()
+    assert len(member.node.take(2)) == 1
+    told.clear()
+    member.node.serve(None)
+    await submit_some(member, 1)
+    await asyncio.sleep(0.05)
+    assert not told.is_set()
 
 
 # --- idempotency keys

@@ -1,14 +1,15 @@
 """What a node does while there is nothing to do: next to nothing."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from actors.core.events import Page
+from actors.core.events import Effect, Event, Page
+from actors.core.shard import ShardState
 from actors.core.spec import Spec
-from actors.hand import Hand
+from actors.hand import Hand, ShardActor
 from actors.ledger import RESEND_S
 from actors.probe import PROBE_S, PROBE_STEPS
 from actors.reading import PAUSE_S, Reading
@@ -34,19 +35,19 @@ class Visits:
 @contextmanager
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Visits]:
     visits = Visits()
-    visit, apply = Hand._visit, Hand.apply
+    called, apply = Hand._called, ShardState.apply
 
-    async def counted_visit(hand: Hand) -> None:
+    def counted_round(hand: Hand, now_ms: int) -> Iterator[tuple[ShardActor, Sequence[Event]]]:
         visits.rounds += 1
-        await visit(hand)
+        return called(hand, now_ms)
 
-    def counted_apply(hand: Hand, *args: object) -> None:
+    def counted_apply(state: ShardState, event: Event, now_ms: int) -> list[Effect]:
         visits.events += 1
-        apply(hand, *args)  # type: ignore[arg-type]
+        return apply(state, event, now_ms)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Hand, "_visit", counted_visit)
-        patch.setattr(Hand, "apply", counted_apply)
+        patch.setattr(Hand, "_called", counted_round)
+        patch.setattr(ShardState, "apply", counted_apply)
         yield visits
 
 

@@ -10,7 +10,8 @@ import uvloop
 from actors.core.events import Verdict
 from actors.core.queue import Queue
 from actors.core.task import Phase, Task
-from gateway import client
+from gateway import pool
+from gateway.call import LeaseEnded
 from gateway.client import Client, open_client
 from gateway.reply import MAX_RESULT_BYTES, Reply
 from gateway.targets import TargetPolicy
@@ -34,18 +35,31 @@ class Caller:
         self.client = made
 
     async def send(self, task: Task, limit_s: float = 30.0) -> Reply:
+        """The answer. Raises what the call ended with."""
         task.phase = Phase.RUNNING
-        return await self.client.send(Plan(task.spec).letter(task, "fence", NOW_MS, unsigned), limit_s)
+        ended: asyncio.Future[Reply | Exception] = asyncio.get_running_loop().create_future()
+        self.client.send(Plan(task.spec).letter(task, "fence", NOW_MS, unsigned), limit_s, ended.set_result)
+        assert not ended.done()
+        result = await ended
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     @property
     def pooled(self) -> int:
-        return sum(map(len, self.client._connector._conns.values()))
+        return len(self.client._pool)
 
     async def has_nothing_open(self) -> bool:
         """No connection is in use or in the pool, and no task of it goes on."""
         await asyncio.sleep(0)  # what was cancelled ends
         connector = self.client._connector
-        return not self.pooled and not connector._acquired and not any(map(_is_foreign, asyncio.all_tasks()))
+        return (
+            not self.pooled
+            and not self.client._pool._open
+            and not connector._acquired
+            and not connector._conns
+            and not any(map(_is_foreign, asyncio.all_tasks()))
+        )
 
 
 def _is_foreign(task: "asyncio.Task[object]") -> bool:
@@ -54,8 +68,8 @@ def _is_foreign(task: "asyncio.Task[object]") -> bool:
 
 
 @asynccontextmanager
-async def caller() -> AsyncIterator[Caller]:
-    async with open_client(TargetPolicy(["loopback"]), lambda: True, 8) as made:
+async def caller(connections: int = 8) -> AsyncIterator[Caller]:
+    async with open_client(TargetPolicy(["loopback"]), lambda: True, connections) as made:
         yield Caller(made)
 
 
@@ -137,14 +151,32 @@ async def test_connections_are_used_again_by_their_tenant_and_their_host_alone()
         assert calling.pooled == 4
 
 
-async def test_what_is_known_of_destinations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "KEPT_DESTINATIONS", 2)
-    async with raw_target(says(OK)) as target, caller() as calling:
+async def test_connections_at_rest_are_bounded() -> None:
+    async with raw_target(says(OK)) as target, caller(2) as calling:
         for n in range(5):
             await calling.send(webhook(target.url(), n=n, queue=Queue(n, f"tenant-{n}", "emails")))
-            assert len(calling.client._destinations) <= 2
-        await calling.send(webhook(target.url(), queue=Queue(0, "tenant-0", "emails")))
-        assert (target.connections, calling.pooled) == (5, 5)  # a connection is found again all the same
+            assert calling.pooled <= 2
+        await calling.send(webhook(target.url(), n=4, queue=Queue(4, "tenant-4", "emails")))
+        assert (target.connections, calling.pooled) == (5, 2)  # the one that rested longest made room, not this one
+
+
+async def test_a_connection_rests_no_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "KEEP_ALIVE_S", 0.05)
+    monkeypatch.setattr(pool, "SWEEP_S", 0.02)
+    async with raw_target(says(OK)) as target, caller() as calling:
+        await calling.send(webhook(target.url()))
+        assert calling.pooled == 1
+        await target.cut.wait()
+        assert await calling.has_nothing_open()
+
+
+async def test_one_that_rested_too_long_is_not_used_though_nobody_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "KEEP_ALIVE_S", 0.02)
+    async with raw_target(says(OK)) as target, caller() as calling:
+        await calling.send(webhook(target.url()))
+        await asyncio.sleep(0.03)
+        await calling.send(webhook(target.url(), n=2))
+        assert (target.connections, calling.pooled) == (2, 1)
 
 
 # --- answers that end their connection
@@ -407,61 +439,36 @@ async def test_the_deadline_bounds_every_phase_and_leaves_nothing_open(
             assert isinstance(reply.broken, TimeoutError)
         assert 0.09 < asyncio.get_running_loop().time() - began < 5
         assert await calling.has_nothing_open()
-        current = asyncio.current_task()
-        assert current is not None
-        assert current.cancelling() == 0
     async with target() as (url, _):
         assert (await deliver(webhook(url, deadline_ms=100))).error == "timed out after 0.1 s"
 
 
 @PHASES
-async def test_cancellation_goes_through_in_every_phase_and_leaves_nothing_open(
-    target: Place,
-) -> None:
-    async with target() as (url, came), caller() as calling, asyncio.TaskGroup() as group:
-        sending = group.create_task(calling.send(webhook(url)))
+async def test_to_close_the_client_drops_a_call_in_every_phase_and_leaves_nothing_open(target: Place) -> None:
+    async with target() as (url, came), caller() as calling:
+        sending = asyncio.get_running_loop().create_task(calling.send(webhook(url)))
         await came.wait()
         await asyncio.sleep(0.02)
-        sending.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await sending
+        calling.client.leave()
         assert await calling.has_nothing_open()
-
-
-async def test_cancellation_as_the_answer_ends_leaves_nothing_open() -> None:
-    async with head_only() as (url, came), caller() as calling, asyncio.TaskGroup() as group:
-        sending = group.create_task(calling.send(webhook(url)))
-        await came.wait()
         await asyncio.sleep(0.02)
-        (protocol,) = calling.client._connector._acquired
-        protocol.data_received(b" more")  # the end of the body
+        assert not sending.done()  # nobody knows how it ended
         sending.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await sending
-        assert await calling.has_nothing_open()
 
 
-@PHASES
-async def test_cancellation_at_the_deadline_is_not_lost(target: Place) -> None:
-    loop = asyncio.get_running_loop()
-    async with target() as (url, _), caller() as calling:
-        for early_s in (0.0, 0.001, 0.002):
-            sending = loop.create_task(calling.send(webhook(url), 0.05))
-            loop.call_later(0.05 - early_s, sending.cancel)
-            ended = await _end_of(sending)
-            assert ended in ("cancelled", "timed out")
-            assert sending.cancelling() == (ended == "cancelled")
-            assert await calling.has_nothing_open()
-
-
-async def _end_of(sending: "asyncio.Task[Reply]") -> str:
-    try:
-        reply = await sending
-    except asyncio.CancelledError:
-        return "cancelled"
-    except TimeoutError:
-        return "timed out"
-    return "timed out" if isinstance(reply.broken, TimeoutError) else "ended"
+async def test_an_ended_lease_stops_a_letter_before_its_first_byte() -> None:
+    """Wherever the connection comes from: `may_fire` and the phase are asked for last."""
+    lease = True
+    async with raw_target(says(OK)) as target, open_client(TargetPolicy(["loopback"]), lambda: lease, 8) as made:
+        calling = Caller(made)
+        for pooled in (0, 1):
+            assert calling.pooled == pooled
+            lease = False
+            with pytest.raises(LeaseEnded):
+                await calling.send(webhook(target.url()))
+            lease = True
+            assert calling.pooled == 1
+        assert (target.connections, target.exchanges) == (1, [])
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "POST"])

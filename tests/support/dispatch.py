@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from actors.core.events import Outcome
@@ -37,11 +37,11 @@ class FakeNode:
         self.batches: list[int] = []
         self.lease = True
         self._changed = asyncio.Event()
-        self._work = asyncio.Event()
+        self._pull: Callable[[], None] | None = None
 
     def offer(self, tasks: Sequence[Task]) -> None:
         self.due.extend(tasks)
-        self._work.set()
+        self._tell()
 
     async def until(self, count: int) -> list[Outcome]:
         """Wait for so many outcomes."""
@@ -50,18 +50,21 @@ class FakeNode:
             await self._changed.wait()
         return self.outcomes
 
-    async def work(self) -> None:
-        """As the real one: says once that there is work; a `take` that gave some says it again."""
-        await self._work.wait()
-        self._work.clear()
+    def serve(self, pull: Callable[[], None] | None) -> None:
+        self._pull = pull
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._pull is not None:
+            self._pull()
 
     def take(self, limit: int) -> list[Task]:
         assert limit > 0
         taken = [self.due.popleft() for _ in range(min(limit, len(self.due)))]
         for task in taken:
             task.phase = Phase.RUNNING
-        if taken:
-            self._work.set()
+        if len(taken) == limit:
+            asyncio.get_running_loop().call_soon(self._tell)
         return taken
 
     def may_fire(self) -> bool:

@@ -73,14 +73,15 @@ class ScriptedDispatcher:
 
     async def run(self) -> None:
         """Dispatch until cancelled."""
+        work = asyncio.Event()
+        self._node.serve(work.set)
         while True:
+            await work.wait()
             await self.working.wait()
-            await self._node.work()
-            if self.working.is_set():
-                tasks = self._node.take(self.limit)
-                self.takes.append(len(tasks))
-                self._begin(tasks)
-                await asyncio.sleep(0)
+            work.clear()
+            tasks = self._node.take(self.limit)
+            self.takes.append(len(tasks))
+            self._begin(tasks)
 
     def _begin(self, tasks: Iterable[Task]) -> None:
         loop = asyncio.get_running_loop()
