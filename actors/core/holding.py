@@ -120,8 +120,13 @@ class Holding:
         return task.id in self.known or self.outgrew(task)
 
     def expects(self, task: Task) -> bool:
-        """Whether memory knows this row, or a page will bring it in its turn: it is beyond its queue's position."""
+        """Whether memory knows this row, or a page brings it in its turn.
+
+        That is so of a row in the stretch that is being read, or beyond its queue's position.
+        """
         if self.knows(task):
+            return True
+        if self._loading is not None and task.due_ms > self._loading.after_due_ms:
             return True
         share = self.spilled.get(task.queue.id)
         return share is not None and share.after is not None and _key(task) > share.after

@@ -147,6 +147,35 @@ def test_what_the_probe_brings_beyond_the_memory_is_not_counted() -> None:
     assert stage.shard.tally.found == 4
 
 
+def test_what_a_page_is_about_to_bring_is_not_taken_from_the_probe() -> None:
+    """After a take-over both read the same rows; only those that no page brings were forgotten."""
+    stage = Stage(loaded=False)
+    stage.tick()
+    [page] = stage.pages
+    task = stage.task(in_ms=-4_000)
+    stage.apply(Probed([row(task)], stage.now_ms))
+    assert (stage.offers, stage.shard.tally.found) == ([], 0)
+    stage.apply(Loaded(page, [task], {}))
+    assert stage.offers == [task]
+    # The stretch that is read now does not have this one: it lies before.
+    stage.tick(HORIZON_MS // 2)
+    assert stage.pages
+    lost = stage.task(in_ms=-4_000)
+    stage.apply(Probed([lost], stage.now_ms))
+    assert (stage.offers, stage.shard.tally.found) == ([lost], 1)
+
+
+def test_what_a_page_did_not_bring_after_all_is_taken_from_the_probe() -> None:
+    stage = Stage(loaded=False)
+    stage.tick()
+    task = stage.task(in_ms=-4_000)
+    stage.apply(LoadFailed(stage.pages[0]))
+    [again] = stage.pages
+    stage.apply(Loaded(again, [], {}))
+    stage.apply(Probed([task], stage.now_ms))
+    assert (stage.offers, stage.shard.tally.found) == ([task], 1)
+
+
 @pytest.mark.parametrize("early_ms", [1, 900])
 def test_a_probe_from_before_the_take_over_is_thrown_away(early_ms: int) -> None:
     """It may show what the owner in between has finished."""
