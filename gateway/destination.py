@@ -12,7 +12,8 @@ from asyncio import TaskGroup
 from collections import deque
 from collections.abc import Callable
 
-from aiohttp import ClientRequest, ClientTimeout, ConnectionTimeoutError, TCPConnector
+from aiohttp import ClientRequest, ClientTimeout, ConnectionTimeoutError, ServerDisconnectedError, TCPConnector
+from aiohttp.connector import Connection
 from yarl import URL
 
 from actors.core.task import Phase
@@ -101,14 +102,23 @@ class Destination:
         if not self._waiting:
             return  # others came free in time
         began_s = self._loop.time()
-        request = ClientRequest("GET", self._origin, loop=self._loop)  # tells whom to connect to, and is never sent
         try:
+            request = ClientRequest("GET", self._origin, loop=self._loop)  # says whom to connect to, and is never sent
             connection = await self._connector.connect(request, traces=[], timeout=_CONNECT)
         except TimeoutError:
             while self._waiting and self._waiting[0].began_s <= began_s:
                 self._fail(ConnectionTimeoutError(f"connecting to {self._origin.host} takes too long"))
         except Exception as error:  # noqa: BLE001 - whatever it is, a call fails of it
             self._fail(error)
+        else:
+            self._open(connection)
+
+    def _open(self, connection: Connection) -> None:
+        """Make a line of it, unless it broke, or the target spoke unasked, before anybody could see that."""
+        protocol = connection.protocol
+        if protocol is None or not protocol.is_connected() or protocol.should_close:
+            connection.close()
+            self._fail(ServerDisconnectedError())
         else:
             self._rest(self._pool.open(connection, self.host, self._rest))
 

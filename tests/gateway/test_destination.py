@@ -1,7 +1,7 @@
 """Many calls to one host: who gets which line, how many are made, and what becomes of calls when none can be."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,6 +33,8 @@ class Sender:
         """How many may go through before all further ones wait for `gate`."""
         self.gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lease = True
+        self.spoil: Callable[[Connection], object] = lambda connection: None
+        """What happens to each connection before anybody has it."""
         self._told = asyncio.Event()
         self._connect = client._connector.connect
         client._connector.connect = self._dial  # type: ignore[method-assign]
@@ -41,7 +43,9 @@ class Sender:
         self.dials += 1
         if self.dials > self.free_dials:
             await asyncio.shield(self.gate)
-        return await self._connect(*args, **settings)
+        connection: Connection = await self._connect(*args, **settings)
+        self.spoil(connection)
+        return connection
 
     def send(self, url: str, *numbers: int, limit_s: float = 30.0) -> None:
         for n in numbers:
@@ -128,6 +132,35 @@ async def test_what_a_connection_fails_of_ends_one_call() -> None:
         assert sending.dials == 40
         await asyncio.sleep(0)
         assert not sending.host.busy
+
+
+def _close(connection: Connection) -> None:
+    assert connection.transport is not None
+    connection.transport.close()
+
+
+def _lose(connection: Connection) -> None:
+    assert connection.transport is not None
+    assert connection.protocol is not None
+    connection.transport.abort()
+    connection.protocol.connection_lost(ConnectionResetError())
+
+
+def _speak(connection: Connection) -> None:
+    assert connection.protocol is not None
+    connection.protocol.data_received(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("spoil", [_close, _lose, _speak])
+async def test_a_connection_that_is_of_no_use_as_it_comes_ends_one_call(spoil: Callable[[Connection], None]) -> None:
+    async with raw_target(says(OK)) as target, sender() as sending:
+        sending.spoil = spoil
+        sending.send(target.url(), *range(20), limit_s=0.5)
+        await sending.until(20)
+        assert all(isinstance(result, aiohttp.ServerDisconnectedError) for _, result in sending.results)
+        assert sending.dials == 20
+        assert not sending.client._connector._acquired
+        assert target.exchanges == []
 
 
 async def test_one_that_takes_too_long_ends_all_that_waited_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
