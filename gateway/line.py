@@ -8,6 +8,7 @@ when nothing is left unsent or unread; else it closes. What comes on a line that
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -25,7 +26,8 @@ READ_BYTES = 16 * 1024
 Host = tuple[str, str]
 """Scheme, name and port of a target; and the tenant."""
 _BODILESS = frozenset({204, 304})
-_HEAD_END = b"\r\n\r\n"
+_HEAD_END = re.compile(rb"\n\r?\n")
+"""The parser takes a line without its CR, too."""
 
 
 class Call(Protocol):
@@ -45,7 +47,18 @@ class Call(Protocol):
 class Line(BaseProtocol):
     """A connection, seen from its owner: it rests (`rests` was called), is busy with one call, or is closed."""
 
-    __slots__ = ("_call", "_connection", "_last", "_lost", "_parser_head_only", "_reading", "_reply", "_rests", "host")
+    __slots__ = (
+        "_begun",
+        "_call",
+        "_connection",
+        "_last",
+        "_lost",
+        "_parser_head_only",
+        "_reading",
+        "_reply",
+        "_rests",
+        "host",
+    )
 
     def __init__(
         self,
@@ -65,6 +78,8 @@ class Line(BaseProtocol):
         self._reply: Reply | None = None
         self._last = False
         """It closes after this answer."""
+        self._begun = False
+        """Something came for this call."""
         self._reading = False
         self._parser_head_only = False
         assert connection.transport is not None
@@ -80,6 +95,7 @@ class Line(BaseProtocol):
         """Write the letter of a call. The line must be open, and rest."""
         letter = call.letter
         self._call = call
+        self._begun = False
         head_only = letter.address.head_only
         if self._parser is None or self._parser_head_only is not head_only:
             self._parser_head_only = head_only
@@ -125,13 +141,14 @@ class Line(BaseProtocol):
             if self._reply is not None:
                 self._last = True  # a second answer to one letter
                 break
-            self._last = message.should_close or self._upgraded
+            self._last = message.should_close or self._upgraded or message.code == 101
             if self._parser_head_only or message.code in _BODILESS:
                 self._last = self._last or not content.is_eof()
                 content = EMPTY_PAYLOAD
             self._reply = Reply(message.code, message.headers, content)
+        only, self._begun = b"" if self._begun else data, True
         if self._reply is not None and not self._reading:
-            self._read(data, self._reply)
+            self._read(only, self._reply)
 
     def connection_lost(self, error: BaseException | None) -> None:
         """The target closed, or the network did."""
@@ -142,7 +159,8 @@ class Line(BaseProtocol):
             self.cut(_as_lost(error))
         self._leave()
 
-    def _read(self, data: bytes, reply: Reply) -> None:
+    def _read(self, only: bytes, reply: Reply) -> None:
+        """`only`: all that ever came for this call, when it came at once."""
         call = self._call
         self._reading = True  # to make room may bring more, in here
         try:
@@ -151,7 +169,7 @@ class Line(BaseProtocol):
             self._reading = False
         if not whole or self._call is not call:
             return
-        if reply.body is None or data.find(_HEAD_END) + len(_HEAD_END) + len(reply.body) != len(data):
+        if reply.body is None or not _is_all(only, reply.body):
             # Only of an answer that came in one piece it is plain that the parser has no part of another one.
             self._parser = None
         self._end(reply)
@@ -207,6 +225,12 @@ class Line(BaseProtocol):
             connection, self._connection = self._connection, None
             connection.close()
             self._lost(self)
+
+
+def _is_all(data: bytes, body: bytes) -> bool:
+    """Whether this is a head, that body as it is, and nothing else."""
+    end = _HEAD_END.search(data)
+    return end is not None and end.end() + len(body) == len(data)
 
 
 def _as_lost(error: BaseException | None) -> Exception:

@@ -217,6 +217,10 @@ async def test_101_is_an_answer_and_the_end_of_its_connection() -> None:
             assert (reply.status, reply.body) == (101, b"")
             assert await calling.has_nothing_open()
             await target.cut.wait()
+    bare = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"  # to what, it does not say
+    async with raw_target(says(bare)) as target, caller() as calling:
+        assert (await calling.send(webhook(target.url()))).status == 101
+        assert await calling.has_nothing_open()
     async with raw_target(says(head)) as target:
         outcome = await deliver(webhook(target.url()))
     assert (outcome.verdict, outcome.status, outcome.error) == (Verdict.FAILED, 101, "HTTP 101")
@@ -301,6 +305,22 @@ async def test_a_second_answer_to_one_request_answers_nobody(later: bool) -> Non
         await asyncio.sleep(0.05)  # the second one has come
         assert (await calling.send(webhook(target.url(), n=2))).body == b"2"
         assert (target.connections, calling.pooled) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"bodyHTT"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"\r\n\r\nHTTP"),
+        (b"HTTP/1.1 200 OK\ncontent-length: 4\n\n\r\n\r\nHTTP",),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\nHTTP",),
+    ],
+)
+async def test_a_piece_of_a_second_answer_is_no_part_of_the_next(pieces: tuple[bytes, ...]) -> None:
+    async with raw_target(in_pieces(*pieces)) as target, caller() as calling:
+        for n in range(2):
+            reply = await calling.send(webhook(target.url(), n=n))
+            assert (reply.status, len(reply.body or b""), reply.broken) == (200, 4, None)
 
 
 async def bytes_left(reader: asyncio.StreamReader) -> int:
