@@ -213,11 +213,9 @@ class Line(BaseProtocol):
 
     def _close(self) -> None:
         if self.transport is not None:
-            if self._unsent:
-                # To close would mean to send the rest first: for as long as the target does not read.
-                self.transport.abort()
-            else:
-                self.transport.close()
+            # To close would mean to send the rest first, for as long as the target does not read; and over TLS, where
+            # nobody says how much that is, to wait for the target's farewell besides.
+            self.transport.abort()
         self._leave()
 
     def _leave(self) -> None:

@@ -1,6 +1,8 @@
 """One call on a real socket: every way in which an answer can come, and what becomes of the connection."""
 
 import asyncio
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -359,12 +361,22 @@ async def _answered_early() -> None:
         assert await rest < len(payload)
 
 
+def anonymous(protocol: int) -> ssl.SSLContext:
+    """TLS without certificates."""
+    context = ssl.SSLContext(protocol)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("aNULL:@SECLEVEL=0")
+    return context
+
+
 @RUN
-def test_a_request_that_nobody_reads_is_not_sent_after_its_deadline(run: Run) -> None:
-    run(_unread())
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_request_that_nobody_reads_is_not_sent_after_its_deadline(run: Run, secure: bool) -> None:
+    run(_unread(anonymous(ssl.PROTOCOL_TLS_SERVER) if secure else None))
 
 
-async def _unread() -> None:
+async def _unread(security: ssl.SSLContext | None) -> None:
     rest = asyncio.get_running_loop().create_future()
     over = asyncio.Event()
 
@@ -375,8 +387,10 @@ async def _unread() -> None:
         rest.set_result(await bytes_left(reader))
         writer.close()
 
-    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server, caller() as calling:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with await asyncio.start_server(deaf, "127.0.0.1", 0, ssl=security) as server, caller() as calling:
+        calling.client._connector._ssl = anonymous(ssl.PROTOCOL_TLS_CLIENT)
+        scheme = "http" if security is None else "https"
+        url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         payload = bytes(64 << 20)
         with pytest.raises(TimeoutError):
             await calling.send(webhook(url, payload), 0.1)
@@ -408,6 +422,42 @@ async def test_a_connection_that_closed_while_idle_is_not_used() -> None:
             assert (await calling.send(webhook(target.url(), n=n))).status == 200
             await asyncio.sleep(0.02)
         assert (target.connections, len(target.exchanges)) == (2, 2)
+
+
+@RUN
+def test_a_tls_target_that_says_no_farewell_keeps_no_connection_open(run: Run) -> None:
+    run(_unfriendly())
+
+
+def open_files() -> set[str]:
+    """What this process has open."""
+    paths = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return {os.readlink(path) for path in paths if os.path.lexists(path)}
+
+
+async def _unfriendly() -> None:
+    over = asyncio.Event()
+    socket = ""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal socket
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        (line,) = calling.client._pool._open
+        assert line.transport is not None
+        socket = os.readlink(f"/proc/self/fd/{line.transport.get_extra_info('socket').fileno()}")
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        await over.wait()
+        writer.transport.abort()
+
+    security = anonymous(ssl.PROTOCOL_TLS_SERVER)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=security) as server, caller() as calling:
+        calling.client._connector._ssl = anonymous(ssl.PROTOCOL_TLS_CLIENT)
+        await calling.send(webhook(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/", None))
+        await asyncio.sleep(0.02)
+        assert socket.startswith("socket:")
+        assert socket not in open_files()
+        over.set()
 
 
 # --- deadlines and cancellation, wherever the call is
