@@ -62,9 +62,13 @@ class Courier:
         try:
             async with open_client(self._policy, self._node.may_fire, self._callers) as client:
                 await self._signer.known.wait()
-                self._attempts = Attempts(client, self._node, self._clock, self._signer)
-                self._node.serve(self._pull)
-                await self._loop.create_future()
+                try:
+                    self._attempts = Attempts(client, self._node, self._clock, self._signer)
+                    self._node.serve(self._pull)
+                    await self._loop.create_future()
+                finally:
+                    self._attempts = None  # now: to close the client takes some turns of the loop
+                    self._node.serve(None)
         finally:
             self._leave()
 
@@ -142,8 +146,6 @@ class Courier:
         self._go_on()
 
     def _leave(self) -> None:
-        self._attempts = None
-        self._node.serve(None)
         if self._next_review is not None:
             self._next_review.cancel()
         for task, _ in self._hosts.leave():

@@ -93,6 +93,27 @@ async def test_cancellation_drops_calls_and_gives_back_what_waits() -> None:
     assert [(outcome.verdict, outcome.retry_after_ms) for outcome in node.outcomes] == [(Verdict.UNSENT, None)]
 
 
+async def test_what_becomes_due_as_it_goes_away_is_not_taken() -> None:
+    """To close what it has open takes some turns of the loop."""
+    node = FakeNode()
+    loop = asyncio.get_running_loop()
+    left: list[int] = []
+
+    def offer(turns: int) -> None:
+        node.offer([webhook("http://127.0.0.1:9/", n=turns)])
+        left.append(len(node.due))
+        if turns:
+            loop.call_soon(offer, turns - 1)
+
+    async with raw_target(hangs) as target, courier(node):
+        node.offer([webhook(target.url(scheme="https"))])  # its connection is being made until the end
+        await asyncio.sleep(0.02)
+        loop.call_soon(loop.call_soon, offer, 3)  # when it was cancelled
+    await asyncio.sleep(0.02)
+    assert left == [1, 2, 3, 4]
+    assert node.outcomes == []
+
+
 async def test_a_clock_that_moves_shows_in_the_outcome() -> None:
     clock = StillClock()
     node = FakeNode()
