@@ -34,6 +34,7 @@ DNS_ANSWER_S = 2.0
 DNS_TRIES = 2
 """A look-up goes on when the attempt that asked has ended, for those who ask next: it has to end by itself."""
 KEPT_DESTINATIONS = 4096
+"""Beyond it only those are kept that have a line or make one."""
 
 
 def open_resolver() -> AsyncResolver:
@@ -71,7 +72,8 @@ class Client:
 
     def _know(self, host: tuple[str, str], letter: Letter) -> Destination:
         if len(self._destinations) >= KEPT_DESTINATIONS:
-            self._destinations = {key: known for key, known in self._destinations.items() if known.busy}
+            lines = self._pool.hosts
+            self._destinations = {key: known for key, known in self._destinations.items() if known.busy or key in lines}
         destination = self._destinations[host] = Destination(
             host,
             letter.address.origin,

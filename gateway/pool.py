@@ -34,6 +34,11 @@ class Pool:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def hosts(self) -> set[Host]:
+        """Those that have a line, busy or at rest."""
+        return {line.host for line in self._open}
+
     def open(self, connection: Connection, host: Host, rests: Callable[[Line], None]) -> Line:
         """A line of this connection; `rests` is called when a letter on it has ended, and it may be used again."""
         line = Line(connection, host, rests, self._forget)

@@ -223,6 +223,30 @@ async def test_what_is_known_of_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch
             sending.send(f"http://127.0.0.{n + 1}:{target.port}/", n)
             await asyncio.sleep(0)
         await sending.until(6)
+        assert len(sending.client._destinations) == 6  # all have a line: those are bounded by the pool
+        sending.client._pool.close()
         sending.send(f"http://127.0.0.9:{target.port}/", 7)
         await sending.until(7)
         assert len(sending.client._destinations) <= 2
+
+
+async def test_a_host_is_known_as_long_as_it_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or who waits for one would not hear that it came free."""
+    monkeypatch.setattr("gateway.client.KEPT_DESTINATIONS", 1)
+    answer = asyncio.Event()
+
+    async def late(exchange: Exchange) -> None:
+        await answer.wait()
+        await exchange.answer(OK)
+
+    async with raw_target(late) as target, raw_target(says(OK)) as other, sender() as sending:
+        sending.send(target.url(), 1)
+        await target.got.wait()
+        sending.send(other.url(), 2)
+        await sending.until(1)
+        sending.free_dials = 2
+        sending.send(target.url(), 3, limit_s=0.5)
+        answer.set()
+        assert await sending.until(3) == [2, 1, 3]
+        assert isinstance(sending.results[2][1], Reply)
+        sending.gate.set_result(None)
