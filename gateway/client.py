@@ -10,7 +10,8 @@ a task is due and the socket. Only to connect takes a task.
 
 Promises: a call ends once, at its deadline at the latest, whatever it waits for, and never before `send` returns; a
 connection is used again only after an answer that is whole, and never when its call was cut or answered before it was
-sent; what comes on a connection that nobody asked anything answers nobody. Bound: `connections` rest at most.
+sent (over TLS, what is encrypted counts as sent); what comes on a connection that nobody asked anything answers nobody.
+Bound: `connections` rest at most.
 """
 
 import asyncio
