@@ -38,6 +38,7 @@ from actors.core.events import (
     Write,
 )
 from actors.core.ids import shard_of
+from actors.core.live import Live, gone, live
 from actors.core.shard import ShardState
 from actors.core.task import Phase, Task, by_shard, fence
 from actors.hand import Hand
@@ -65,6 +66,7 @@ LEAST, MOST = 2, 4_096
 """Bounds of a share."""
 ASK_LIMIT_S = 10.0
 OWNER_WAIT_S = 2.0
+LOOK_LIMIT_S = 0.5
 log = structlog.get_logger("node")
 
 
@@ -234,24 +236,52 @@ class Node:
             if not self.hand.post(shard, Ended(some)):
                 self.stats.tally.stale += len(some)
 
-    def fence_of(self, task: Task | TaskRow) -> str:
+    def fence_of(self, task: Task | TaskRow | Live) -> str:
         """The fence of the task's current attempt, or of the one that a row has a claim of."""
         return fence(self.membership.timeline, task.epoch, task.attempt)
 
     # --- for the API
 
-    def live(self, task_id: str) -> Task | None:
-        """The owner's in-memory task, when this node holds it."""
-        actor = self.hand.actors.get(shard_of(task_id, self.membership.shards))
-        return None if actor is None else actor.state.holding.known.get(task_id)
+    async def look(self, ids: Sequence[str]) -> dict[str, Live]:
+        """What owners know of these tasks; of one that can't be reached within LOOK_LIMIT_S, nothing."""
+        found: dict[str, Live] = {}
+        theirs: dict[str, list[str]] = defaultdict(list)
+        for task_id in ids:
+            shard = shard_of(task_id, self.membership.shards)
+            if shard in self.hand.actors:
+                self._look(shard, task_id, found)
+            elif (boot := self.membership.holders.get(shard)) is not None:
+                theirs[boot].append(task_id)
+        if theirs:
+            async with asyncio.TaskGroup() as group:
+                for boot, some in theirs.items():
+                    group.create_task(self._look_there(boot, some, found))
+        return found
 
-    def has_passed(self, row: TaskRow) -> bool:
-        """Whether a later revision of this task was committed here while the row was on its way: read it again."""
-        actor = self.hand.actors.get(row.shard)
+    def show(self, ids: Sequence[str]) -> list[Live]:
+        """What I know of these tasks, for another node; of those that are not mine, nothing."""
+        found: dict[str, Live] = {}
+        for task_id in ids:
+            self._look(shard_of(task_id, self.membership.shards), task_id, found)
+        return list(found.values())
+
+    def _look(self, shard: int, task_id: str, found: dict[str, Live]) -> None:
+        actor = self.hand.actors.get(shard)
         if actor is None:
-            return False
-        task = actor.state.holding.known.get(row.id)
-        return actor.state.holding.has_passed(row.id, row.rev) if task is None else row.rev < task.rev
+            return
+        holding = actor.state.holding
+        task = holding.known.get(task_id)
+        if task is not None:
+            found[task_id] = live(task)
+        elif rev := holding.last_rev(task_id):
+            found[task_id] = gone(task_id, rev)
+
+    async def _look_there(self, boot: str, ids: list[str], found: dict[str, Live]) -> None:
+        try:
+            async with asyncio.timeout(LOOK_LIMIT_S):
+                found |= {told.id: told for told in await self._links.look(boot, ids)}
+        except TimeoutError:
+            log.debug("an owner did not tell of its tasks in time", boot=boot)
 
     async def ask(self, command: Command) -> Change | None:
         """Carry a command out; None: it was so already. Raises Unknown, Conflict, Overloaded or Unavailable."""

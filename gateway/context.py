@@ -16,6 +16,7 @@ from actors.core.codec import SpecCodec
 from actors.core.draft import Draft, Receipt
 from actors.core.events import Change, Command, Outcome, Verdict
 from actors.core.keys import Scope
+from actors.core.live import Live
 from actors.core.queue import QueueBook
 from actors.core.task import State, Task
 from actors.ports.queues import QueueStore
@@ -173,15 +174,11 @@ class NodePort(Protocol):
         """
         ...
 
-    def live(self, task_id: str) -> Task | None:
-        """The owner's in-memory task, when this node holds it."""
+    async def look(self, ids: Sequence[str]) -> dict[str, Live]:
+        """What owners know of these tasks; nothing of those whose owner can't be reached in time."""
         ...
 
-    def has_passed(self, row: TaskRow) -> bool:
-        """Whether a later revision of this task was committed here while the row was on its way: read it again."""
-        ...
-
-    def fence_of(self, task: Task | TaskRow) -> str:
+    def fence_of(self, task: Task | TaskRow | Live) -> str:
         """The fence of the task's current attempt, or of the one that a row has a claim of."""
         ...
 

@@ -15,7 +15,7 @@ import hmac
 import random
 import secrets
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -25,8 +25,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from actors.core.errors import Invalid, Overloaded, RingwheelError, Unavailable
 from actors.core.events import Answer, Command
+from actors.core.live import Live
 from actors.core.task import Task
-from actors.core.wire import Ask, Frame, Hint, Message, Told, Wire, decode, encode
+from actors.core.wire import Ask, Frame, Hint, Look, Message, Shown, Told, Wire, decode, encode
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 
@@ -101,8 +102,19 @@ class Peers:
     async def ask(self, boot: str, command: Command) -> Answer | None:
         """See the port."""
         link = self._links.get(boot)
-        told = None if link is None else await link.ask(command)
-        return None if told is None else self.wire.answer(told)
+        told = None if link is None else await link.question(lambda number: self.wire.ask(number, command))
+        return self.wire.answer(told) if isinstance(told, Told) else None
+
+    async def look(self, boot: str, ids: Sequence[str]) -> list[Live]:
+        """See the port."""
+        link = self._links.get(boot)
+        if link is None:
+            return []
+        try:
+            shown = await link.question(lambda number: Look(number, list(ids)))
+        except (Unavailable, Overloaded):
+            return []
+        return self.wire.lives(shown) if isinstance(shown, Shown) else []
 
     def link(self, boot: str) -> "Link | None":
         """The link to this boot, if it lives."""
@@ -137,7 +149,7 @@ class Link:
         self._waiting = 0
         """Tasks and questions in it."""
         self._news = asyncio.Event()
-        self._asked: dict[int, asyncio.Future[Told]] = {}
+        self._asked: dict[int, asyncio.Future[Told | Shown]] = {}
         self._number = 0
         self.up = asyncio.Event()
         """Set while both ends know each other."""
@@ -170,15 +182,15 @@ class Link:
         self._news.set()
         return True
 
-    async def ask(self, command: Command) -> Told | None:
-        """None: it was not sent. Raises Unavailable or Overloaded."""
+    async def question(self, message: Callable[[int], Message]) -> Told | Shown | None:
+        """The answer to a message that bears this number; None: it was not sent. Raises Unavailable or Overloaded."""
         if len(self._asked) >= ASKED:
-            raise Overloaded("too many commands wait for this task's owner")
+            raise Overloaded("too many questions wait for this task's owner")
         self._number += 1
         number = self._number
-        if not self.tell(self._peers.wire.ask(number, command)):
+        if not self.tell(message(number)):
             return None
-        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[Told | Shown] = asyncio.get_running_loop().create_future()
         self._asked[number] = told
         try:
             return await told
@@ -255,7 +267,7 @@ class Link:
         if (frame.to, frame.sender) != (self._mine, self._boot):
             raise Invalid("a frame of another boot")
         for message in frame.messages:
-            if isinstance(message, Told):
+            if isinstance(message, Told | Shown):
                 asked = self._asked.get(message.number)
                 if asked is not None and not asked.done():
                     asked.set_result(message)
@@ -318,6 +330,8 @@ class Guest:
         for message in frame.messages:
             if isinstance(message, Hint):
                 self._take(message, group)
+            elif isinstance(message, Look):
+                self._say(self._peers.wire.shown(message.number, self._node.show(message.ids)))
             elif isinstance(message, Ask):
                 if self._under_way >= UNDER_WAY:
                     refusal = Answer(None, error=Overloaded("too many commands wait for this task's owner"))

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from actors.core.changes import version
 from actors.core.events import Change
-from actors.core.task import TERMINAL, Phase, State, Task
+from actors.core.live import Live
+from actors.core.task import TERMINAL, Phase, State
 from actors.ports.reader import ALL, Narrow, TaskRow
 from gateway.context import Gateway
 from gateway.topics import Labelled, Topic, concerns
@@ -58,7 +59,8 @@ async def read_snapshot(gateway: Gateway, topic: Topic, tenant: str, most: int, 
     async with hub.readers:
         seq = hub.seq
         rows = await _rows(gateway, topic, tenant, most)
-    shown = {row.id: as_change(row, gateway.node.live(row.id)) for row in rows[:most]}
+    live = await gateway.node.look([row.id for row in rows[:most]])
+    shown = {row.id: as_change(row, live.get(row.id)) for row in rows[:most]}
     snapshot = Snapshot(topic, shown, len(rows) > most, seq)
     while hub.has(snapshot.seq):
         snapshot.lay_over(hub.after(snapshot.seq, scan), tenant, most)
@@ -76,18 +78,19 @@ async def _rows(gateway: Gateway, topic: Topic, tenant: str, most: int) -> list[
     return await gateway.reader.page(tenant, queue, (State.SCHEDULED,), None, most + 1, narrow)
 
 
-def as_change(row: TaskRow, live: Task | None) -> Change:
+def as_change(row: TaskRow, live: Live | None) -> Change:
     """A row, with its owner's knowledge of the attempt that runs, as the change that made it so.
 
     A stored claim means running, whether its owner is here or not. An owner that is ahead of the row and does not run
     it has published why, so that the row's word is good enough: it is laid over.
     """
-    if live is not None and live.rev >= row.rev and _running(live):
+    if live is not None and live.rev >= row.rev and live.runs:
         shown = version(live.rev, live.step)
         return _change(row, State.RUNNING, shown, live.started_ms, live.attempt, live.lateness_ms)
     claimed = row.claim_ms is not None
     state = State.RUNNING if claimed else row.state
-    step = live.step if live is not None and live.rev == row.rev else int(claimed)
+    known = live is not None and live.rev == row.rev and live.phase != Phase.GONE
+    step = live.step if live is not None and known else int(claimed)
     return _change(row, state, version(row.rev, step), _since_ms(row), row.attempt, row.lateness_ms)
 
 
@@ -106,10 +109,6 @@ def _change(row: TaskRow, state: State, version: int, at_ms: int, attempt: int, 
         error=row.last_error,
         lateness_ms=lateness_ms,
     )
-
-
-def _running(task: Task) -> bool:
-    return task.phase is Phase.RUNNING or (task.phase is Phase.WRITING and task.started_ms > 0)
 
 
 def _since_ms(row: TaskRow) -> int:

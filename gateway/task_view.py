@@ -1,22 +1,25 @@
 """A task as answered: what the tables say of it, overlaid with what its owner knows.
 
 `max_attempts` is the number of the last attempt that the task may have: a redrive raises it by what the retry policy
-allows. `fence` is shown while an attempt runs on this node, or has a claim.
+allows. `fence` is shown while an attempt runs, or has a claim.
 """
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from actors.core.draft import Draft, Receipt
+from actors.core.live import Live
 from actors.core.spec import HttpTarget, Spec
-from actors.core.task import Phase, State, Task
+from actors.core.task import Phase, State
 from actors.ports.reader import AttemptRow, TaskRow
-from gateway.context import NodePort
 from gateway.times import time_text
 
 PRIORITY = 3
+
+FenceOf = Callable[[Live | TaskRow], str]
 
 
 def new_task(draft: Draft, receipt: Receipt) -> bytes:
@@ -39,9 +42,9 @@ def location(receipt: Receipt) -> dict[str, str]:
     return {"Location": f"/v1/tasks/{receipt.id}"}
 
 
-def task_object(row: TaskRow, node: NodePort, *, payload: bool = False) -> dict[str, Any]:
+def task_object(row: TaskRow, live: Live | None, fence_of: FenceOf, *, payload: bool = False) -> dict[str, Any]:
     """Any task, ready to be encoded; with `payload`, what it carries (null when that is no longer kept)."""
-    state, attempt, fence, lateness_ms = _now(row, node)
+    state, attempt, running, lateness_ms = _now(row, live)
     body = {
         "id": row.id,
         "queue": row.queue.name,
@@ -53,7 +56,7 @@ def task_object(row: TaskRow, node: NodePort, *, payload: bool = False) -> dict[
         "priority": PRIORITY,
         "labels": orjson.Fragment(row.labels or "{}"),
         "http": None if row.spec.http is None else _http(row.spec.http),
-        "fence": fence,
+        "fence": None if running is None else fence_of(running),
         "lateness_ms": lateness_ms,
         "last_attempt": _last_attempt(row),
         "finish_time": None if row.finish_ms is None else time_text(row.finish_ms),
@@ -76,27 +79,28 @@ def attempt_object(row: AttemptRow) -> dict[str, Any]:
     }
 
 
-def state_of(row: TaskRow, node: NodePort) -> State:
+def state_of(row: TaskRow, live: Live | None) -> State:
     """The state that clients see."""
-    return _now(row, node)[0]
+    return _now(row, live)[0]
 
 
-def _now(row: TaskRow, node: NodePort) -> tuple[State, int, str | None, int | None]:
-    """State, attempt, fence, lateness: of the owner when it runs the task, else of the tables (a claim = running)."""
+def _now(row: TaskRow, live: Live | None) -> tuple[State, int, Live | TaskRow | None, int | None]:
+    """State, attempt, what has its fence, lateness: of the owner when it runs the task, else of the tables (a claim =
+    running).
+    """
     if row.finish_ms is not None:
         return row.state, row.attempt, None, row.lateness_ms
-    live = node.live(row.id)
     if live is not None and _under_way(live, row):
-        return State.RUNNING, live.attempt, node.fence_of(live), live.lateness_ms
+        return State.RUNNING, live.attempt, live, live.lateness_ms
     if row.claim_ms is not None:
-        return State.RUNNING, row.attempt, node.fence_of(row), row.lateness_ms
+        return State.RUNNING, row.attempt, row, row.lateness_ms
     return row.state, row.attempt, None, row.lateness_ms
 
 
-def _under_way(live: Task, row: TaskRow) -> bool:
+def _under_way(live: Live, row: TaskRow) -> bool:
     """An attempt runs, or its end is being written and not yet in the row: one unknown to it, or with a claim."""
     recorded = live.attempt == row.attempt and row.claim_ms is None
-    return live.phase is Phase.RUNNING or (live.phase is Phase.WRITING and not recorded)
+    return live.phase == Phase.RUNNING or (live.phase == Phase.WRITING and not recorded)
 
 
 def _http(target: HttpTarget) -> dict[str, Any]:

@@ -117,21 +117,29 @@ async def page(request: web.Request) -> web.StreamResponse:
     limit, tenant = asked.limit, tenant_of(request)
     rows = await gateway.reader.page(tenant, asked.queue, asked.stored, asked.after, limit + 1, asked.narrow)
     cursor = cursor_of(rows[limit - 1]) if len(rows) > limit else None
-    tasks = [task_object(row, gateway.node) for row in rows[:limit] if state_of(row, gateway.node) in asked.states]
+    node, shown = gateway.node, rows[:limit]
+    live = await node.look([row.id for row in shown if row.finish_ms is None])
+    tasks = [
+        task_object(row, live.get(row.id), node.fence_of)
+        for row in shown
+        if state_of(row, live.get(row.id)) in asked.states
+    ]
     return await answer_json(request, orjson.dumps({"tasks": tasks, "next_cursor": cursor}))
 
 
 async def read_task(request: web.Request, task_id: str, *, payload: bool = False) -> bytes:
     """The task as a JSON object. Raises Unknown."""
     gateway = request.app[GATEWAY]
-    row = await gateway.reader.get(tenant_of(request), task_id, payload=payload)
-    for _ in range(READS - 1):
-        if row is None or not gateway.node.has_passed(row):
-            break  # else the state would go back behind what was seen a moment ago
+    turn = 0
+    while True:
+        turn += 1
         row = await gateway.reader.get(tenant_of(request), task_id, payload=payload)
-    if row is None:
-        raise Unknown(task_id)
-    return orjson.dumps(task_object(row, gateway.node, payload=payload))
+        if row is None:
+            raise Unknown(task_id)
+        live = (await gateway.node.look((task_id,))).get(task_id)
+        # Else the state would go back behind what was seen a moment ago.
+        if live is None or live.rev <= row.rev or turn == READS:
+            return orjson.dumps(task_object(row, live, gateway.node.fence_of, payload=payload))
 
 
 def task_id_of(request: web.Request) -> str:

@@ -135,6 +135,10 @@ class Holding:
         """Whether memory let a later revision of this task go, moments ago."""
         return self.has_passed(task.id, task.rev)
 
+    def last_rev(self, task_id: str) -> int:
+        """The revision in which memory let this task go, moments ago; 0: it did not."""
+        return max(self._recent.get(task_id, 0), self._old.get(task_id, 0))
+
     def has_passed(self, task_id: str, rev: int) -> bool:
         """Whether memory let a revision of this task go, moments ago, that is later than `rev`."""
         return rev < self._recent.get(task_id, 0) or rev < self._old.get(task_id, 0)

@@ -14,6 +14,7 @@ import msgspec
 from actors.core.codec import SpecCodec
 from actors.core.errors import Conflict, Invalid, Overloaded, RingwheelError, Unavailable, Unknown
 from actors.core.events import Answer, Change, Command, Outcome, Verdict
+from actors.core.live import Live
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import Move, State, Task
 
@@ -107,7 +108,34 @@ class Told(msgspec.Struct, frozen=True, array_like=True, tag="told"):
     retry_after_ms: int = 1_000
 
 
-Message = Hint | Ask | Told
+class Look(msgspec.Struct, frozen=True, array_like=True, tag="look"):
+    """Tell what you know of these tasks."""
+
+    number: int
+    ids: list[str]
+
+
+class WireLive(msgspec.Struct, frozen=True, array_like=True):
+    """A task in its owner's memory."""
+
+    id: str
+    rev: int
+    step: int
+    phase: int
+    attempt: int
+    epoch: int
+    started_ms: int
+    lateness_ms: int | None
+
+
+class Shown(msgspec.Struct, frozen=True, array_like=True, tag="shown"):
+    """The answer to a `Look`."""
+
+    number: int
+    tasks: list[WireLive]
+
+
+Message = Hint | Ask | Told | Look | Shown
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):
@@ -208,6 +236,16 @@ class Wire:
             change = None if told.change is None else self._change(told.change)
             return Answer(None, change, changed=told.change is not None)
         return Answer(None, error=_error(told))
+
+    @staticmethod
+    def shown(number: int, tasks: Iterable[Live]) -> Shown:
+        """What an owner knows."""
+        return Shown(number, [WireLive(*task) for task in tasks])
+
+    @staticmethod
+    def lives(shown: Shown) -> list[Live]:
+        """What it told."""
+        return [Live(*msgspec.structs.astuple(told)) for told in shown.tasks]
 
     def _of_task(self, task: Task) -> WireTask:
         small = task.payload is not None and len(task.payload) <= PAYLOAD_BYTES

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from actors.core.events import Answer, Command
+from actors.core.live import Live
 from actors.core.task import Task
 from actors.ports.leases import Peer
 
@@ -31,6 +32,10 @@ class Links(Protocol):
         """
         ...
 
+    async def look(self, boot: str, ids: Sequence[str]) -> list[Live]:
+        """What the owner knows of these tasks; nothing when it can't be reached. Has no time limit of its own."""
+        ...
+
 
 class LinkedNode(Protocol):
     """What a node does for others."""
@@ -45,4 +50,8 @@ class LinkedNode(Protocol):
 
     async def answer(self, command: Command) -> Answer | None:
         """Carry out a command on a task of mine; None: it is not mine."""
+        ...
+
+    def show(self, ids: Sequence[str]) -> list[Live]:
+        """What I know of these tasks."""
         ...

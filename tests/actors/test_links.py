@@ -7,7 +7,7 @@ import pytest
 from actors.core.errors import Conflict, Unavailable, Unknown
 from actors.core.events import Change, Command, Outcome, Verdict
 from actors.core.task import Move, State
-from actors.node import HORIZON_MS, OWNER_WAIT_S
+from actors.node import HORIZON_MS, LOOK_LIMIT_S, OWNER_WAIT_S
 from tests.support.builders import task_id
 from tests.support.cluster import Cluster, Member, submit_some
 from tests.support.scripted import Step, always
@@ -124,3 +124,32 @@ async def test_a_completion_travels_with_its_outcome(cluster: Cluster) -> None:
     assert change is not None
     assert change.state is State.SUCCEEDED
     assert cluster.row(one).result == b"7"
+
+
+async def test_another_node_sees_what_runs(cluster: Cluster) -> None:
+    owner, other = await pair(cluster)
+    owner.dispatcher.script = always(Step(takes_ms=400))
+    (one,) = await submit_some(other, 1)
+    await cluster.until(lambda: bool(cluster.runs))
+    there, here = await other.node.look([one]), await owner.node.look([one])
+    assert there == here
+    assert there[one].runs
+    assert other.node.fence_of(there[one]) == cluster.runs[0].fence
+    await cluster.ended([one])
+    assert (await other.node.look([one]))[one].rev == 1, "a row of before is told from a new one"
+    assert await other.node.look([task_id(77)]) == {}
+
+
+async def test_of_an_owner_that_does_not_answer_nothing_is_known(cluster: Cluster) -> None:
+    owner, other = await pair(cluster)
+    (one,) = await submit_some(other, 1, delay_ms=30_000)
+    await asyncio.sleep(0.01)
+    assert one in await other.node.look([one])
+    cluster.network.loses = lambda sender, to: True
+    assert await other.node.look([one]) == {}
+    cluster.network.loses = lambda sender, to: False
+    owner.process.stop()
+    began = asyncio.get_running_loop().time()
+    assert await other.node.look([one]) == {}
+    assert asyncio.get_running_loop().time() - began == pytest.approx(LOOK_LIMIT_S)
+    owner.process.resume()

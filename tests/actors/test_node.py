@@ -15,6 +15,7 @@ from actors.core.retry import RetryPolicy
 from actors.core.spec import Spec
 from actors.core.task import Phase, State
 from actors.node import HORIZON_MS
+from actors.ports.reader import TaskRow
 from storage.memory import Fault
 from tests.support.builders import OTHER_HASH, SPEC
 from tests.support.cluster import Cluster, Member, draft, submit, submit_some
@@ -63,7 +64,7 @@ async def test_far_tasks_cost_no_memory(small: Cluster) -> None:
     ids = await submit_some(member, 500, delay_ms=HOUR_MS)
     await asyncio.sleep(600)
     assert sum(len(actor.state.holding.known) for actor in member.node.hand.actors.values()) == 0
-    assert member.node.live(ids[0]) is None
+    assert member.task(ids[0]) is None
     await cluster.ended(ids, within_s=3_100)
     assert len(cluster.runs) == 500
 
@@ -439,14 +440,14 @@ async def test_a_task_whose_row_is_gone_when_its_payload_is_read_is_dropped(clus
     cluster.database.live.pop(receipt.id)
     await asyncio.sleep(10)
     assert cluster.runs == []
-    assert member.node.live(receipt.id) is None
+    assert member.task(receipt.id) is None
 
 
 async def test_what_the_api_asks_of_a_live_task(cluster: Cluster) -> None:
     member = await cluster.start(script=always(Step(takes_ms=200)))
     (task_id,) = await submit_some(member, 1, delay_ms=1_000)
     await asyncio.sleep(0.1)
-    task = member.node.live(task_id)
+    task = member.task(task_id)
     assert task is not None
     phases = [task.phase]
     await cluster.until(lambda: bool(cluster.runs))
@@ -455,26 +456,31 @@ async def test_what_the_api_asks_of_a_live_task(cluster: Cluster) -> None:
     assert member.node.fence_of(task) == cluster.runs[0].fence == "00000001.0000000001.000001"
 
 
+async def has_passed(member: Member, row: TaskRow) -> bool:
+    live = (await member.node.look([row.id])).get(row.id)
+    return live is not None and live.rev > row.rev
+
+
 async def test_a_row_that_was_read_before_the_last_commit_is_told_from_a_new_one(cluster: Cluster) -> None:
     member = await cluster.start(script=always(Step(takes_ms=700)))
     (task_id,) = await submit_some(member, 1)
     before = await member.reader.get("default", task_id)
     assert before is not None
     await cluster.until(lambda: bool(cluster.runs))
-    assert not member.node.has_passed(before)
-    task = member.node.live(task_id)
+    assert not await has_passed(member, before)
+    task = member.task(task_id)
     assert task is not None
     await cluster.until(lambda: task.claim_ms is not None)
     claimed = await member.reader.get("default", task_id)
     assert claimed is not None
-    assert member.node.has_passed(before)
-    assert not member.node.has_passed(claimed)
+    assert await has_passed(member, before)
+    assert not await has_passed(member, claimed)
     await cluster.ended([task_id])
-    await cluster.until(lambda: member.node.live(task_id) is None)
-    assert member.node.has_passed(claimed)
+    await cluster.until(lambda: member.task(task_id) is None)
+    assert await has_passed(member, claimed)
     ended = await member.reader.get("default", task_id)
     assert ended is not None
-    assert not member.node.has_passed(ended)
+    assert not await has_passed(member, ended)
 
 
 async def test_nothing_starts_while_the_ledger_is_full(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -496,7 +502,7 @@ async def test_before_the_first_beat_everything_is_unavailable(cluster: Cluster)
     member = cluster.join()
     assert not member.node.ready
     assert member.node.take(1) == []
-    assert member.node.live("00000001-0000-7000-8000-000000000080") is None
+    assert member.task("00000001-0000-7000-8000-000000000080") is None
     with pytest.raises(Unavailable):
         await member.node.intake.submit([])
 

@@ -16,6 +16,7 @@ from actors.core.draft import Draft, Receipt
 from actors.core.errors import KeyReused
 from actors.core.events import Change, Command
 from actors.core.ids import keyed_id, shard_of
+from actors.core.live import Live, gone, live
 from actors.core.task import State, Task, fence
 from actors.ports.reader import TaskRow
 from actors.ports.tasks import Accepted
@@ -52,13 +53,12 @@ class NodeDouble:
         self.asked.append(command)
         return self.answer(command)
 
-    def live(self, task_id: str) -> Task | None:
-        return self.tasks.get(task_id)
+    async def look(self, ids: Sequence[str]) -> dict[str, Live]:
+        found = {task_id: live(self.tasks[task_id]) for task_id in ids if task_id in self.tasks}
+        known = {task_id: found.get(task_id, gone(task_id, 0)) for task_id in self.revs}
+        return found | {task_id: told._replace(rev=self.revs[task_id]) for task_id, told in known.items()}
 
-    def has_passed(self, row: TaskRow) -> bool:
-        return row.rev < self.revs.get(row.id, 0)
-
-    def fence_of(self, task: Task | TaskRow) -> str:
+    def fence_of(self, task: Task | TaskRow | Live) -> str:
         return fence(self.timeline, task.epoch, task.attempt)
 
 

@@ -1,7 +1,7 @@
 """Links between nodes on real sockets: who gets in, what arrives, and what a broken link means."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from aiohttp import web
 from actors.core.codec import SpecCodec
 from actors.core.errors import Conflict, Invalid, RingwheelError, Unavailable
 from actors.core.events import Answer, Command
+from actors.core.live import Live, gone
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import Move, Task
 from actors.core.wire import PAYLOAD_BYTES, Frame, Wire, encode
@@ -58,6 +59,9 @@ class NodeDouble:
         self.news.set()
         await self.held.wait()
         return self.answers(command)
+
+    def show(self, ids: Sequence[str]) -> list[Live]:
+        return [gone(task_id, 3) for task_id in ids]
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
@@ -169,6 +173,14 @@ async def test_questions_are_answered_each_by_its_own() -> None:
             if answer is not None:
                 error = {1: Conflict, 2: Unavailable, 3: type(None)}[n % 4]
                 assert isinstance(answer.error, error)
+
+
+async def test_what_owners_know_is_told() -> None:
+    async with pair() as (a, _):
+        ids = [task_id(1), task_id(2)]
+        assert await a.peers.look("boot-b", ids) == [gone(each, 3) for each in ids]
+        a.see()
+        assert await a.peers.look("boot-b", ids) == []
 
 
 async def test_who_is_not_linked_is_not_asked() -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from actors.core.live import live
 from actors.core.spec import Spec
 from actors.core.task import Phase, State, Task
 from gateway.snapshot import Snapshot, as_change, read_snapshot
@@ -72,7 +73,7 @@ async def test_more_than_fit_are_cut_and_it_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("live", "claimed", "expected"),
+    ("task", "claimed", "expected"),
     [
         (None, False, ("scheduled", 6)),
         (None, True, ("running", 7)),
@@ -86,8 +87,9 @@ async def test_more_than_fit_are_cut_and_it_says_so() -> None:
         (held(1, Phase.WAITING, 4), True, ("running", 7)),
     ],
 )
-def test_a_row_and_what_its_owner_knows(live: Task | None, claimed: bool, expected: tuple[str, int]) -> None:
-    change = as_change(a_row(1, 3, claim_ms=NOW_MS if claimed else None), live)
+def test_a_row_and_what_its_owner_knows(task: Task | None, claimed: bool, expected: tuple[str, int]) -> None:
+    known = None if task is None else live(task)
+    change = as_change(a_row(1, 3, claim_ms=NOW_MS if claimed else None), known)
     assert (change.state.value, change.version) == expected
 
 

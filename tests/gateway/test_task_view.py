@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
+from actors.core.live import live
 from actors.core.queue import Queue
 from actors.core.spec import Spec
 from actors.core.task import Phase, State, Task, fence_parts
@@ -43,8 +44,9 @@ def row(**values: Any) -> TaskRow:
     return TaskRow(**base | values)
 
 
-def shown(task: TaskRow, node: NodeDouble | None = None, *, payload: bool = False) -> Any:
-    return orjson.loads(orjson.dumps(task_object(task, node or NodeDouble(), payload=payload)))
+def shown(row: TaskRow, task: Task | None = None, *, payload: bool = False) -> Any:
+    known = None if task is None else live(task)
+    return orjson.loads(orjson.dumps(task_object(row, known, NodeDouble().fence_of, payload=payload)))
 
 
 def test_a_finished_task() -> None:
@@ -78,21 +80,19 @@ def test_a_claim_in_the_tables_means_running_also_for_nodes_that_do_not_own_it()
 
 
 def test_memory_does_not_overrule_an_end_that_is_committed() -> None:
-    node = NodeDouble()
     ended = row()
-    node.tasks[ended.id] = Task(ended.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=9)
-    node.tasks[ended.id].phase = Phase.RUNNING
-    assert shown(ended, node)["state"] == "succeeded"
+    task = Task(ended.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=9)
+    task.phase = Phase.RUNNING
+    assert shown(ended, task)["state"] == "succeeded"
 
 
 @pytest.mark.parametrize(("recorded", "state"), [(1, "running"), (2, "scheduled")])
 def test_an_attempt_runs_until_its_end_is_committed(recorded: int, state: str) -> None:
-    node = NodeDouble()
     waiting = row(state=State.SCHEDULED, finish_ms=None, attempt=recorded)
-    node.tasks[waiting.id] = Task(waiting.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=2)
-    node.tasks[waiting.id].phase = Phase.WRITING
-    task = shown(waiting, node)
-    assert (task["state"], task["attempt"], task["fence"] is None) == (state, 2, state == "scheduled")
+    task = Task(waiting.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=2)
+    task.phase = Phase.WRITING
+    told = shown(waiting, task)
+    assert (told["state"], told["attempt"], told["fence"] is None) == (state, 2, state == "scheduled")
 
 
 def test_an_attempt_of_the_history() -> None:

@@ -12,6 +12,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, web
 
 from actors.core.codec import SpecCodec
 from actors.core.events import Change
+from actors.core.live import Live, live
 from actors.core.queue import Queue, QueueBook
 from actors.core.spec import Spec
 from actors.core.task import State, Task
@@ -136,8 +137,8 @@ class Memory:
     tasks: dict[str, Task] = field(default_factory=dict)
     at_ms: int = NOW_MS
 
-    def live(self, task_id: str) -> Task | None:
-        return self.tasks.get(task_id)
+    async def look(self, ids: Sequence[str]) -> dict[str, Live]:
+        return {task_id: live(self.tasks[task_id]) for task_id in ids if task_id in self.tasks}
 
     def now_ms(self) -> int:
         return self.at_ms

@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 from actors.core.draft import Draft, Receipt
 from actors.core.errors import Unavailable
 from actors.core.events import Change
+from actors.core.ids import shard_of
 from actors.core.queue import Queue, QueueBook
 from actors.core.spec import Spec
 from actors.core.task import State, Task
@@ -113,6 +114,11 @@ class Member:
     def owned(self) -> dict[int, int]:
         """Shard -> epoch, as this node believes."""
         return {shard: actor.state.epoch for shard, actor in self.node.hand.actors.items()}
+
+    def task(self, task_id: str) -> Task | None:
+        """The task in this node's memory."""
+        actor = self.node.hand.actors.get(shard_of(task_id, self.node.membership.shards))
+        return None if actor is None else actor.state.holding.known.get(task_id)
 
     def live_in(self, group: asyncio.TaskGroup) -> None:
         """Run until killed."""

@@ -9,13 +9,13 @@ from typing import Protocol
 from actors.core.codec import SpecCodec
 from actors.core.errors import RingwheelError, Unavailable
 from actors.core.events import Answer, Command
+from actors.core.live import Live
 from actors.core.queue import QueueBook
 from actors.core.task import Task
-from actors.core.wire import Ask, Frame, Hint, Told, Wire, decode, encode
+from actors.core.wire import Ask, Frame, Hint, Look, Message, Shown, Told, Wire, decode, encode
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 
-Message = Hint | Ask | Told
 _numbers = count(1)
 
 
@@ -64,7 +64,7 @@ class MemoryLinks:
         self._wire = Wire(member.book, SpecCodec())
         self._network = network
         self._boot = ""
-        self._asked: dict[int, tuple[str, asyncio.Future[Told]]] = {}
+        self._asked: dict[int, tuple[str, asyncio.Future[Told | Shown]]] = {}
 
     async def run(self) -> None:
         """Hear what arrives, as the process that this is part of."""
@@ -91,11 +91,24 @@ class MemoryLinks:
     async def ask(self, boot: str, command: Command) -> Answer | None:
         """See the port."""
         number = next(_numbers)
-        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        told = await self._question(boot, number, self._wire.ask(number, command))
+        return self._wire.answer(told) if isinstance(told, Told) else None
+
+    async def look(self, boot: str, ids: Sequence[str]) -> list[Live]:
+        """See the port."""
+        number = next(_numbers)
+        try:
+            shown = await self._question(boot, number, Look(number, list(ids)))
+        except Unavailable:
+            return []
+        return self._wire.lives(shown) if isinstance(shown, Shown) else []
+
+    async def _question(self, boot: str, number: int, message: Message) -> Told | Shown | None:
+        """The answer; None: it could not be sent. Raises Unavailable."""
+        told: asyncio.Future[Told | Shown] = asyncio.get_running_loop().create_future()
         self._asked[number] = boot, told
         try:
-            sent = self._network.carry(self._boot, boot, self._wire.ask(number, command))
-            return self._wire.answer(await told) if sent else None
+            return await told if self._network.carry(self._boot, boot, message) else None
         finally:
             del self._asked[number]
 
@@ -105,7 +118,10 @@ class MemoryLinks:
                 group.create_task(self._take(message))
             case Ask():
                 group.create_task(self._answer(sender, message))
-            case Told():
+            case Look():
+                shown = self._wire.shown(message.number, self._member.node.show(message.ids))
+                self._network.carry(self._boot, sender, shown)
+            case Told() | Shown():
                 _, told = self._asked.get(message.number, (None, None))
                 if told is not None and not told.done():
                     told.set_result(message)

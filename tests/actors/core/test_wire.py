@@ -8,9 +8,23 @@ from hypothesis import strategies as st
 from actors.core.codec import SpecCodec
 from actors.core.errors import Conflict, Invalid, KeyReused, Overloaded, RingwheelError, Unavailable, Unknown
 from actors.core.events import Answer, Change, Command, Outcome, Verdict
+from actors.core.live import gone, live
 from actors.core.queue import Queue, QueueBook
-from actors.core.task import Move, State
-from actors.core.wire import PAYLOAD_BYTES, Ask, Frame, Hint, Message, Told, Wire, WireTask, decode, encode
+from actors.core.task import Move, Phase, State
+from actors.core.wire import (
+    PAYLOAD_BYTES,
+    Ask,
+    Frame,
+    Hint,
+    Look,
+    Message,
+    Shown,
+    Told,
+    Wire,
+    WireTask,
+    decode,
+    encode,
+)
 from tests.support.builders import HASH, LABELS, SPEC, T0_MS, TRACE, make_task, task_id
 
 QUEUE = Queue(7, "acme", "mail")
@@ -123,6 +137,33 @@ def test_an_error_of_another_kind_is_unavailable() -> None:
     answer = told(Answer("token", error=KeyReused("x")))
     assert answer is not None
     assert isinstance(answer.error, Unavailable)
+
+
+def test_what_an_owner_knows() -> None:
+    task = make_task(1, QUEUE)
+    task.phase, task.attempt, task.lateness_ms, task.started_ms, task.epoch = Phase.RUNNING, 2, 5, T0_MS, 3
+    lives = [live(task), gone(task_id(2), 7)]
+    look = carried(Look(3, [task_id(1), task_id(2)]))
+    assert look == Look(3, [task_id(1), task_id(2)])
+    shown = carried(WIRE.shown(3, lives))
+    assert isinstance(shown, Shown)
+    assert (shown.number, WIRE.lives(shown)) == (3, lives)
+
+
+@pytest.mark.parametrize(
+    ("phase", "started_ms", "runs"),
+    [
+        (Phase.WAITING, 0, False),
+        (Phase.RUNNING, T0_MS, True),
+        (Phase.WRITING, T0_MS, True),
+        (Phase.WRITING, 0, False),
+        (Phase.GONE, T0_MS, False),
+    ],
+)
+def test_whether_it_runs(phase: Phase, started_ms: int, runs: bool) -> None:
+    task = make_task(1, QUEUE)
+    task.phase, task.started_ms = phase, started_ms
+    assert live(task).runs is runs
 
 
 def test_of_an_answer_what_is_not_known_is_left_out() -> None:
