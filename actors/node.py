@@ -444,8 +444,8 @@ class Node:
             now_ms = self.clock.now_ms()
             for shard, epoch in new.items():
                 self.hand.add(shard, self._state(shard, epoch, now_ms, limit, total))
-            if self.stats.epoch_changes:
-                self._interrupt_watchers()  # somebody else had them meanwhile
+            if max(new.values()) > 1:
+                self._interrupt_watchers()  # somebody else had some of them before
             self.stats.epoch_changes += len(new)
         self._owning.set()  # who looks for an owner may find one now, here or elsewhere
         self._tell_work()

@@ -342,3 +342,15 @@ async def test_watchers_are_told_of_shards_that_went_and_of_those_that_came_back
     await cluster.until(lambda: len(a.owned) == 256)
     await asyncio.sleep(0.001)
     assert len(told) == 2
+
+
+async def test_watchers_are_told_of_first_shards_that_somebody_else_had(cluster: Cluster) -> None:
+    told: list[float] = []
+    a = await cluster.start("a")
+    b = await cluster.start("b")
+    assert not b.owned
+    b.node._interrupt = lambda: told.append(cluster.now_ms())
+    await a.kill()
+    await cluster.until(lambda: len(b.owned) == 256)
+    await asyncio.sleep(0.001)
+    assert len(told) == 1
