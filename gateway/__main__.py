@@ -68,7 +68,7 @@ class Service:
         queues = PgQueueStore(database, book)
         self.hub = Hub(boot)
         self.signer = Signer(PgSigningStore(database))
-        self.peers = Peers(Wire(book, codec))
+        self.peers = Peers(Wire(book, codec), self.hub)
         self.node = node = Node(
             boot=boot,
             name=settings.name or f"{socket.gethostname()}:{settings.port}",

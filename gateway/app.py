@@ -16,8 +16,9 @@ from gateway.context import GATEWAY, Gateway
 from gateway.contract_api import CONTRACT, Contract
 from gateway.decode import DECODER, TaskDecoder
 from gateway.express import EXPRESS, Express
+from gateway.link import PATH
 from gateway.metrics import LoopLag, NodeCollector
-from gateway.peers import PATH, PEERS, Peers, peer
+from gateway.peers import PEERS, Peers, peer
 from gateway.problems import Problem, answering, no_route
 from gateway.routes import ROUTES
 

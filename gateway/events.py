@@ -36,10 +36,13 @@ async def events(request: web.Request) -> web.StreamResponse:
     if request.version < HttpVersion11:
         raise Problem("unreadable", "events need HTTP/1.1")
     connection = _Connection(request)
-    subscribe(connection.session, request)
-    await connection.response.prepare(request)
-    await connection.response.write(RETRY)
-    await connection.run()
+    try:
+        subscribe(connection.session, request)
+        await connection.response.prepare(request)
+        await connection.response.write(RETRY)
+        await connection.run()
+    finally:
+        connection.session.close()  # also when the client went before anything was written
     return connection.response
 
 

@@ -7,7 +7,8 @@ Promises:
 - The last `KEPT` changes stay in memory, numbered without gaps, so that a watcher who was away or slow can be told
   exactly what it missed, or exactly that it can't be told. About 0.5 KiB each with ids and times: 32 MiB, and more
   only by the size of labels and errors. They are let go once nobody has watched for `LINGER_S`.
-- Changes of one task go to feeds in the order in which they were published.
+- Changes of one task go to feeds in the order in which they were published. With other nodes, which tell of theirs, too
+  (`relay.py`), one that comes after a later one goes to nobody.
 
 Refuses: to know sockets or messages (`stream.py`), or what a feed does with an event (`session.py`).
 A cursor is opaque to clients: `<boot>.<number>`. Numbers of another boot mean nothing here.
@@ -21,6 +22,8 @@ from typing import Protocol
 
 from actors.core.events import Change
 from actors.core.queue import Queue
+from gateway.interest import Interest
+from gateway.latest import Latest
 from gateway.topics import LabelIndex, Labelled, Topic
 
 KEPT = 65_536
@@ -35,11 +38,13 @@ READERS = 4
 class Event:
     """One numbered change on its way to feeds; encoded at most once, however many they are."""
 
-    __slots__ = ("change", "seq", "text")
+    __slots__ = ("change", "foreign", "seq", "text")
 
-    def __init__(self, seq: int, change: Change) -> None:
+    def __init__(self, seq: int, change: Change, *, foreign: bool = False) -> None:
         self.seq = seq
         self.change = change
+        self.foreign = foreign
+        """Another node published it, and told this one."""
         self.text: bytes | None = None
         """Its encoded form; belongs to whoever encodes it first."""
 
@@ -51,8 +56,8 @@ class Feed(Protocol):
         """Take the event. Must not block or raise; may remove itself (and is then still told of the same change)."""
         ...
 
-    def interrupt(self) -> None:
-        """Changes were missed that nobody can tell. Must not block or raise; may remove itself."""
+    def interrupt(self, *, foreign: bool) -> None:
+        """Changes were missed that nobody can tell; of other nodes alone, if `foreign`. As `push`."""
         ...
 
 
@@ -111,6 +116,8 @@ class Hub:
         self.readers = asyncio.Semaphore(READERS)
         self.writing = asyncio.Lock()
         """Held by the feed that encodes its next messages: one a turn of the loop, however many have some."""
+        self.interest = Interest(lambda: self.seq, monotonic)
+        self._latest = Latest()
         self.closing = asyncio.Event()
         """Set by `close`."""
 
@@ -129,17 +136,19 @@ class Hub:
         """Somebody watches something, or did not long ago and may come back with a cursor."""
         return self._watchers > 0 or self._monotonic() < self._linger_until
 
-    def publish(self, changes: list[Change]) -> None:
-        """Tell those who watch. Called by the node after the commit (running: after the start)."""
+    def publish(self, changes: list[Change], *, foreign: bool = False) -> None:
+        """Tell those who watch. Called by the node after the commit (running: after the start), and for other nodes."""
         if not self.watched:
             self._recent.skip(len(changes))
             return
+        if not self.interest.alone:
+            changes = self._latest.news(changes)
         seq = self._recent.last
         self._recent.append(changes)
         if self._feeds or self._by_label:
-            self._fan_out(seq, changes)
+            self._fan_out(seq, changes, foreign=foreign)
 
-    def _fan_out(self, seq: int, changes: list[Change]) -> None:
+    def _fan_out(self, seq: int, changes: list[Change], *, foreign: bool) -> None:
         feeds, by_label = self._feeds, self._by_label
         for change in changes:
             seq += 1
@@ -149,7 +158,7 @@ class Hub:
                 of_queue = self._learn(change.queue)
             of_labels = by_label.find(change) if by_label else ()
             if of_queue or of_task or of_labels:
-                event = Event(seq, change)
+                event = Event(seq, change, foreign=foreign)
                 for feed in of_queue:
                     feed.push(event)
                 for feed in of_task:
@@ -192,11 +201,15 @@ class Hub:
             self._feeds.pop(topic, None)
         self._by_queue = {}
 
-    def interrupt(self) -> None:
-        """Somebody else acts on some tasks now, or did for a while: no cursor from before tells the whole story."""
+    def interrupt(self, *, foreign: bool = False) -> None:
+        """Somebody else acts on some tasks now, or did for a while: no cursor from before tells the whole story.
+
+        `foreign`: so it is with the tasks of other nodes, who tell of it themselves.
+        """
         self._recent.skip(1)
+        self._latest.clear()
         for feed in {feed for feeds in self._feeds.values() for feed in feeds} | set(self._by_label.items()):
-            feed.interrupt()
+            feed.interrupt(foreign=foreign)
 
     def close(self) -> None:
         """The service goes away: every open stream is closed with a word of it."""

@@ -92,6 +92,7 @@ class Session:
         if len(self._subs) >= self._limits.subscriptions:
             raise Overloaded(f"a connection has at most {self._limits.subscriptions} subscriptions")
         sub = Subscription(self, message.sub, topic_of(message.filter, self._tenant), self._tenant)
+        self._hub.interest.take(sub.topic)
         self._subs[sub.name] = sub
         if message.from_ is None:
             self._open(sub)
@@ -100,7 +101,8 @@ class Session:
 
     def _resume(self, sub: Subscription, cursor: str) -> None:
         seq = self._hub.seq_of(cursor)
-        if seq is not None and self._hub.has(seq):
+        since = self._hub.interest.since(sub.topic)
+        if seq is not None and self._hub.has(seq) and since is not None and seq >= since:
             self.say(sub.message("resumed", cursor=cursor))
             self._follow(sub, seq)
         else:
@@ -112,8 +114,7 @@ class Session:
         sub = self._subs.pop(name, None)
         if sub is None:
             raise Unknown
-        self._detach(sub)
-        sub.stage = Stage.GONE
+        self._part(sub)
         self._outbox = deque(item for item in self._outbox if item[0] is not sub.head)
         self.say(sub.message("unsubscribed"))
 
@@ -215,11 +216,15 @@ class Session:
         elif sub in self._opening:  # not when its snapshot is being read
             self._opening.remove(sub)
 
+    def _part(self, sub: Subscription) -> None:
+        self._detach(sub)
+        self._hub.interest.leave(sub.topic)
+        sub.stage = Stage.GONE
+
     def close(self) -> None:
         """The connection is gone: let go of the hub."""
         for sub in self._subs.values():
-            self._detach(sub)
-            sub.stage = Stage.GONE
+            self._part(sub)
         self._subs.clear()
 
     # --- to the client -------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """What a new subscription is shown first: the tasks of its topic as of one number of the hub.
 
-The tables are read after a number was noted, laid over with what this node's memory knows (running tasks are mostly
-memory only), then with every change published since, the higher version winning. So what a snapshot shows never goes
-back, neither against events that were told before it nor by those that follow its cursor.
+Once other nodes tell of the topic, a number is noted and the tables are read, laid over with what the owners know
+(running tasks are mostly memory only), then with every change published since, the higher version winning. So what a
+snapshot shows never goes back, neither against events that were told before it nor by those that follow its cursor.
 
 A snapshot of a queue or of labels holds the live tasks, in order of their next due time: a task that is missing from
 one that is not truncated has ended. A task's own snapshot holds it in any state, and is empty when there is no such
@@ -56,6 +56,7 @@ async def read_snapshot(gateway: Gateway, topic: Topic, tenant: str, most: int, 
     At most `most` tasks; changes are laid over `scan` at a time. Raises what the reader raises.
     """
     hub = gateway.hub
+    await hub.interest.told(topic)
     async with hub.readers:
         seq = hub.seq
         rows = await _rows(gateway, topic, tenant, most)

@@ -63,8 +63,8 @@ class Subscription:
         if not self.floor or self._above_floor(change):
             self.session.put(self, event)
 
-    def interrupt(self) -> None:
-        """From the hub: what was missed can't be told."""
+    def interrupt(self, *, foreign: bool) -> None:
+        """From the hub: what was missed can't be told, whoever acted."""
         if self.stage is _LIVE:
             self.session.interrupt(self)
 

@@ -17,6 +17,11 @@ def version(rev: int, step: int) -> int:
     return STEPS * rev + (step if step < STEPS else STEPS - 2 + step % 2)
 
 
+def follows(version: int, known: int) -> bool:
+    """Whether a change of this version can come after one that is known."""
+    return version > known or (version == known - 1 and version % STEPS == STEPS - 2)
+
+
 def recorded(record: Record) -> Change:
     """The change that a committed record made."""
     task, outcome, state = record.task, record.outcome, record.state

@@ -135,7 +135,45 @@ class Shown(msgspec.Struct, frozen=True, array_like=True, tag="shown"):
     tasks: list[WireLive]
 
 
-Message = Hint | Ask | Told | Look | Shown
+class WireTopic(msgspec.Struct, frozen=True, array_like=True):
+    """Something that can be watched: a task, a queue, or what has some labels (in a queue, or in any)."""
+
+    task: str | None = None
+    tenant: str = ""
+    queue: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Watch(msgspec.Struct, frozen=True, array_like=True, tag="watch"):
+    """From now on tell of your changes of these topics, too, and no longer of those that were left.
+
+    `number` 0: no answer is wanted.
+    """
+
+    number: int
+    topics: list[WireTopic]
+    left: list[WireTopic] = []
+
+
+class Watching(msgspec.Struct, frozen=True, array_like=True, tag="watching"):
+    """The answer to a `Watch`: no change from now on is left out."""
+
+    number: int
+
+
+class Changes(msgspec.Struct, frozen=True, array_like=True, tag="changes"):
+    """Changes of my tasks, in their order."""
+
+    changes: list[WireChange]
+
+
+class Missed(msgspec.Struct, frozen=True, array_like=True, tag="missed"):
+    """Changes may be missing here that can't be told."""
+
+
+Message = Hint | Ask | Told | Look | Shown | Watch | Watching | Changes | Missed
+Reply = Told | Shown | Watching
+"""What bears the number of a question."""
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):
@@ -246,6 +284,15 @@ class Wire:
     def lives(shown: Shown) -> list[Live]:
         """What it told."""
         return [Live(*msgspec.structs.astuple(told)) for told in shown.tasks]
+
+    @staticmethod
+    def changes(changes: Iterable[Change]) -> Changes:
+        """What watchers are to be told."""
+        return Changes([_of_change(change) for change in changes])
+
+    def told_changes(self, told: Changes) -> list[Change | None]:
+        """What was told; None for a queue or state that is not known here."""
+        return [self._change(change) for change in told.changes]
 
     def _of_task(self, task: Task) -> WireTask:
         small = task.payload is not None and len(task.payload) <= PAYLOAD_BYTES

@@ -7,10 +7,11 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientError, ClientResponse, web
 
 from actors.core.errors import Unavailable
 from actors.core.task import State
+from gateway import interest
 from tests.gateway.watched import OTHER, World, a_change, a_row, id_of, serving
 
 
@@ -162,3 +163,21 @@ async def test_the_end_of_the_service_is_the_end_of_the_answer() -> None:
         world.hub.close()
         async with asyncio.timeout(30):
             assert await events.response.content.read() == b""
+
+
+async def test_who_goes_before_the_answer_begins_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = asyncio.Event()
+
+    async def prepare(response: web.StreamResponse, request: web.Request) -> None:
+        tried.set()
+        raise ConnectionResetError
+
+    async with serving() as world:
+        monkeypatch.setattr(interest, "LINGER_S", 0.0)
+        monkeypatch.setattr(web.StreamResponse, "prepare", prepare)
+        with pytest.raises(ClientError):
+            async with source(world, "queue=mail"):
+                raise AssertionError("there is no answer")
+        assert tried.is_set()
+        world.hub.interest.sweep()
+        assert world.hub.interest.topics == []

@@ -20,7 +20,7 @@ class Ear:
     def push(self, event: Event) -> None:
         self.heard.append(event)
 
-    def interrupt(self) -> None:
+    def interrupt(self, *, foreign: bool) -> None:
         self.interruptions += 1
 
     @property
@@ -177,3 +177,18 @@ def test_an_interruption_ends_every_cursor_and_reaches_every_feed_once() -> None
         assert not hub.has(1)
         hub.publish([a_change(2)])
         assert hub.after(2, 10) == [a_change(2)]
+
+
+def test_among_other_nodes_what_comes_late_is_told_to_nobody() -> None:
+    hub = Hub("b")
+    ear = Ear()
+    hub.interest.alone = False
+    with hub.watching():
+        hub.add(id_of(1), ear)
+        hub.publish([a_change(1, 6)])
+        hub.publish([a_change(1, 5), a_change(1, 6)], foreign=True)
+        assert [event.change.version for event in ear.heard] == [6]
+        assert hub.after(0, 9) == [a_change(1, 6)]
+        hub.interrupt()
+        hub.publish([a_change(1, 5)], foreign=True)
+        assert [(event.change.version, event.foreign) for event in ear.heard] == [(6, False), (5, True)]

@@ -1,134 +1,23 @@
-"""Links between nodes on real sockets: who gets in, what arrives, and what a broken link means."""
+"""What nodes tell and ask each other over their links."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 
-import aiohttp
 import pytest
-from aiohttp import web
 
-from actors.core.codec import SpecCodec
-from actors.core.errors import Conflict, Invalid, RingwheelError, Unavailable
-from actors.core.events import Answer, Command
-from actors.core.live import Live, gone
-from actors.core.queue import Queue, QueueBook
-from actors.core.task import Move, Task
-from actors.core.wire import PAYLOAD_BYTES, Frame, Wire, encode
-from actors.ports.leases import Peer
-from gateway import peers
-from gateway.peers import NONCE_BYTES, OUTBOX, PATH, PEERS, Link, Peers, peer
-from gateway.problems import answering
+from actors.core.errors import Conflict, Invalid, Unavailable
+from actors.core.events import Answer, Change, Command
+from actors.core.live import gone
+from actors.core.queue import Queue
+from actors.core.wire import Message, Watching
+from gateway import interest, link, peers, relay
+from gateway.guest import Guest
+from gateway.latest import Latest
+from gateway.topics import Labelled, Topic
+from tests.gateway.linked import NEW, QUEUE, Ear, End, command, pair, watching
+from tests.gateway.watched import a_change, id_of
 from tests.support.builders import T0_MS, make_task, task_id
-
-SECRET = b"s" * 32
-QUEUE = Queue(7, "default", "mail")
-NEW = Queue(8, "default", "new")
-
-
-@dataclass
-class NodeDouble:
-    """Takes what it is told."""
-
-    book: QueueBook
-    hinted: list[str] = field(default_factory=list)
-    asked: list[Command] = field(default_factory=list)
-    learned: list[Queue] = field(default_factory=list)
-    """Queues that it learns of when it looks."""
-    answers: Callable[[Command], Answer | None] = lambda command: Answer(None, changed=False)
-    held: asyncio.Event = field(default_factory=asyncio.Event)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.held.set()
-
-    def take_hint(self, tasks: list[Task], at_ms: int) -> None:
-        assert at_ms == T0_MS
-        self.hinted += [task.id for task in tasks]
-        self.news.set()
-
-    async def learn_queues(self) -> None:
-        for queue in self.learned:
-            self.book.put(queue)
-        if not self.learned:
-            raise Unavailable("the database is away")
-
-    async def answer(self, command: Command) -> Answer | None:
-        self.asked.append(command)
-        self.news.set()
-        await self.held.wait()
-        return self.answers(command)
-
-    def show(self, ids: Sequence[str]) -> list[Live]:
-        return [gone(task_id, 3) for task_id in ids]
-
-    async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not true():
-                self.news.clear()
-                await self.news.wait()
-
-
-@dataclass
-class End:
-    """One process."""
-
-    boot: str
-    peers: Peers
-    node: NodeDouble
-    address: str = ""
-
-    @property
-    def peer(self) -> Peer:
-        return Peer(self.boot, f"name-{self.boot}", self.address, "up", 1)
-
-    def see(self, *others: "End", secret: bytes = SECRET) -> None:
-        self.peers.see(self.boot, secret, [self.peer, *(other.peer for other in others)])
-
-    async def linked(self, other: "End") -> Link:
-        """Wait until it has a link."""
-        link = self.peers.link(other.boot)
-        assert link is not None
-        async with asyncio.timeout(10):
-            await link.up.wait()
-        return link
-
-
-@asynccontextmanager
-async def end(boot: str) -> AsyncIterator[End]:
-    book = QueueBook()
-    book.put(QUEUE)
-    node = NodeDouble(book)
-    made = Peers(Wire(book, SpecCodec()))
-    made.node = node
-    app = web.Application()
-    app[PEERS] = made
-    app.router.add_get(PATH, answering(peer))
-    runner = web.AppRunner(app, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(made.run())
-            yield End(boot, made, node, f"127.0.0.1:{runner.addresses[0][1]}")
-            running.cancel()
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def pair() -> AsyncIterator[tuple[End, End]]:
-    async with end("boot-a") as a, end("boot-b") as b:
-        a.see(b)
-        b.see(a)
-        await a.linked(b)
-        await b.linked(a)
-        yield a, b
-
-
-def command(number: int = 1) -> Command:
-    return Command(Move.CANCEL, task_id(number), None)
 
 
 async def test_hints_arrive() -> None:
@@ -138,19 +27,6 @@ async def test_hints_arrive() -> None:
         await b.node.until(lambda: len(b.node.hinted) == 1_200)
         assert b.node.hinted == [task_id(n) for n in range(1_200)]
         await a.node.until(lambda: a.node.hinted == [task_id(7)])
-
-
-async def test_a_hint_of_a_new_queue_is_taken_once_the_queue_is_known() -> None:
-    async with pair() as (a, b):
-        b.node.learned = [NEW]
-        a.peers.hint("boot-b", [make_task(1, NEW)], T0_MS)
-        await b.node.until(lambda: b.node.hinted == [task_id(1)])
-
-
-async def test_of_a_queue_that_can_not_be_read_nothing_is_taken() -> None:
-    async with pair() as (a, b):
-        a.peers.hint("boot-b", [make_task(1, NEW), make_task(2, QUEUE)], T0_MS)
-        await b.node.until(lambda: b.node.hinted == [task_id(2)])
 
 
 async def test_questions_are_answered_each_by_its_own() -> None:
@@ -183,45 +59,6 @@ async def test_what_owners_know_is_told() -> None:
         assert await a.peers.look("boot-b", ids) == []
 
 
-async def test_who_is_not_linked_is_not_asked() -> None:
-    async with end("boot-a") as a, end("boot-b") as b:
-        assert await a.peers.ask("boot-b", command()) is None
-        a.peers.hint("boot-b", [make_task(1, QUEUE)], T0_MS)
-        a.see(b)
-        assert await a.peers.ask("boot-b", command()) is None, "not before it is up"
-
-
-async def test_a_link_that_breaks_answers_its_questions_and_is_opened_anew() -> None:
-    async with pair() as (a, b), asyncio.TaskGroup() as group:
-        b.node.held.clear()
-        asked = group.create_task(_error_of(a, command()))
-        await b.node.until(lambda: len(b.node.asked) == 1)
-        link = a.peers.link("boot-b")
-        assert link is not None
-        await link.cut()
-        assert isinstance(await asked, Unavailable)
-        b.node.held.set()
-        await a.linked(b)
-        assert await a.peers.ask("boot-b", command()) is not None
-
-
-async def _error_of(a: End, asked: Command) -> RingwheelError:
-    with pytest.raises(RingwheelError) as error:
-        await a.peers.ask("boot-b", asked)
-    return error.value
-
-
-async def test_a_dead_boot_is_let_go_and_its_questions_are_answered() -> None:
-    async with pair() as (a, b), asyncio.TaskGroup() as group:
-        b.node.held.clear()
-        asked = group.create_task(_error_of(a, command()))
-        await b.node.until(lambda: len(b.node.asked) == 1)
-        a.see()
-        assert isinstance(await asked, Unavailable)
-        assert a.peers.link("boot-b") is None
-        b.node.held.set()
-
-
 async def test_who_starts_again_under_a_new_boot_is_linked_anew() -> None:
     async with pair() as (a, b):
         old, b.boot = b.boot, "boot-c"
@@ -232,104 +69,178 @@ async def test_who_starts_again_under_a_new_boot_is_linked_anew() -> None:
         assert await a.peers.ask(old, command()) is None
 
 
-async def test_a_frame_for_the_boot_that_was_here_before_is_not_heard() -> None:
+OTHER = Queue(9, "stranger", "mail")
+MAIL = ("default", "mail")
+BLUE = Labelled("default", None, (("team", "blue"),))
+
+
+def tells(ear: Ear, task_id: str, version: int) -> bool:
+    return (task_id, version) in [(told.id, told.version) for told in ear.heard]
+
+
+def change(number: int, version: int = 0, queue: Queue = QUEUE, labels: str | None = None) -> Change:
+    return a_change(number, version, queue=queue, labels=labels)
+
+
+@pytest.mark.parametrize("topic", [MAIL, id_of(1), BLUE])
+async def test_what_happens_elsewhere_is_heard_by_those_who_watch_it(topic: Topic) -> None:
+    blue = '{"team":"blue"}'
+    async with pair() as (a, b), watching(a, topic) as ear:
+        b.hub.publish(
+            [change(1, 0, labels=blue), change(2, 0, Queue(7, "stranger", "mail")), change(1, 1, labels=blue)]
+        )
+        b.hub.publish([change(1, 2, labels=blue)])
+        await ear.until(lambda: len(ear.heard) >= 3)
+        assert [(told.id, told.version, told.labels) for told in ear.heard] == [(id_of(1), n, blue) for n in range(3)]
+        assert ear.gaps == 0
+
+
+async def test_what_is_of_two_topics_is_told_once() -> None:
+    async with pair() as (a, b), watching(a, MAIL) as one, watching(a, id_of(1)) as other:
+        b.hub.publish([change(1, 0), change(1, 1)])
+        await one.until(lambda: len(one.heard) == 2)
+        assert one.heard == other.heard == [change(1, 0), change(1, 1)]
+
+
+async def test_nothing_is_told_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Latest, "news", lambda latest, changes: changes)
+    async with pair() as (a, b), watching(a, MAIL) as here, watching(b, MAIL) as there:
+        a.hub.publish([change(1)])
+        await there.until(lambda: bool(there.heard))
+        b.hub.publish([change(2)])
+        await here.until(lambda: len(here.heard) == 2)
+        a.hub.publish([change(3)])
+        await there.until(lambda: len(there.heard) == 3)
+        assert here.heard == there.heard == [change(1), change(2), change(3)]
+
+
+async def test_an_interruption_is_passed_on_once() -> None:
+    async with pair() as (a, b), watching(a, MAIL) as here, watching(b, MAIL) as there:
+        b.hub.interrupt()
+        await here.until(lambda: here.gaps == 1)
+        for version in range(3):  # had it come back, it would be there before these
+            a.hub.publish([change(1, version)])
+            await there.until(partial(tells, there, id_of(1), version))
+            b.hub.publish([change(2, version)])
+            await here.until(partial(tells, here, id_of(2), version))
+        assert (here.gaps, there.gaps) == (1, 1)
+
+
+async def test_a_change_that_comes_after_a_later_one_is_told_to_nobody() -> None:
+    async with pair() as (a, b), watching(a, MAIL) as ear:
+        a.hub.publish([change(1, 4)])
+        b.hub.publish([change(1, 3), change(1, 4), change(2, 0)])
+        await ear.until(lambda: len(ear.heard) >= 2)
+        assert ear.heard == [change(1, 4), change(2, 0)]
+
+
+async def test_more_than_a_link_can_hold_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "RELAYED", 3)
+    async with pair() as (a, b), watching(a, MAIL) as ear:
+        b.hub.publish([change(number) for number in range(5)])
+        await ear.until(lambda: bool(ear.heard))
+        assert (ear.heard, ear.gaps) == ([change(4)], 1)
+
+
+async def test_a_link_that_was_cut_is_a_gap_for_those_who_watch() -> None:
+    async with pair() as (a, b), watching(a, MAIL) as ear:
+        await (await a.linked(b)).cut()
+        await b.hub.until(lambda: b.hub.watchers == 0)
+        b.hub.publish([change(1)])
+        await ear.until(lambda: ear.gaps == 1)
+        b.hub.publish([change(2)])
+        await ear.until(lambda: bool(ear.heard))
+        assert ear.heard == [change(2)], "what was lost is for a snapshot to show"
+
+
+async def test_a_node_that_goes_is_a_gap_for_those_who_watch() -> None:
+    async with pair() as (a, _), watching(a, MAIL) as ear:
+        a.see()
+        assert ear.gaps == 1
+
+
+async def test_a_node_that_comes_is_told_what_is_watched() -> None:
     async with pair() as (a, b):
-        b.peers.boot = "boot-c"
-        assert isinstance(await _error_of(a, command()), Unavailable)
-        assert b.node.asked == []
-
-
-@pytest.mark.parametrize("secret", [b"x" * 32, b""])
-async def test_a_node_of_another_cluster_gets_no_link(secret: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "PAUSES_S", (0.01,))
-    refused = asyncio.Event()
-    monkeypatch.setattr(peers.log, "warning", lambda *args, **fields: refused.set())
-    async with end("boot-a") as a, end("boot-b") as b:
-        a.see(b, secret=secret)
-        b.see(a)
-        async with asyncio.timeout(10):
-            await refused.wait()
-        link = a.peers.link("boot-b")
-        assert link is not None
-        assert not link.up.is_set()
-
-
-async def test_a_server_that_is_not_of_the_cluster_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It accepts any proof, and has none of its own."""
-    left = asyncio.Event()
-
-    async def impostor(request: web.Request) -> web.StreamResponse:
-        ws = web.WebSocketResponse()
-        await ws.prepare(request)
-        await ws.send_bytes(bytes(NONCE_BYTES))
-        await ws.receive()
-        await ws.send_bytes(bytes(NONCE_BYTES))
-        async for _ in ws:
-            raise AssertionError("nothing is said to it")
-        left.set()
-        return ws
-
-    async with end("boot-a") as a, end("boot-b") as b:
-        app = web.Application()
-        app.router.add_get(PATH, impostor)
-        runner = web.AppRunner(app, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            b.address = f"127.0.0.1:{runner.addresses[0][1]}"
+        b.see()
+        a.see()
+        async with watching(a, MAIL) as ear:
             a.see(b)
-            async with asyncio.timeout(10):
-                await left.wait()
-        finally:
-            await runner.cleanup()
+            b.see(a)
+            await ear.until(lambda: ear.gaps == 1)
+            b.hub.publish([change(1)])
+            await ear.until(lambda: bool(ear.heard))
 
 
-@pytest.mark.parametrize(
-    "first",
-    [b"", b"x" * 64, b"x" * 1_000, encode(Frame("boot-b", "boot-a", [])), "text"],
-    ids=lambda first: str(len(first)),
-)
-async def test_a_stranger_is_sent_away(first: bytes | str) -> None:
-    async with end("boot-b") as b, aiohttp.ClientSession() as session:
-        b.see()
-        async with session.ws_connect(f"http://{b.address}{PATH}") as ws, asyncio.timeout(10):
-            assert len(await ws.receive_bytes()) == NONCE_BYTES
-            await (ws.send_str(first) if isinstance(first, str) else ws.send_bytes(first))
-            assert (await ws.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
-
-
-async def test_who_says_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "HANDSHAKE_S", 0.05)
-    async with end("boot-b") as b, aiohttp.ClientSession() as session:
-        b.see()
-        async with session.ws_connect(f"http://{b.address}{PATH}") as ws, asyncio.timeout(10):
-            await ws.receive_bytes()
-            assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
-
-
-async def test_before_it_has_joined_a_node_lets_nobody_in() -> None:
-    async with (
-        end("boot-b") as b,
-        aiohttp.ClientSession() as session,
-        session.ws_connect(f"http://{b.address}{PATH}") as ws,
-        asyncio.timeout(10),
-    ):
-        assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
-
-
-async def test_a_full_link_loses_hints_and_refuses_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "OUTBOX", 3)
+async def test_what_nobody_watches_any_more_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async with pair() as (a, b):
-        for n in range(10):
-            a.peers.hint("boot-b", [make_task(n, QUEUE)], T0_MS)
-        assert await a.peers.ask("boot-b", command()) is None
-        await b.node.until(lambda: len(b.node.hinted) == 3)
-        assert a.peers.lost == 7
+        async with watching(a, MAIL), watching(a, id_of(1)):
+            assert (b.hub.watchers, b.hub.feeds(MAIL)) == (1, 1)
+        a.see(b)
+        async with watching(a, id_of(2)):
+            assert b.hub.feeds(MAIL) == 1, "who comes back soon finds it all"
+        monkeypatch.setattr(interest, "LINGER_S", 0.0)
+        a.see(b)
+        await b.hub.until(lambda: b.hub.watchers == 0)
+        assert b.hub.feeds(MAIL) == 0
 
 
-async def test_many_large_tasks_go_in_frames_that_fit() -> None:
-    async with pair() as (a, b):
-        many = [make_task(n, QUEUE, payload=bytes(PAYLOAD_BYTES)) for n in range(OUTBOX)]
-        a.peers.hint("boot-b", many, T0_MS)
-        await b.node.until(lambda: len(b.node.hinted) == OUTBOX)
-        assert a.peers.lost == 0
+async def test_who_is_slow_to_say_that_it_tells_is_a_gap_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "WATCH_S", 0.05)
+    held = hold_watching(monkeypatch)
+    async with pair() as (a, b), watching(a, MAIL) as ear:
+        assert ear.gaps == 0
+        b.hub.publish([change(1)])
+        await ear.until(lambda: ear.heard == [change(1)])
+        (say,) = held
+        say()
+        await ear.until(lambda: ear.gaps == 1)
+        assert await a.peers.ask("boot-b", command()) is not None, "the link lives"
+
+
+async def test_whoever_leaves_before_it_was_told_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = hold_watching(monkeypatch)
+    async with pair() as (a, b), asyncio.TaskGroup() as group:
+        leaving = group.create_task(a_watch(a))
+        await b.hub.until(lambda: b.hub.feeds(MAIL) == 1)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        held.pop()()
+        monkeypatch.undo()
+        async with watching(a, MAIL) as ear:
+            b.hub.publish([change(1)])
+            await ear.until(lambda: bool(ear.heard))
+            assert (ear.heard, ear.gaps) == ([change(1)], 0)
+
+
+async def a_watch(at: End) -> None:
+    async with watching(at, MAIL):
+        raise AssertionError("the other node does not say that it tells")
+
+
+def hold_watching(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What was to be said, and is said when it is called."""
+    held: list[Callable[[], None]] = []
+    say = Guest._say
+
+    def hold(guest: Guest, message: Message) -> None:
+        if isinstance(message, Watching):
+            held.append(partial(say, guest, message))
+        else:
+            say(guest, message)
+
+    monkeypatch.setattr(Guest, "_say", hold)
+    return held
+
+
+async def test_changes_of_a_queue_that_is_new_are_a_gap_and_then_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "LEARN_S", 0.0)
+    async with pair() as (a, b), watching(a, BLUE) as ear:
+        b.hub.publish([change(1, 0, NEW, '{"team":"blue"}'), change(2, 0, QUEUE, '{"team":"blue"}')])
+        await ear.until(lambda: ear.gaps == 1)
+        assert [told.id for told in ear.heard] == [id_of(2)]
+        a.node.learned = [NEW]
+        b.hub.publish([change(1, 1, NEW, '{"team":"blue"}')])
+        await ear.until(lambda: ear.gaps == 2)
+        b.hub.publish([change(1, 2, NEW, '{"team":"blue"}')])
+        await ear.until(lambda: len(ear.heard) == 2)
+        assert ear.heard[1].version == 2

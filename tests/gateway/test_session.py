@@ -8,6 +8,7 @@ import pytest
 from actors.core.errors import Unavailable
 from actors.core.events import Change
 from actors.core.task import State
+from gateway import interest
 from gateway.hub import Hub
 from gateway.session import Limits, Session
 from gateway.subscription import FLOOR_MS
@@ -349,3 +350,45 @@ def test_one_pause_is_that_of_all_who_wait() -> None:
     again = line.session.next_opening()
     assert again is rest[0]
     assert again.reopened, "who fails again pauses again"
+
+
+async def test_among_other_nodes_a_cursor_counts_from_when_they_were_told() -> None:
+    line = Line()
+    line.hub.interest.alone = False
+    line.watch("early", queue="mail")
+    cursor = line.hub.cursor(line.hub.seq)
+    line.hub.publish([a_change(1)])
+    line.say("unsubscribe", "early")
+    line.hear()
+    line.say("subscribe", filter={"queue": "mail"}, **{"from": cursor})
+    assert [message.get("reason") for message in line.hear()] == ["expired-cursor"], "nobody was told"
+    await line.hub.interest.told(("default", "mail"))
+    line.show()
+    line.hear()
+    later = line.hub.cursor(line.hub.seq)
+    for name, start, kind in (("a", cursor, "gap"), ("b", later, "resumed")):
+        line.say("subscribe", name, filter={"queue": "mail"}, **{"from": start})
+        assert told(line.hear()) == [kind]
+
+
+def test_whoever_leaves_is_no_longer_of_interest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interest, "LINGER_S", 0.0)
+    line = Line()
+    for name in "abc":
+        line.watch(name, queue="mail")
+    line.say("unsubscribe", "a")
+    line.say("subscribe", "d", filter={"queue": "no queue"})
+    line.hub.interest.sweep()
+    assert line.hub.interest.topics == [("default", "mail")]
+    line.session.close()
+    line.hub.interest.sweep()
+    assert line.hub.interest.topics == []
+
+
+def test_more_than_a_node_can_watch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interest, "TOPICS", 1)
+    line = Line()
+    line.watch("a", queue="mail")
+    line.say("subscribe", "b", filter={"queue": "other"})
+    assert [message["problem"] for message in line.hear()] == ["overloaded"]
+    line.watch("b", queue="mail")

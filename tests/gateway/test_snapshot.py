@@ -1,6 +1,7 @@
 """Snapshots: rows, laid over with memory and with what was published while they were read."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -135,3 +136,19 @@ async def test_too_much_happened_to_be_sure() -> None:
             world.hub.publish([a_change(number) for number in range(4)])
             world.tables.answer.set()
     assert reading.result() is None
+
+
+async def test_other_nodes_tell_of_a_topic_before_its_tables_are_read() -> None:
+    world = make_world()
+    reads: list[tuple[int, list[Topic]]] = []
+
+    async def tell(topics: Sequence[Topic]) -> None:
+        await asyncio.sleep(0)
+        reads.append((world.tables.reads, list(topics)))
+
+    interest = world.hub.interest
+    interest.alone, interest.tell = False, tell
+    interest.take(MAIL)
+    await snapshot(world)
+    await snapshot(world)
+    assert (reads, world.tables.reads) == ([(0, [MAIL])], 2)

@@ -159,6 +159,10 @@ class SignalHub(Hub):
         super().remove(topic, feed)
         self._changed.set()
 
+    def interrupt(self, *, foreign: bool = False) -> None:
+        super().interrupt(foreign=foreign)
+        self._changed.set()
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         try:

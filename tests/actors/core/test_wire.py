@@ -14,14 +14,19 @@ from actors.core.task import Move, Phase, State
 from actors.core.wire import (
     PAYLOAD_BYTES,
     Ask,
+    Changes,
     Frame,
     Hint,
     Look,
     Message,
+    Missed,
     Shown,
     Told,
+    Watch,
+    Watching,
     Wire,
     WireTask,
+    WireTopic,
     decode,
     encode,
 )
@@ -148,6 +153,21 @@ def test_what_an_owner_knows() -> None:
     shown = carried(WIRE.shown(3, lives))
     assert isinstance(shown, Shown)
     assert (shown.number, WIRE.lives(shown)) == (3, lives)
+
+
+def test_what_is_watched() -> None:
+    topics = [WireTopic(task_id(1)), WireTopic(None, "acme", "mail"), WireTopic(None, "acme", None, (("a", "b"),))]
+    for message in (Watch(3, topics, topics[:1]), Watching(3), Missed()):
+        assert carried(message) == message
+
+
+def test_changes_are_told_as_far_as_they_are_known() -> None:
+    message = carried(WIRE.changes([CHANGE, CHANGE._replace(version=9)]))
+    assert isinstance(message, Changes)
+    assert WIRE.told_changes(message) == [CHANGE, CHANGE._replace(version=9)]
+    assert make_wire().told_changes(message) == [None, None]
+    future = msgspec.structs.replace(message.changes[0], state="dreaming")
+    assert WIRE.told_changes(Changes([future, message.changes[1]])) == [None, CHANGE._replace(version=9)]
 
 
 @pytest.mark.parametrize(

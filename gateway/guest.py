@@ -1,0 +1,117 @@
+"""The other end of another node's link: hears what it tells, answers what it asks, and tells what it watches.
+
+Promises: bounded. At most `UNDER_WAY` questions and hints of new queues are worked on at once for one node, and what is
+relayed to it has a bound of its own (`relay.py`). Frames for another boot than this process is now end it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from aiohttp import WSMsgType, web
+
+from actors.core.errors import Overloaded, RingwheelError, Unavailable
+from actors.core.events import Answer
+from actors.core.wire import Ask, Frame, Hint, Look, Message, Watch, Watching, Wire, decode, encode
+from actors.ports.links import LinkedNode
+from gateway.handshake import examine
+from gateway.hub import Hub
+from gateway.link import check
+from gateway.relay import Relay
+
+UNDER_WAY = 1_024
+FRAME = 100
+"""Answers in one frame: each of a `Look` may tell of a thousand tasks."""
+
+
+class Guest:
+    """Another node, as long as its link lives."""
+
+    def __init__(
+        self, ws: web.WebSocketResponse, node: LinkedNode, wire: Wire, hub: Hub, boot: Callable[[], str]
+    ) -> None:
+        self._ws = ws
+        self._node = node
+        self._wire = wire
+        self._boot_now = boot
+        self._mine = boot()
+        self._boot = ""
+        self._outbox: deque[Message] = deque()
+        self._news = asyncio.Event()
+        self._under_way = 0
+        self._relay = Relay(hub, wire, self._news.set)
+
+    async def serve(self, secret: bytes) -> None:
+        """Until either side ends it. Raises Invalid, Refused or TimeoutError when it is no peer."""
+        self._boot = await examine(self._ws, secret, self._mine)
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(self._write())
+            with self._relay:
+                async for message in self._ws:
+                    if message.type is not WSMsgType.BINARY:
+                        break
+                    self._hear(decode(message.data), group)
+            writing.cancel()
+
+    def _hear(self, frame: Frame, group: asyncio.TaskGroup) -> None:
+        check(frame, self._boot_now(), self._boot)
+        for message in frame.messages:
+            match message:
+                case Hint():
+                    self._take(message, group)
+                case Look():
+                    self._say(self._wire.shown(message.number, self._node.show(message.ids)))
+                case Ask():
+                    self._ask(message, group)
+                case Watch():
+                    self._relay.watch(message)
+                    if message.number:
+                        self._say(Watching(message.number))
+
+    def _ask(self, ask: Ask, group: asyncio.TaskGroup) -> None:
+        if self._under_way >= UNDER_WAY:
+            refusal = Answer(None, error=Overloaded("too many commands wait for this task's owner"))
+            self._say(self._wire.told(ask.number, refusal))
+        else:
+            self._under_way += 1
+            group.create_task(self._answer(ask))
+
+    def _take(self, hint: Hint, group: asyncio.TaskGroup) -> None:
+        if self._wire.knows(hint):
+            self._node.take_hint(self._wire.tasks(hint), hint.at_ms)
+        elif self._under_way < UNDER_WAY:
+            self._under_way += 1
+            group.create_task(self._take_new(hint))
+
+    async def _take_new(self, hint: Hint) -> None:
+        """Of a queue that another node has made."""
+        with suppress(Unavailable):  # then the probe finds them
+            await self._node.learn_queues()
+        self._under_way -= 1
+        self._node.take_hint(self._wire.tasks(hint), hint.at_ms)
+
+    async def _answer(self, ask: Ask) -> None:
+        try:
+            answer = await self._node.answer(self._wire.command(ask))
+        except RingwheelError as error:
+            answer = Answer(None, error=error)
+        finally:
+            self._under_way -= 1
+        self._say(self._wire.told(ask.number, answer))
+
+    def _say(self, message: Message) -> None:
+        self._outbox.append(message)
+        self._news.set()
+
+    async def _write(self) -> None:
+        with suppress(ConnectionError):
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                while messages := self._next():
+                    await self._ws.send_bytes(encode(Frame(self._boot, self._mine, messages)))
+
+    def _next(self) -> list[Message]:
+        said = [self._outbox.popleft() for _ in range(min(len(self._outbox), FRAME))]
+        return said or self._relay.take()

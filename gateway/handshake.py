@@ -1,0 +1,57 @@
+"""How two nodes prove to each other that they are of one cluster, before a frame is read.
+
+Each end sends a nonce and proves by HMAC-SHA-256 (RFC 2104) that it knows the cluster's secret. A proof covers who
+proves, both boots and the nonce, so that none can be sent back, or used for another link.
+"""
+
+import asyncio
+import hmac
+import secrets
+
+import aiohttp
+import structlog
+from aiohttp import WSMsgType, web
+
+HANDSHAKE_S = 3.0
+NONCE_BYTES = 32
+_CLIENT, _SERVER = b"ringwheel peer client", b"ringwheel peer server"
+log = structlog.get_logger("peers")
+
+
+class Refused(Exception):
+    """The other end is not who it should be."""
+
+
+async def introduce(ws: aiohttp.ClientWebSocketResponse, secret: bytes, mine: str, theirs: str) -> None:
+    """The end that connects. Raises Refused, TimeoutError, and what a connection raises."""
+    async with asyncio.timeout(HANDSHAKE_S):
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        challenge = await ws.receive_bytes()
+        await ws.send_bytes(nonce + _proof(secret, _CLIENT, challenge, mine, theirs) + mine.encode())
+        proof = await ws.receive_bytes()
+        if not hmac.compare_digest(proof, _proof(secret, _SERVER, nonce, theirs, mine)):
+            log.warning("a peer could not prove that it is of this cluster", boot=theirs)
+            raise Refused
+
+
+async def examine(ws: web.WebSocketResponse, secret: bytes, mine: str) -> str:
+    """The end that is connected to; answers who the other one is. Raises Refused or TimeoutError."""
+    if not secret:
+        raise Refused
+    async with asyncio.timeout(HANDSHAKE_S):
+        challenge = secrets.token_bytes(NONCE_BYTES)
+        await ws.send_bytes(challenge)
+        message = await ws.receive()
+        if message.type is not WSMsgType.BINARY or len(message.data) > 3 * NONCE_BYTES:
+            raise Refused
+        nonce, proof = message.data[:NONCE_BYTES], message.data[NONCE_BYTES : 2 * NONCE_BYTES]
+        theirs: str = message.data[2 * NONCE_BYTES :].decode(errors="replace")
+        if not hmac.compare_digest(proof, _proof(secret, _CLIENT, challenge, theirs, mine)):
+            log.warning("a peer could not prove that it is of this cluster")
+            raise Refused
+        await ws.send_bytes(_proof(secret, _SERVER, nonce, mine, theirs))
+        return theirs
+
+
+def _proof(secret: bytes, role: bytes, nonce: bytes, mine: str, theirs: str) -> bytes:
+    return hmac.digest(secret, b"\0".join((role, nonce, mine.encode(), theirs.encode())), "sha256")

@@ -1,0 +1,234 @@
+"""The way to one other node: a websocket that is opened anew, at intervals that grow, for as long as that node lives.
+
+Promises: bounded. At most `OUTBOX` tasks and questions wait for it, and `ASKED` questions for their answers; what is
+too many is lost (a hint) or refused (a question). What is watched is not refused: it is bounded where it comes from
+(`interest.py`). When the link breaks, every question that was open on it is answered Unavailable. Frames for another
+boot end it: they were meant for who was here before.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+import aiohttp
+from aiohttp import WSMsgType
+
+from actors.core.errors import Invalid, Overloaded, Unavailable
+from actors.core.wire import Frame, Hint, Message, Reply, Watch, Watching, WireTopic, decode, encode
+from gateway.handshake import HANDSHAKE_S, Refused, introduce
+
+PATH = "/peer/v1"
+OUTBOX = 10_000
+FRAME = 1_000
+"""Tasks and questions in one frame (one message more at most): some megabytes, where each task brings its payload."""
+ASKED = 4_096
+FRAME_BYTES = 16 * 1024 * 1024
+WATCHED = 500
+"""Topics in one message, which has a frame of its own."""
+WATCH_S = 1.0
+"""How long a node may take to say that it tells of a topic. One that is slower is not waited for."""
+HEARTBEAT_S = 5.0
+PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Before a link is opened anew, about."""
+
+
+class Link:
+    """The way to one boot."""
+
+    def __init__(
+        self,
+        mine: str,
+        boot: str,
+        address: str,
+        secret: bytes,
+        *,
+        hear: Callable[[Message], None],
+        greet: Callable[["Link"], Awaitable[None]],
+    ) -> None:
+        """`hear` is given what comes and answers no question, and each `Watching` that was not waited for any more;
+        `greet` is called whenever both ends know each other.
+        """
+        self.boot = boot
+        self._mine = mine
+        self._address = address
+        self._secret = secret
+        self._hear_more = hear
+        self._greet = greet
+        self._outbox: deque[Message] = deque()
+        self._waiting = 0
+        """Tasks and questions in it."""
+        self._watches: deque[Watch] = deque()
+        self._late: set[int] = set()
+        """Numbers of those that were not answered in time."""
+        self._news = asyncio.Event()
+        self._asked: dict[int, asyncio.Future[Reply]] = {}
+        self._number = 0
+        self.up = asyncio.Event()
+        """Set while both ends know each other."""
+        self._ws: aiohttp.ClientWebSocketResponse | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, group: asyncio.TaskGroup, session: aiohttp.ClientSession) -> None:
+        """Open it, once."""
+        if self._task is None:
+            self._task = group.create_task(self._run(session), name=f"link-{self.boot}")
+
+    def end(self) -> None:
+        """The boot is dead, or I am another one now."""
+        if self._task is not None:
+            self._task.cancel()
+        self._fall()
+
+    async def cut(self) -> None:
+        """End the connection; a new one is opened."""
+        if self._ws is not None:
+            await self._ws.close()
+
+    def tell(self, message: Message) -> bool:
+        """Put a message on its way; False: it is lost."""
+        weight = _weight(message)
+        if not self.up.is_set() or self._waiting + weight > OUTBOX:
+            return False
+        self._outbox.append(message)
+        self._waiting += weight
+        self._news.set()
+        return True
+
+    async def question(self, message: Callable[[int], Message]) -> Reply | None:
+        """The reply to a message that bears this number; None: it was not sent. Raises Unavailable or Overloaded."""
+        if len(self._asked) >= ASKED:
+            raise Overloaded("too many questions wait for this task's owner")
+        self._number += 1
+        number = self._number
+        return await self._reply(number) if self.tell(message(number)) else None
+
+    async def watch(self, topics: Sequence[WireTopic]) -> None:
+        """Return when the other end tells of these, too. One that is not linked is told of all when it is (`greet`)."""
+        if not self.up.is_set() or not topics:
+            return
+        self._number += 1
+        number = self._number
+        for start in range(0, len(topics), WATCHED):
+            last = start + WATCHED >= len(topics)
+            self._watches.append(Watch(number if last else 0, list(topics[start : start + WATCHED])))
+        self._news.set()
+        try:
+            async with asyncio.timeout(WATCH_S):
+                await self._reply(number)
+        except TimeoutError:
+            self._late.add(number)
+        except Unavailable:
+            pass
+
+    def forget(self, topics: Sequence[WireTopic]) -> None:
+        """The other end need not tell of these any more."""
+        if self.up.is_set():
+            for start in range(0, len(topics), WATCHED):
+                self._watches.append(Watch(0, [], list(topics[start : start + WATCHED])))
+            self._news.set()
+
+    async def _reply(self, number: int) -> Reply:
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._asked[number] = reply
+        try:
+            return await reply
+        finally:
+            self._asked.pop(number, None)
+
+    async def _run(self, session: aiohttp.ClientSession) -> NoReturn:
+        tries = 0
+        while True:
+            try:
+                await self._connect(session)
+            except* (aiohttp.ClientError, aiohttp.WSMessageTypeError, OSError, TimeoutError, Refused, Invalid):
+                pass  # however it ended, it is tried again
+            tries = 0 if self.up.is_set() else tries + 1
+            self._fall()
+            pause_s = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+
+    async def _connect(self, session: aiohttp.ClientSession) -> None:
+        """One connection, from its beginning to its end."""
+        async with session.ws_connect(
+            f"http://{self._address}{PATH}",
+            heartbeat=HEARTBEAT_S,
+            max_msg_size=FRAME_BYTES,
+            timeout=aiohttp.ClientWSTimeout(ws_close=HANDSHAKE_S),
+        ) as ws:
+            await introduce(ws, self._secret, self._mine, self.boot)
+            await self._serve(ws)
+
+    async def _serve(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        """Write what is told, and hear answers, until either fails."""
+        self._ws = ws
+        self.up.set()
+        async with asyncio.TaskGroup() as group:
+            children = [group.create_task(self._write(ws)), group.create_task(self._say_hello())]
+            async for message in ws:
+                if message.type is not WSMsgType.BINARY:
+                    break
+                self._hear(decode(message.data))
+            for child in children:
+                child.cancel()
+
+    async def _say_hello(self) -> None:
+        await self._greet(self)
+
+    async def _write(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        with suppress(ConnectionError):
+            while True:
+                await self._news.wait()
+                await ws.send_bytes(encode(Frame(self.boot, self._mine, self._take())))
+        await ws.close()
+
+    def _take(self) -> list[Message]:
+        """The next frame's messages."""
+        if self._watches:
+            return [self._watches.popleft()]
+        messages: list[Message] = []
+        taken = 0
+        while self._outbox and taken < FRAME:
+            messages.append(self._outbox.popleft())
+            taken += _weight(messages[-1])
+        self._waiting -= taken
+        if not self._outbox:
+            self._news.clear()
+        return messages
+
+    def _hear(self, frame: Frame) -> None:
+        check(frame, self._mine, self.boot)
+        for message in frame.messages:
+            if isinstance(message, Watching) and message.number in self._late:
+                self._late.remove(message.number)
+                self._hear_more(message)
+            elif isinstance(message, Reply):
+                asked = self._asked.get(message.number)
+                if asked is not None and not asked.done():
+                    asked.set_result(message)
+            else:
+                self._hear_more(message)
+
+    def _fall(self) -> None:
+        """Nothing comes any more: whoever waits is told."""
+        self.up.clear()
+        self._outbox.clear()
+        self._waiting = 0
+        self._watches.clear()
+        self._late.clear()
+        self._news.clear()
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_exception(Unavailable("the link to this task's owner broke: the outcome is not known"))
+
+
+def check(frame: Frame, mine: str, theirs: str) -> None:
+    """Raises Invalid for a frame that is not from there to here."""
+    if (frame.to, frame.sender) != (mine, theirs):
+        raise Invalid("a frame of another boot")
+
+
+def _weight(message: Message) -> int:
+    return len(message.tasks) if isinstance(message, Hint) else 1

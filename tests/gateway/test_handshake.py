@@ -1,0 +1,91 @@
+"""Who gets a link, and who gets none."""
+
+import asyncio
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from actors.core.wire import Frame, encode
+from gateway import handshake, link
+from gateway.handshake import NONCE_BYTES
+from gateway.link import PATH
+from tests.gateway.linked import end
+
+
+@pytest.mark.parametrize("secret", [b"x" * 32, b""])
+async def test_a_node_of_another_cluster_gets_no_link(secret: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "PAUSES_S", (0.01,))
+    refused = asyncio.Event()
+    monkeypatch.setattr(handshake.log, "warning", lambda *args, **fields: refused.set())
+    async with end("boot-a") as a, end("boot-b") as b:
+        a.see(b, secret=secret)
+        b.see(a)
+        async with asyncio.timeout(10):
+            await refused.wait()
+        way = a.peers.link("boot-b")
+        assert way is not None
+        assert not way.up.is_set()
+
+
+async def test_a_server_that_is_not_of_the_cluster_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts any proof, and has none of its own."""
+    left = asyncio.Event()
+
+    async def impostor(request: web.Request) -> web.StreamResponse:
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        await ws.send_bytes(bytes(NONCE_BYTES))
+        await ws.receive()
+        await ws.send_bytes(bytes(NONCE_BYTES))
+        async for _ in ws:
+            raise AssertionError("nothing is said to it")
+        left.set()
+        return ws
+
+    async with end("boot-a") as a, end("boot-b") as b:
+        app = web.Application()
+        app.router.add_get(PATH, impostor)
+        runner = web.AppRunner(app, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            b.address = f"127.0.0.1:{runner.addresses[0][1]}"
+            a.see(b)
+            async with asyncio.timeout(10):
+                await left.wait()
+        finally:
+            await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"x" * 64, b"x" * 1_000, encode(Frame("boot-b", "boot-a", [])), "text"],
+    ids=lambda first: str(len(first)),
+)
+async def test_a_stranger_is_sent_away(first: bytes | str) -> None:
+    async with end("boot-b") as b, aiohttp.ClientSession() as session:
+        b.see()
+        async with session.ws_connect(f"http://{b.address}{PATH}") as ws, asyncio.timeout(10):
+            assert len(await ws.receive_bytes()) == NONCE_BYTES
+            await (ws.send_str(first) if isinstance(first, str) else ws.send_bytes(first))
+            assert (await ws.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+
+
+async def test_who_says_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "HANDSHAKE_S", 0.05)
+    async with end("boot-b") as b, aiohttp.ClientSession() as session:
+        b.see()
+        async with session.ws_connect(f"http://{b.address}{PATH}") as ws, asyncio.timeout(10):
+            await ws.receive_bytes()
+            assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
+
+
+async def test_before_it_has_joined_a_node_lets_nobody_in() -> None:
+    async with (
+        end("boot-b") as b,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://{b.address}{PATH}") as ws,
+        asyncio.timeout(10),
+    ):
+        assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE

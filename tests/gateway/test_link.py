@@ -1,0 +1,117 @@
+"""What a link that is down, broken or full means for those who use it."""
+
+import asyncio
+
+import pytest
+
+from actors.core.errors import Unavailable
+from actors.core.wire import PAYLOAD_BYTES, Message, WireTopic
+from gateway import link
+from gateway.guest import Guest
+from gateway.link import OUTBOX, WATCHED
+from tests.gateway.linked import QUEUE, command, end, error_of, pair
+from tests.gateway.watched import id_of
+from tests.support.builders import T0_MS, make_task
+
+
+async def test_who_is_not_linked_is_not_asked() -> None:
+    async with end("boot-a") as a, end("boot-b") as b:
+        assert await a.peers.ask("boot-b", command()) is None
+        a.peers.hint("boot-b", [make_task(1, QUEUE)], T0_MS)
+        a.see(b)
+        assert await a.peers.ask("boot-b", command()) is None, "not before it is up"
+
+
+async def test_a_link_that_breaks_answers_its_questions_and_is_opened_anew() -> None:
+    async with pair() as (a, b), asyncio.TaskGroup() as group:
+        b.node.held.clear()
+        asked = group.create_task(error_of(a, command()))
+        await b.node.until(lambda: len(b.node.asked) == 1)
+        await (await a.linked(b)).cut()
+        assert isinstance(await asked, Unavailable)
+        b.node.held.set()
+        await a.linked(b)
+        assert await a.peers.ask("boot-b", command()) is not None
+
+
+async def test_a_dead_boot_is_let_go_and_its_questions_are_answered() -> None:
+    async with pair() as (a, b), asyncio.TaskGroup() as group:
+        b.node.held.clear()
+        asked = group.create_task(error_of(a, command()))
+        await b.node.until(lambda: len(b.node.asked) == 1)
+        a.see()
+        assert isinstance(await asked, Unavailable)
+        assert a.peers.link("boot-b") is None
+        b.node.held.set()
+
+
+async def test_a_full_link_loses_hints_and_refuses_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "OUTBOX", 3)
+    async with pair() as (a, b):
+        for n in range(10):
+            a.peers.hint("boot-b", [make_task(n, QUEUE)], T0_MS)
+        assert await a.peers.ask("boot-b", command()) is None
+        await b.node.until(lambda: len(b.node.hinted) == 3)
+        assert a.peers.lost == 7
+
+
+async def test_many_large_tasks_go_in_frames_that_fit() -> None:
+    async with pair() as (a, b):
+        many = [make_task(n, QUEUE, payload=bytes(PAYLOAD_BYTES)) for n in range(OUTBOX)]
+        a.peers.hint("boot-b", many, T0_MS)
+        await b.node.until(lambda: len(b.node.hinted) == OUTBOX)
+        assert a.peers.lost == 0
+
+
+async def test_however_much_is_watched_a_link_tells_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Message] = []
+    say = Guest._say
+
+    def listen(guest: Guest, message: Message) -> None:
+        said.append(message)
+        say(guest, message)
+
+    monkeypatch.setattr(Guest, "_say", listen)
+    async with pair() as (a, b):
+        way = await a.linked(b)
+        await way.watch([WireTopic(task=id_of(n)) for n in range(2 * WATCHED + 1)])
+        assert all(b.hub.feeds(id_of(n)) == 1 for n in range(2 * WATCHED + 1))
+        assert len(said) == 1, "not before it tells of all"
+        way.forget([WireTopic(task=id_of(n)) for n in range(2 * WATCHED)])
+        await b.hub.until(lambda: b.hub.feeds(id_of(2 * WATCHED - 1)) == 0)
+        assert (b.hub.watchers, b.hub.feeds(id_of(2 * WATCHED))) == (1, 1)
+
+
+async def test_what_is_watched_is_told_over_a_full_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "OUTBOX", 0)
+    monkeypatch.setattr(link, "ASKED", 0)
+    async with pair() as (a, b):
+        assert await error_of(a, command())
+        await (await a.linked(b)).watch([WireTopic(task=id_of(1))])
+        assert b.hub.feeds(id_of(1)) == 1
+
+
+async def test_a_link_that_breaks_keeps_nobody_waiting_who_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "WATCH_S", 60.0)
+    monkeypatch.setattr(Guest, "_say", lambda guest, message: None)
+    async with pair() as (a, b), asyncio.TaskGroup() as group, asyncio.timeout(10):
+        way = await a.linked(b)
+        waiting = group.create_task(way.watch([WireTopic(task=id_of(1))]))
+        await b.hub.until(lambda: b.hub.feeds(id_of(1)) == 1)
+        await way.cut()
+        await waiting
+        await b.hub.until(lambda: b.hub.feeds(id_of(1)) == 0)
+
+
+async def test_a_link_that_fell_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "WATCH_S", 0.0)
+    async with pair() as (a, b):
+        way = await a.linked(b)
+        await way.watch([WireTopic(task=id_of(1))])
+        way.forget([WireTopic(task=id_of(1))])
+        assert (len(way._late), len(way._watches)) == (1, 1)
+        way.end()
+        assert (len(way._late), len(way._watches)) == (0, 0)
+        way.forget([WireTopic(task=id_of(1))])
+        await way.watch([WireTopic(task=id_of(1))])
+        assert not way._watches
