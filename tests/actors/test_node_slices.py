@@ -91,7 +91,8 @@ async def test_a_shard_that_is_lost_in_a_slice_starts_nothing_and_the_others_go_
     node = member.node
     shard = cluster.row(ids[0]).shard
     mine = [task_id for task_id in ids if cluster.row(task_id).shard == shard]
-    tasks = [task for task_id in mine if (task := node.live(task_id)) is not None]
+    known = node.hand.actors[shard].state.holding.known
+    tasks = [known[task_id] for task_id in mine]
     node.hand.actors[shard].state.lost = True
     node.hand.apply([(shard, Ended([]))])
     assert shard not in member.owned
