@@ -41,7 +41,7 @@ from actors.core.ids import shard_of
 from actors.core.live import Live, gone, live
 from actors.core.shard import ShardState
 from actors.core.task import Phase, Task, by_shard, fence
-from actors.hand import Hand
+from actors.hand import HINTED, Hand
 from actors.housekeeper import Housekeeper
 from actors.intake import Intake
 from actors.ledger import Ledger
@@ -112,6 +112,9 @@ class Node:
         self._pull: Callable[[], None] | None = None
         """A dispatcher that wants to know when `take` may give something."""
         self._telling = False
+        self._unrouted: list[tuple[list[Task], int]] = []
+        """Tasks committed here, and when, while the lease had run out: who owns them shows with the next beat."""
+        self._unrouted_count = 0
         self._offered = False
         """Whether the desk got something in this slice of the hand's visits."""
         self._progress = asyncio.Event()
@@ -383,12 +386,19 @@ class Node:
         near = [task for task in tasks if task.due_ms <= now_ms + HORIZON_MS]
         if len(near) < len(tasks) and self._watched():
             self._tell_accepted([task for task in tasks if task.due_ms > now_ms + HORIZON_MS])
+        if self.may_fire():
+            self._tell_owners(near, now_ms)
+        elif self._unrouted_count + len(near) <= HINTED:
+            self._unrouted.append((near, now_ms))
+            self._unrouted_count += len(near)
+
+    def _tell_owners(self, tasks: list[Task], at_ms: int) -> None:
         theirs: dict[str, list[Task]] = defaultdict(list)
-        for shard, some in self._take_submitted(near, now_ms).items():
+        for shard, some in self._take_submitted(tasks, at_ms).items():
             if (boot := self.membership.holders.get(shard)) is not None:
                 theirs[boot] += some
         for boot, some in theirs.items():
-            self._links.hint(boot, some, now_ms)
+            self._links.hint(boot, some, at_ms)
 
     def take_hint(self, tasks: list[Task], at_ms: int) -> None:
         """The same of tasks that another node accepted; what is not mine is found by its owner's probe."""
@@ -448,6 +458,10 @@ class Node:
                 self._interrupt_watchers()  # somebody else had some of them before
             self.stats.epoch_changes += len(new)
         self._owning.set()  # who looks for an owner may find one now, here or elsewhere
+        if self._unrouted and self.may_fire():
+            unrouted, self._unrouted, self._unrouted_count = self._unrouted, [], 0
+            for tasks, at_ms in unrouted:
+                self._tell_owners(tasks, at_ms)
         self._tell_work()
 
     def _see_overdue(self, shard: int, event: Probed) -> bool:

@@ -68,6 +68,8 @@ class Link:
         self._number = 0
         self.up = asyncio.Event()
         """Set while both ends know each other."""
+        self._opening = True
+        """It was not up yet, and nothing says that it will not be."""
         self._ws: aiohttp.ClientWebSocketResponse | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -87,10 +89,10 @@ class Link:
         if self._ws is not None:
             await self._ws.close()
 
-    def tell(self, message: Message) -> bool:
-        """Put a message on its way; False: it is lost."""
+    def tell(self, message: Message, *, early: bool = False) -> bool:
+        """Put a message on its way; False: it is lost. An `early` one waits for the link to be up for once."""
         weight = _weight(message)
-        if not self.up.is_set() or self._waiting + weight > OUTBOX:
+        if not (self.up.is_set() or (early and self._opening)) or self._waiting + weight > OUTBOX:
             return False
         self._outbox.append(message)
         self._waiting += weight
@@ -214,6 +216,7 @@ class Link:
     def _fall(self) -> None:
         """Nothing comes any more: whoever waits is told."""
         self.up.clear()
+        self._opening = False
         self._outbox.clear()
         self._waiting = 0
         self._watches.clear()

@@ -75,7 +75,7 @@ class Peers:
         link = self._links.get(boot)
         for start in range(0, len(tasks), HINTED):
             some = tasks[start : start + HINTED]
-            if link is None or not link.tell(self.wire.hint(some, at_ms)):
+            if link is None or not link.tell(self.wire.hint(some, at_ms), early=True):
                 self.lost += len(some)
 
     async def ask(self, boot: str, command: Command) -> Answer | None:

@@ -57,6 +57,21 @@ async def test_a_hint_that_is_lost_costs_time_alone(cluster: Cluster) -> None:
     assert all(run.at_ms - run.schedule_ms < 6_000 for run in cluster.runs)
 
 
+async def test_what_a_node_accepts_that_does_not_know_yet_that_it_is_dead_is_told_to_its_owner(
+    cluster: Cluster,
+) -> None:
+    zombie, other = await pair(cluster)
+    async with asyncio.TaskGroup() as group:
+        zombie.wire.hang()
+        submitting = group.create_task(submit_some(zombie, 50))
+        await cluster.until(lambda: len(other.owned) == 256)
+        zombie.wire.flow()
+        ids = await submitting
+    await cluster.ended(ids)
+    assert {run.node for run in cluster.runs} == {"b"}
+    assert other.node.stats.probe_finds == 0
+
+
 async def test_commands_go_to_the_owner(cluster: Cluster) -> None:
     owner, other = await pair(cluster)
     one, two, three = await submit_some(other, 3, delay_ms=HOUR_MS)

@@ -22,6 +22,28 @@ async def test_who_is_not_linked_is_not_asked() -> None:
         assert await a.peers.ask("boot-b", command()) is None, "not before it is up"
 
 
+async def test_a_hint_waits_for_a_link_that_is_opened_for_the_first_time() -> None:
+    """As when a node comes back under a new boot: what it accepted meanwhile is told at once."""
+    async with end("boot-a") as a, end("boot-b") as b:
+        b.see(a)
+        a.see(b)
+        for n in range(3):
+            a.peers.hint("boot-b", [make_task(n, QUEUE)], T0_MS)
+        assert a.peers.lost == 0
+        await b.node.until(lambda: len(b.node.hinted) == 3)
+        await (await a.linked(b)).cut()
+        a.see()
+        b.see()
+
+
+async def test_no_hint_waits_for_a_link_that_fell() -> None:
+    async with pair() as (a, b):
+        way = await a.linked(b)
+        way.end()
+        a.peers.hint("boot-b", [make_task(1, QUEUE)], T0_MS)
+        assert a.peers.lost == 1
+
+
 async def test_a_link_that_breaks_answers_its_questions_and_is_opened_anew() -> None:
     async with pair() as (a, b), asyncio.TaskGroup() as group:
         b.node.held.clear()
