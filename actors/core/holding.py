@@ -133,15 +133,11 @@ class Holding:
 
     def outgrew(self, task: Task) -> bool:
         """Whether memory let a later revision of this task go, moments ago."""
-        return self.has_passed(task.id, task.rev)
+        return task.rev < self._recent.get(task.id, 0) or task.rev < self._old.get(task.id, 0)
 
     def last_rev(self, task_id: str) -> int:
         """The revision in which memory let this task go, moments ago; 0: it did not."""
         return max(self._recent.get(task_id, 0), self._old.get(task_id, 0))
-
-    def has_passed(self, task_id: str, rev: int) -> bool:
-        """Whether memory let a revision of this task go, moments ago, that is later than `rev`."""
-        return rev < self._recent.get(task_id, 0) or rev < self._old.get(task_id, 0)
 
     def _share(self, queue_id: int) -> Share:
         share = self.shares.get(queue_id)

@@ -82,7 +82,7 @@ async def test_256_shards_are_visited_together(cluster: Cluster, monkeypatch: py
     assert visits.events <= 256 * 2.1 * PAGES / 12
 
 
-@pytest.mark.parametrize("count", [100, 10_000])
+@pytest.mark.parametrize("count", [100, 2_000])
 @pytest.mark.parametrize("delay_ms", [None, 30_000])
 async def test_a_backlog_that_nobody_takes_costs_no_visits(
     small: Cluster, monkeypatch: pytest.MonkeyPatch, count: int, delay_ms: int | None

@@ -1,7 +1,7 @@
 from actors.core import changes
 from actors.core.events import Op, Verdict
 from actors.core.queue import Queue
-from actors.core.task import State
+from actors.core.task import State, Task
 from tests.support.builders import LABELS, T0_MS, make_outcome, make_record, make_task
 
 QUEUE = Queue(1, "default", "q")
@@ -66,3 +66,24 @@ def test_versions_grow_through_a_life() -> None:
 def test_steps_beyond_a_revisions_room_take_turns() -> None:
     last = [changes.version(7, step) for step in range(changes.STEPS - 2, changes.STEPS + 4)]
     assert last == 3 * [8 * changes.STEPS - 2, 8 * changes.STEPS - 1]
+
+
+def test_an_acceptance_is_the_first_of_a_tasks_changes() -> None:
+    task = make_task(1, QUEUE, labels=LABELS)
+    task.accept_us = T0_MS * 1_000 + 999
+    change = changes.accepted(task)
+    assert (change.state, change.attempt, change.version, change.at_ms) == (State.SCHEDULED, 0, 0, T0_MS)
+    assert changes.follows(changes.started(make_started()).version, change.version)
+
+
+def make_started() -> Task:
+    task = make_task(1, QUEUE)
+    task.step, task.attempt, task.started_ms = 1, 1, T0_MS
+    return task
+
+
+def test_what_follows_is_later_or_one_of_the_last_two_that_take_turns() -> None:
+    low, high = (changes.version(7, step) for step in (changes.STEPS - 2, changes.STEPS - 1))
+    assert [changes.follows(version, high) for version in (low, high, high + 1)] == [True, False, True]
+    assert [changes.follows(version, low) for version in (low - 1, low, high)] == [False, False, True]
+    assert not changes.follows(changes.version(7, 3), changes.version(7, 4))

@@ -330,6 +330,18 @@ def test_an_older_revision_is_known_and_a_newer_one_is_not() -> None:
     assert not made.knows(row(task))
 
 
+def test_the_revision_in_which_a_task_was_let_go_is_told_for_a_while() -> None:
+    made = holding()
+    [task] = made.admit(tasks(1), T0_MS)
+    assert made.last_rev(task.id) == 0
+    made.let_go(task, 3)
+    assert made.last_rev(task.id) == 3
+    made.turn_generation(T0_MS + GENERATION_MS)
+    assert made.last_rev(task.id) == 3
+    made.turn_generation(T0_MS + 2 * GENERATION_MS)
+    assert made.last_rev(task.id) == 0
+
+
 def test_a_refill_ends_where_it_was_asked_to_end() -> None:
     """The next stretch was asked for meanwhile, and what it brought of this queue was left to the backlog."""
     made = holding()
