@@ -24,6 +24,7 @@ from aiohttp import AsyncResolver, TCPConnector
 from gateway.call import Call
 from gateway.destination import Destination
 from gateway.letter import Letter
+from gateway.line import Host
 from gateway.pool import Pool
 from gateway.reply import Reply
 from gateway.targets import TargetPolicy
@@ -53,7 +54,7 @@ class Client:
         self._may_fire = may_fire
         self._pool = pool
         self._loop = asyncio.get_running_loop()
-        self._destinations: dict[tuple[str, str], Destination] = {}
+        self._destinations: dict[Host, Destination] = {}
 
     def send(self, letter: Letter, limit_s: float, ended: Callable[[Reply | Exception], None]) -> None:
         """Send the letter; `ended` is called once, later, with the answer, its body as far as it is wanted and came.
@@ -71,7 +72,7 @@ class Client:
             destination.leave()
         self._pool.close()
 
-    def _know(self, host: tuple[str, str], letter: Letter) -> Destination:
+    def _know(self, host: Host, letter: Letter) -> Destination:
         if len(self._destinations) >= KEPT_DESTINATIONS:
             lines = self._pool.hosts
             self._destinations = {key: known for key, known in self._destinations.items() if known.busy or key in lines}

@@ -187,7 +187,7 @@ class DispatchPort(Protocol):
     """The node, as those see it who carry due tasks out."""
 
     def serve(self, pull: Callable[[], None] | None) -> None:
-        """Call `pull` when `take` may give something, within the call that made it so; None: nobody takes."""
+        """Call `pull` when `take` may give something, what comes due in the call that finds it; None: nobody takes."""
         ...
 
     def take(self, limit: int) -> list[Task]:

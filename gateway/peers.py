@@ -93,7 +93,7 @@ class Peers:
             shown = await link.question(lambda number: Look(number, list(ids)))
         except (Unavailable, Overloaded):
             return []
-        return self.wire.lives(shown) if isinstance(shown, Shown) else []
+        return shown.tasks if isinstance(shown, Shown) else []
 
     def link(self, boot: str) -> Link | None:
         """The link to this boot, if it lives."""

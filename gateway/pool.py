@@ -1,8 +1,7 @@
 """Open lines to targets, and which of them rest between two letters.
 
 Promises: a line is handed out for its own host and tenant alone, the one that rests since the shortest time first, and
-never after KEEP_ALIVE_S. Bound: `most` lines at rest; a further
-one takes the place of another.
+never after KEEP_ALIVE_S. Bound: `most` lines at rest; a further one takes the place of another.
 """
 
 import asyncio

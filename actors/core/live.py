@@ -1,11 +1,11 @@
 """What an owner knows of a task, where the tables tell less: an attempt that runs is in memory alone."""
 
-from typing import NamedTuple
+import msgspec
 
 from actors.core.task import Phase, Task
 
 
-class Live(NamedTuple):
+class Live(msgspec.Struct, frozen=True, array_like=True):
     """A task in its owner's memory; `phase` GONE: it was let go moments ago, after revision `rev`."""
 
     id: str

@@ -115,24 +115,11 @@ class Look(msgspec.Struct, frozen=True, array_like=True, tag="look"):
     ids: list[str]
 
 
-class WireLive(msgspec.Struct, frozen=True, array_like=True):
-    """A task in its owner's memory."""
-
-    id: str
-    rev: int
-    step: int
-    phase: int
-    attempt: int
-    epoch: int
-    started_ms: int
-    lateness_ms: int | None
-
-
 class Shown(msgspec.Struct, frozen=True, array_like=True, tag="shown"):
     """The answer to a `Look`."""
 
     number: int
-    tasks: list[WireLive]
+    tasks: list[Live]
 
 
 class WireTopic(msgspec.Struct, frozen=True, array_like=True):
@@ -274,16 +261,6 @@ class Wire:
             change = None if told.change is None else self._change(told.change)
             return Answer(None, change, changed=told.change is not None)
         return Answer(None, error=_error(told))
-
-    @staticmethod
-    def shown(number: int, tasks: Iterable[Live]) -> Shown:
-        """What an owner knows."""
-        return Shown(number, [WireLive(*task) for task in tasks])
-
-    @staticmethod
-    def lives(shown: Shown) -> list[Live]:
-        """What it told."""
-        return [Live(*msgspec.structs.astuple(told)) for told in shown.tasks]
 
     @staticmethod
     def changes(changes: Iterable[Change]) -> Changes:

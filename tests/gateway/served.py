@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import orjson
 from aiohttp import ClientResponse, ClientSession, DummyCookieJar, web
 from aiohttp.test_utils import BaseTestServer, TestServer
@@ -56,7 +57,9 @@ class NodeDouble:
     async def look(self, ids: Sequence[str]) -> dict[str, Live]:
         found = {task_id: live(self.tasks[task_id]) for task_id in ids if task_id in self.tasks}
         known = {task_id: found.get(task_id, gone(task_id, 0)) for task_id in self.revs}
-        return found | {task_id: told._replace(rev=self.revs[task_id]) for task_id, told in known.items()}
+        return found | {
+            task_id: msgspec.structs.replace(told, rev=self.revs[task_id]) for task_id, told in known.items()
+        }
 
     def fence_of(self, task: Task | TaskRow | Live) -> str:
         return fence(self.timeline, task.epoch, task.attempt)

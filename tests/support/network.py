@@ -101,7 +101,7 @@ class MemoryLinks:
             shown = await self._question(boot, number, Look(number, list(ids)))
         except Unavailable:
             return []
-        return self._wire.lives(shown) if isinstance(shown, Shown) else []
+        return shown.tasks if isinstance(shown, Shown) else []
 
     async def _question(self, boot: str, number: int, message: Message) -> Told | Shown | None:
         """The answer; None: it could not be sent. Raises Unavailable."""
@@ -119,7 +119,7 @@ class MemoryLinks:
             case Ask():
                 group.create_task(self._answer(sender, message))
             case Look():
-                shown = self._wire.shown(message.number, self._member.node.show(message.ids))
+                shown = Shown(message.number, self._member.node.show(message.ids))
                 self._network.carry(self._boot, sender, shown)
             case Told() | Shown():
                 _, told = self._asked.get(message.number, (None, None))

@@ -150,9 +150,9 @@ def test_what_an_owner_knows() -> None:
     lives = [live(task), gone(task_id(2), 7)]
     look = carried(Look(3, [task_id(1), task_id(2)]))
     assert look == Look(3, [task_id(1), task_id(2)])
-    shown = carried(WIRE.shown(3, lives))
+    shown = carried(Shown(3, lives))
     assert isinstance(shown, Shown)
-    assert (shown.number, WIRE.lives(shown)) == (3, lives)
+    assert (shown.number, shown.tasks) == (3, lives)
 
 
 def test_what_is_watched() -> None:
