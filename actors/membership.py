@@ -10,7 +10,8 @@ Promises: no firing beyond the lease. Refuses: a name that a living node bears (
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 
 import structlog
 
@@ -18,10 +19,14 @@ from actors.clock import Clock
 from actors.core.errors import Unavailable
 from actors.core.members import Members
 from actors.core.ring import Ring
-from actors.ports.leases import Beat, LeaseStore
+from actors.ports.leases import Beat, LeaseStore, Peer
 from actors.ports.links import Links
 
 BEAT_S = 0.5
+LEAST_S = 0.02
+"""Beats are at least this far apart, however much there is to be seen."""
+SETTLED_BEATS = 2
+"""A node that has beaten so often has begun to fire."""
 BEAT_LIMIT_S = 1.2
 """A beat that takes longer is given up and sent anew. One that hangs leaves no gap that restarts the peers' clocks
 (`members.py`), else a server that is slow now and then would keep the dead alive."""
@@ -37,7 +42,7 @@ def new_boot() -> str:
 
 
 class Membership:
-    """The node's place in the cluster. `owned` and `lost` are told of shards that come and go."""
+    """The node's place in the cluster. `owned` is told of the shards it has, and which of them it has just swept."""
 
     def __init__(
         self,
@@ -47,7 +52,7 @@ class Membership:
         name: str,
         address: str,
         *,
-        owned: Callable[[dict[int, int]], None],
+        owned: Callable[[dict[int, int], Container[int]], None],
         settings: Callable[[int], None],
         links: Links,
         reborn: Callable[[], None],
@@ -66,6 +71,15 @@ class Membership:
         self.holders: dict[int, str] = {}
         """Shard -> boot of the other living node that owns it, as of the last beat."""
         self._secret = b""
+        self.living: frozenset[str] = frozenset()
+        """Boots that are not dead, as of the last beat."""
+        self._peers: Sequence[Peer] = ()
+        self.leaving = False
+        """Others get my shards, and I get none."""
+        self._boots: dict[str, str] = {}
+        """Name -> boot of the nodes that take shards."""
+        self._ring = Ring((), 0)
+        """Of those nodes."""
         self.timeline = 0
         self._members = Members(boot, name)
         self._fire_until_ms = 0.0
@@ -79,10 +93,25 @@ class Membership:
         """Shard -> (epoch, since when) of orphans."""
         self.beaten = asyncio.Event()
         """Set by each successful beat."""
+        self._nudged = asyncio.Event()
 
     def may_fire(self) -> bool:
         """The last beat that succeeded was sent less than T_STOP_MS ago."""
         return self._clock.boot_ms() < self._fire_until_ms
+
+    def nudge(self) -> None:
+        """Beat soon: there is something to be seen."""
+        self._nudged.set()
+
+    def wish(self, shard: int) -> str | None:
+        """The boot that the ring wants to own this shard; None: there is none, or no telling."""
+        return self._boots.get(self._ring.owner(shard) or "")
+
+    async def depart(self) -> None:
+        """Take no shards any more, and have others know it. Raises Unavailable."""
+        self.leaving = True
+        self._see_ring(self._peers)
+        await self._store.depart(self.boot)
 
     def rejoin(self) -> None:
         """Give this boot up: nothing it does counts any more; the next beat starts under a new one."""
@@ -105,13 +134,23 @@ class Membership:
                     await self._beat(started_ms)
             except (Unavailable, TimeoutError) as error:
                 log.warning("heartbeat failed", detail=str(error) or "no answer in time")
-            await asyncio.sleep(max(BEAT_S - (self._clock.boot_ms() - started_ms) / 1_000, 0.05))
+            await self._rest(max(BEAT_S - (self._clock.boot_ms() - started_ms) / 1_000, LEAST_S))
+
+    async def _rest(self, for_s: float) -> None:
+        await asyncio.sleep(LEAST_S)
+        try:
+            async with asyncio.timeout(for_s - LEAST_S):
+                await self._nudged.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._nudged.clear()
 
     async def leave(self) -> None:
         """Give everything up, for good. Raises Unavailable; then others take over once this boot stands still."""
         self._left = True
         self._fire_until_ms = 0.0
-        self._owned({})
+        self._owned({}, ())
         await self._store.leave(self.boot)
 
     def _is_over(self, boot: str) -> bool:
@@ -139,9 +178,10 @@ class Membership:
         self.timeline = beat.timeline
         self._fire_until_ms = sent_ms + T_STOP_MS
         self.holders = beat.holders
+        self._see_ring(beat.peers)
         self._links.see(boot, self._secret, beat.peers)
         suspects = self._members.observe(beat.peers, int(received_ms))
-        self._owned(beat.owned)
+        self._owned(beat.owned, ())
         self._settings(beat.settings_version)
         self.beaten.set()
         if await self._bury(suspects):
@@ -156,6 +196,23 @@ class Membership:
         self.orphans = bool(beat.orphans) or not self._members.named
         if not beat.orphans:
             self._orphaned_ms.clear()
+
+    def _see_ring(self, peers: Sequence[Peer]) -> None:
+        """Who lives, and who takes shards: nodes that have begun to beat, and whose name is theirs alone."""
+        self._peers = peers
+        living = frozenset(peer.boot for peer in peers)
+        if living != self.living:
+            self.living = living
+        names = Counter(peer.name for peer in peers)
+        self._boots = {
+            peer.name: peer.boot
+            for peer in peers
+            if peer.state == "up" and peer.beats >= SETTLED_BEATS and names[peer.name] == 1
+        }
+        if self.leaving:
+            self._boots.pop(self._name, None)
+        if set(self._ring.nodes) != self._boots.keys():
+            self._ring = Ring(self._boots, self.shards)
 
     async def _bury(self, suspects: Iterable[tuple[str, int]]) -> bool:
         members = self._members
@@ -172,7 +229,7 @@ class Membership:
         taken = await self._store.sweep(boot, mine)
         if taken and not self._is_over(boot):
             log.info("took shards over", count=len(taken))
-            self._owned(beat.owned | taken)
+            self._owned(beat.owned | taken, taken)
             beat.orphans = {shard: epoch for shard, epoch in beat.orphans.items() if shard not in taken}
 
     def _mine(self, beat: Beat) -> dict[int, int]:
@@ -183,7 +240,9 @@ class Membership:
             shard: known[shard] if known.get(shard, (None,))[0] == epoch else (epoch, now_ms)
             for shard, epoch in beat.orphans.items()
         }
-        ring = Ring((peer.name for peer in beat.peers), self.shards)
+        if self.leaving:
+            return {}
+        ring = Ring((peer.name for peer in beat.peers if peer.state == "up"), self.shards)
         return {
             shard: epoch
             for shard, (epoch, since_ms) in self._orphaned_ms.items()

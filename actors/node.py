@@ -6,42 +6,44 @@
 All of it runs in one event loop. Children run under `run`, which ends when one of them fails: a node that is broken
 stops beating, and another takes its shards over.
 
-Promises: nothing is handed out without a valid lease; a command is answered or refused within ASK_LIMIT_S.
+Promises: nothing is handed out without a valid lease.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 
 import structlog
 
+from actors.asking import Asking
 from actors.clock import Clock, boot_ms
-from actors.core.changes import accepted
 from actors.core.desk import Desk
-from actors.core.errors import RingwheelError, Unavailable
+from actors.core.errors import Elsewhere, RingwheelError, Unavailable
 from actors.core.events import (
     Answer,
-    Asked,
     Change,
     Command,
     Effect,
     Ended,
     Find,
+    Forward,
+    Living,
     Load,
     Offer,
     Outcome,
+    Parted,
     Probed,
     Publish,
     Record,
     Started,
-    Submitted,
     Write,
 )
-from actors.core.ids import shard_of
-from actors.core.live import Live, gone, live
+from actors.core.live import Live
 from actors.core.shard import ShardState
 from actors.core.task import Phase, Task, by_shard, fence
-from actors.hand import HINTED, Hand
+from actors.hand import Hand
+from actors.handover import Handover
+from actors.hints import Hints
 from actors.housekeeper import Housekeeper
 from actors.intake import Intake
 from actors.ledger import Ledger
@@ -64,9 +66,6 @@ HELD = 65_536
 something of; a queue may hold twice its share for a moment, and has a share of LEAST everywhere (`holding.py`)."""
 LEAST, MOST = 2, 4_096
 """Bounds of a share."""
-ASK_LIMIT_S = 10.0
-OWNER_WAIT_S = 2.0
-LOOK_LIMIT_S = 0.5
 log = structlog.get_logger("node")
 
 
@@ -95,30 +94,22 @@ class Node:
         when settings were changed.
         """
         self.name = name
-        self._links = links
         self.clock = Clock(boot_ms)
         self.stats = Stats()
         self._publish = publish
         self._interrupt = interrupt
-        self._watched = watched
         self._settings = (queues.refresh, *settings)
         self._settings_version = -1
         self._settings_stale = asyncio.Event()
-        self._waiting: dict[int, tuple[int, asyncio.Future[Answer]]] = {}
-        """Token -> (shard, whoever waits)."""
-        self._token = 0
         self._draining = False
         self._interrupted = False
         self._pull: Callable[[], None] | None = None
         """A dispatcher that wants to know when `take` may give something."""
         self._telling = False
-        self._unrouted: list[tuple[list[Task], int]] = []
-        """Tasks committed here, and when, while the lease had run out: who owns them shows with the next beat."""
-        self._unrouted_count = 0
         self._offered = False
         """Whether the desk got something in this slice of the hand's visits."""
         self._progress = asyncio.Event()
-        self._owning = asyncio.Event()
+        self._living: frozenset[str] = frozenset()
         self.housekeeper = Housekeeper(housekeeping, self.clock)
         self.desk = Desk()
         self.hand = Hand(
@@ -135,6 +126,24 @@ class Node:
             links=links,
             reborn=self._reborn,
         )
+        self.asking = Asking(
+            self.hand, links, shards=lambda: self.membership.shards, serves=self._serves, holder=self._holder
+        )
+        self.handover = Handover(
+            leases, self.membership, self.hand, self.clock, links, gave=self._gave, ask=self.asking.ask
+        )
+        self.hints = Hints(
+            self.hand,
+            self.clock,
+            links,
+            horizon_ms=HORIZON_MS,
+            may_fire=self.may_fire,
+            is_closing=self.handover.is_closing,
+            holder=self._holder,
+            heir=self.handover.heir,
+            publish=publish,
+            watched=watched,
+        )
         self.ledger = Ledger(
             ledger,
             tasks,
@@ -150,11 +159,11 @@ class Node:
             self.desk,
             shards=lambda: self.membership.shards,
             post=self.hand.post,
-            answer=self._answer,
+            answer=self.asking.told,
             ready=self._tell_work,
         )
         self.probe = Probe(tasks, self.clock, self._held, self._see_overdue)
-        self.intake = Intake(tasks, self.clock, lambda: self.membership.shards, self._hint, self.stats)
+        self.intake = Intake(tasks, self.clock, lambda: self.membership.shards, self.hints.committed, self.stats)
 
     # --- life
 
@@ -173,13 +182,18 @@ class Node:
             group.create_task(self.reading.run(), name="reading")
             group.create_task(self.probe.run(), name="probe")
             group.create_task(self._refresh_settings(), name="settings")
+            group.create_task(self.handover.run(), name="handover")
             group.create_task(self.hand.run(), name="hand")
 
     async def drain(self, grace_s: float) -> bool:
-        """Stop handing out, let running attempts end, write everything; True: nothing was left behind."""
-        self._draining = True
+        """Give all shards to others, let running attempts end, write everything; True: nothing was left behind.
+
+        Where there is no other node, nothing more is handed out.
+        """
         try:
             async with asyncio.timeout(grace_s):
+                await self._depart()
+                self._draining = True
                 while self._running():
                     self._progress.clear()
                     await self._progress.wait()
@@ -187,7 +201,16 @@ class Node:
                 await self.ledger.idle()
         except TimeoutError:
             return False
+        finally:
+            self._draining = True
         return True
+
+    async def _depart(self) -> None:
+        try:
+            await self.membership.depart()
+        except Unavailable as error:
+            log.warning("the others do not know that this node leaves", detail=error.detail)
+        await self.handover.all_given()
 
     @property
     def ready(self) -> bool:
@@ -233,102 +256,57 @@ class Node:
         """These attempts ended."""
         groups: dict[int, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
-            groups[outcome.task.shard].append(outcome)
+            shard, epoch = outcome.task.shard, outcome.epoch
             self.stats.ended(outcome)
+            if self._owns(shard, epoch):
+                groups[shard].append(outcome)
+            elif self.handover.is_past(shard, epoch):
+                self.handover.forward([outcome])
+            else:
+                self.stats.tally.stale += 1
         for shard, some in groups.items():
-            if not self.hand.post(shard, Ended(some)):
-                self.stats.tally.stale += len(some)
+            self.hand.post(shard, Ended(some))
 
     def fence_of(self, task: Task | TaskRow | Live) -> str:
         """The fence of the task's current attempt, or of the one that a row has a claim of."""
         return fence(self.membership.timeline, task.epoch, task.attempt)
 
-    # --- for the API
+    # --- for the API, and for other nodes
 
     async def look(self, ids: Sequence[str]) -> dict[str, Live]:
-        """What owners know of these tasks; of one that can't be reached within LOOK_LIMIT_S, nothing."""
-        found: dict[str, Live] = {}
-        theirs: dict[str, list[str]] = defaultdict(list)
-        for task_id in ids:
-            shard = shard_of(task_id, self.membership.shards)
-            if shard in self.hand.actors:
-                self._look(shard, task_id, found)
-            elif (boot := self.membership.holders.get(shard)) is not None:
-                theirs[boot].append(task_id)
-        if theirs:
-            async with asyncio.TaskGroup() as group:
-                for boot, some in theirs.items():
-                    group.create_task(self._look_there(boot, some, found))
-        return found
+        """What owners know of these tasks; of one that can't be reached in time, nothing."""
+        return await self.asking.look(ids)
 
     def show(self, ids: Sequence[str]) -> list[Live]:
         """What I know of these tasks, for another node; of those that are not mine, nothing."""
-        found: dict[str, Live] = {}
-        for task_id in ids:
-            self._look(shard_of(task_id, self.membership.shards), task_id, found)
-        return list(found.values())
-
-    def _look(self, shard: int, task_id: str, found: dict[str, Live]) -> None:
-        actor = self.hand.actors.get(shard)
-        if actor is None:
-            return
-        holding = actor.state.holding
-        task = holding.known.get(task_id)
-        if task is not None:
-            found[task_id] = live(task)
-        elif rev := holding.last_rev(task_id):
-            found[task_id] = gone(task_id, rev)
-
-    async def _look_there(self, boot: str, ids: list[str], found: dict[str, Live]) -> None:
-        try:
-            async with asyncio.timeout(LOOK_LIMIT_S):
-                found |= {told.id: told for told in await self._links.look(boot, ids)}
-        except TimeoutError:
-            log.debug("an owner did not tell of its tasks in time", boot=boot)
+        return self.asking.show(ids)
 
     async def ask(self, command: Command) -> Change | None:
         """Carry a command out; None: it was so already. Raises Unknown, Conflict, Overloaded or Unavailable."""
-        try:
-            async with asyncio.timeout(ASK_LIMIT_S):
-                answer = await self._ask_owner(command)
-        except TimeoutError:
-            raise Unavailable("the command's outcome is not known in time") from None
-        if answer.error is not None:
-            raise answer.error
-        return answer.change
-
-    async def _ask(self, shard: int, command: Command) -> Answer:
-        self._token += 1
-        command.token = token = self._token
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[token] = (shard, future)
-        try:
-            self.hand.post(shard, Asked([command]))
-            return await future
-        finally:
-            del self._waiting[token]
+        return await self.asking.ask(command)
 
     async def answer(self, command: Command) -> Answer | None:
         """Carry out a command that another node was asked; None: its task is not mine."""
-        shard = shard_of(command.id, self.membership.shards)
-        return await self._ask(shard, command) if shard in self.hand.actors else None
+        return await self.asking.answer(command)
 
-    async def _ask_owner(self, command: Command) -> Answer:
-        """The owner's answer, wherever it is: who is not there within OWNER_WAIT_S is not waited for."""
-        shard = shard_of(command.id, self.membership.shards)
-        try:
-            async with asyncio.timeout(OWNER_WAIT_S) as limit:
-                while True:
-                    if shard in self.hand.actors:
-                        limit.reschedule(None)
-                        return await self._ask(shard, command)
-                    boot = self.membership.holders.get(shard)
-                    if boot is not None and (answer := await self._links.ask(boot, command)) is not None:
-                        return answer
-                    self._owning.clear()
-                    await self._owning.wait()
-        except TimeoutError:
-            raise Unavailable("the owner of this task can't be reached from here", 2_000) from None
+    def take_hint(self, tasks: list[Task], at_ms: int) -> None:
+        """Tasks that another node accepted."""
+        self.hints.take(tasks, at_ms)
+
+    def take_given(self) -> None:
+        """Another node gave me shards."""
+        self.membership.nudge()
+
+    async def learn_queues(self) -> None:
+        """Read the queues that other nodes have made. Raises Unavailable."""
+        await self._settings[0]()
+
+    def _serves(self, shard: int) -> bool:
+        return shard in self.hand.actors and not self.handover.is_closing(shard)
+
+    def _holder(self, shard: int) -> str | None:
+        """The other node that has this shard, as far as beats and my own hand-overs tell."""
+        return self.membership.holders.get(shard) or self.handover.heir(shard)
 
     # --- what shards ask for
 
@@ -337,7 +315,7 @@ class Node:
         changes: list[Change] = []
         records: list[Record] = []
         due: list[Task] = []
-        others: list[Load | Find | Answer] = []
+        others: list[Load | Find | Answer | Parted | Forward] = []
         for effect in effects:
             if isinstance(effect, Publish):
                 changes += effect.changes
@@ -358,14 +336,18 @@ class Node:
         for other in others:
             self._carry_out_other(other)
 
-    def _carry_out_other(self, effect: Load | Find | Answer) -> None:
+    def _carry_out_other(self, effect: Load | Find | Answer | Parted | Forward) -> None:
         match effect:
             case Load(page):
                 self.reading.load(page)
             case Answer():
-                self._answer(effect)
+                self.asking.told(effect)
             case Find(commands):
                 self.reading.find(commands)
+            case Parted(shard):
+                self.handover.parted(shard)
+            case Forward(outcomes):
+                self.handover.forward(outcomes)
 
     def _carried(self) -> None:
         """A slice of the hand's visits is carried out: what came due in it starts in this call."""
@@ -373,61 +355,6 @@ class Node:
         if self._offered:
             self._offered = False
             self._tell_now()
-
-    def _answer(self, answer: Answer) -> None:
-        assert isinstance(answer.token, int)
-        waiting = self._waiting.get(answer.token)
-        if waiting is not None and not waiting[1].done():
-            waiting[1].set_result(answer)
-
-    def _hint(self, tasks: list[Task]) -> None:
-        """Tasks were committed here: tell their owners, and of those that no shard has loaded yet, watchers alone."""
-        now_ms = self.clock.now_ms()
-        near = [task for task in tasks if task.due_ms <= now_ms + HORIZON_MS]
-        if len(near) < len(tasks) and self._watched():
-            self._tell_accepted([task for task in tasks if task.due_ms > now_ms + HORIZON_MS])
-        if self.may_fire():
-            self._tell_owners(near, now_ms)
-        elif self._unrouted_count + len(near) <= HINTED:
-            self._unrouted.append((near, now_ms))
-            self._unrouted_count += len(near)
-
-    def _tell_owners(self, tasks: list[Task], at_ms: int) -> None:
-        theirs: dict[str, list[Task]] = defaultdict(list)
-        for shard, some in self._take_submitted(tasks, at_ms).items():
-            if (boot := self.membership.holders.get(shard)) is not None:
-                theirs[boot] += some
-        for boot, some in theirs.items():
-            self._links.hint(boot, some, at_ms)
-
-    def take_hint(self, tasks: list[Task], at_ms: int) -> None:
-        """The same of tasks that another node accepted; what is not mine is found by its owner's probe."""
-        self._take_submitted(tasks, at_ms)
-
-    def _take_submitted(self, tasks: list[Task], at_ms: int) -> dict[int, list[Task]]:
-        """Tell my shards of theirs, and watchers before it can start; what is not mine is answered."""
-        foreign: dict[int, list[Task]] = {}
-        watched = self._watched()
-        for shard, some in by_shard(tasks).items():
-            if shard not in self.hand.actors:
-                foreign[shard] = some
-                continue
-            if watched:
-                self._tell_accepted(some)
-            self.hand.post(shard, Submitted(some, at_ms))
-        return foreign
-
-    async def learn_queues(self) -> None:
-        """Read the queues that other nodes have made. Raises Unavailable."""
-        await self._settings[0]()
-
-    def _tell_accepted(self, tasks: list[Task]) -> None:
-        self._publish([accepted(task) for task in tasks if self._is_new(task)])
-
-    def _is_new(self, task: Task) -> bool:
-        """False when the probe was faster, so that what it found may have been told of already."""
-        actor = self.hand.actors.get(task.shard)
-        return actor is None or not actor.state.holding.knows(task)
 
     def _count(self, changes: list[Change]) -> None:
         finished = self.stats.finished
@@ -441,51 +368,79 @@ class Node:
         actor = self.hand.actors.get(shard)
         return actor is not None and actor.state.epoch == epoch
 
-    def _own(self, owned: dict[int, int]) -> None:
+    def _own(self, owned: dict[int, int], swept: Container[int]) -> None:
         """The truth of the last beat: shards that came, and shards that went."""
         actors = self.hand.actors
         for shard in [shard for shard, actor in actors.items() if owned.get(shard) != actor.state.epoch]:
             self._retire(shard)
+        self._see_living()
         limit, total = self._limits(len(owned))
         for actor in actors.values():
             actor.state.holding.limit, actor.state.holding.total = limit, total
-        new = {shard: epoch for shard, epoch in owned.items() if shard not in actors}
+        # A beat that was under way while I gave a shard away shows it as mine.
+        new = {s: epoch for s, epoch in owned.items() if s not in actors and not self.handover.is_past(s, epoch)}
         if new:
             now_ms = self.clock.now_ms()
             for shard, epoch in new.items():
                 self.hand.add(shard, self._state(shard, epoch, now_ms, limit, total))
+                if epoch > 1 and shard not in swept:
+                    self.handover.came(shard)
             if max(new.values()) > 1:
                 self._interrupt_watchers()  # somebody else had some of them before
             self.stats.epoch_changes += len(new)
-        self._owning.set()  # who looks for an owner may find one now, here or elsewhere
-        if self._unrouted and self.may_fire():
-            unrouted, self._unrouted, self._unrouted_count = self._unrouted, [], 0
-            for tasks, at_ms in unrouted:
-                self._tell_owners(tasks, at_ms)
+        self.asking.moved()
+        self.hints.beaten()
+        self.handover.look()
         self._tell_work()
+
+    def _see_living(self) -> None:
+        """Shards that know of attempts of other nodes hear who lives."""
+        if self._living is not self.membership.living:
+            self._living = self.membership.living
+            for shard in self.hand.actors:
+                self.hand.post(shard, Living(self._living))
 
     def _see_overdue(self, shard: int, event: Probed) -> bool:
         """What the probe found; True: the shard does not know all of it (one that does need not be visited)."""
         actor = self.hand.actors.get(shard)
-        if actor is None or all(actor.state.holding.expects(task) for task in event.tasks):
+        if actor is None or not self._serves(shard):
+            return False
+        if all(actor.state.holding.expects(task) for task in event.tasks):
             return False
         return self.hand.post(shard, event)
 
     def _state(self, shard: int, epoch: int, now_ms: int, limit: int, total: int) -> ShardState:
-        tally = self.stats.tally
-        return ShardState(shard, epoch, now_ms, limit=limit, total=total, horizon_ms=HORIZON_MS, tally=tally)
+        return ShardState(
+            shard,
+            epoch,
+            now_ms,
+            limit=limit,
+            total=total,
+            horizon_ms=HORIZON_MS,
+            tally=self.stats.tally,
+            living=self._living,
+        )
 
     def _retire(self, shard: int) -> None:
         """The shard belongs to somebody else: nothing of it may start, and whoever waits or watches is told."""
-        state = self.hand.remove(shard).state
+        self.handover.gone(shard)
+        self._let_go(shard, Unavailable("the shard changed its owner; try again"))
         self._interrupt_watchers()
-        self._progress.set()
         self.stats.shard_losses += 1
+
+    def _gave(self, shard: int) -> None:
+        """The shard was handed over: nobody has missed anything, and the next owner is asked."""
+        self._let_go(shard, Elsewhere())
+        self.stats.moves += 1
+
+    def _let_go(self, shard: int, why: RingwheelError) -> None:
+        state = self.hand.remove(shard).state
+        self._progress.set()
         for task in state.holding.known.values():
             task.phase = Phase.GONE
-        for token, (owner, _) in self._waiting.items():
-            if owner == shard:
-                self._answer(Answer(token, error=Unavailable("the shard changed its owner; try again")))
+        self.asking.left(shard, why)
+        self.asking.moved()
+        self.hints.left(shard)
 
     def _interrupt_watchers(self) -> None:
         """Whoever watches may have missed something."""
@@ -502,6 +457,7 @@ class Node:
         self.stats.rejoins += 1
         for shard in list(self.hand.actors):
             self._retire(shard)
+        self.handover.reborn()
 
     def _crashed(self, shard: int, error: Exception) -> None:
         """A shard's own code failed. Nothing it holds can be trusted: start again from the tables, as a new boot."""
@@ -515,7 +471,7 @@ class Node:
 
     def _held(self) -> Iterable[tuple[int, dict[int, int]]]:
         """What each shard's memory claims to hold, for the probe."""
-        return [(shard, actor.state.holding.ends()) for shard, actor in self.hand.actors.items()]
+        return [(shard, actor.state.holding.ends()) for shard, actor in self.hand.actors.items() if self._serves(shard)]
 
     def _running(self) -> bool:
         """Whether an attempt is under way whose end is this node's to write."""

@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, web
 
 from actors.core.errors import Overloaded, RingwheelError, Unavailable
 from actors.core.events import Answer
-from actors.core.wire import Ask, Frame, Hint, Look, Message, Shown, Watch, Watching, Wire, decode, encode
+from actors.core.wire import Ask, Frame, Given, Hint, Look, Message, Shown, Watch, Watching, Wire, decode, encode
 from actors.ports.links import LinkedNode
 from gateway.handshake import examine
 from gateway.hub import Hub
@@ -60,6 +60,8 @@ class Guest:
             match message:
                 case Hint():
                     self._take(message, group)
+                case Given():
+                    self._node.take_given()
                 case Look():
                     self._say(Shown(message.number, self._node.show(message.ids)))
                 case Ask():

@@ -17,7 +17,7 @@ from actors.core.errors import Invalid, Overloaded, Unavailable
 from actors.core.events import Answer, Command
 from actors.core.live import Live
 from actors.core.task import Task
-from actors.core.wire import Changes, Look, Message, Missed, Shown, Told, Watching, Wire
+from actors.core.wire import Changes, Given, Look, Message, Missed, Shown, Told, Watching, Wire
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 from gateway.guest import Guest
@@ -77,6 +77,12 @@ class Peers:
             some = tasks[start : start + HINTED]
             if link is None or not link.tell(self.wire.hint(some, at_ms), early=True):
                 self.lost += len(some)
+
+    def given(self, boot: str) -> None:
+        """See the port."""
+        link = self._links.get(boot)
+        if link is not None:
+            link.tell(Given(), early=True)
 
     async def ask(self, boot: str, command: Command) -> Answer | None:
         """See the port."""

@@ -5,7 +5,7 @@ Promises: a heartbeat is one round trip; a sweep waits for open fenced writes, a
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 
@@ -82,6 +82,18 @@ class PgLeaseStore:
                     break
                 await asyncio.sleep(END_S / END_STEPS)
         return ended
+
+    async def depart(self, boot: str) -> None:
+        """See the port."""
+        async with self._db.leases.use() as connection:
+            await connection.execute(_SQL["depart"], boot)
+
+    async def give(self, boot: str, shards: Mapping[int, tuple[int, str]]) -> set[int]:
+        """See the port."""
+        epochs, heirs = [epoch for epoch, _ in shards.values()], [heir for _, heir in shards.values()]
+        async with self._db.leases.use() as connection:
+            rows = await connection.fetch(_SQL["give"], boot, list(shards), epochs, heirs)
+        return {row["shard"] for row in rows}
 
     async def leave(self, boot: str) -> None:
         """See the port."""

@@ -7,6 +7,7 @@ Promises: at most one claim of a task under way; an outcome that was kept is giv
 """
 
 from collections import deque
+from collections.abc import Iterable
 
 from actors.core.events import Outcome
 from actors.core.task import Phase, Task
@@ -46,11 +47,18 @@ class Claims:
             started_ms, task = young.popleft()
             if task.phase is not _RUNNING or task.started_ms != started_ms:
                 continue
+            tasks.append(task)
+        self.next_ms = young[0][0] + CLAIM_AFTER_MS if young else NEVER_MS
+        return self.claim_all(tasks)
+
+    def claim_all(self, tasks: Iterable[Task]) -> list[Task]:
+        """Those of these running tasks that have no claim yet; from here on a claim of each is under way."""
+        claimed: list[Task] = []
+        for task in tasks:
             if task.claim_ms is None and task.id not in self._under_way:
                 self._under_way[task.id] = None
-                tasks.append(task)
-        self.next_ms = young[0][0] + CLAIM_AFTER_MS if young else NEVER_MS
-        return tasks
+                claimed.append(task)
+        return claimed
 
     def ended(self) -> None:
         """Attempts ended: the next visit is for the oldest one that has not, so that short ones cost none."""

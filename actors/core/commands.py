@@ -1,14 +1,15 @@
 """Commands of clients on one task: what is legal is read from the table of moves (`task.py`), and answered once."""
 
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
-from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record, Verdict
+from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record
 from actors.core.holding import Holding
 from actors.core.settle import finish, move, retry_of, settle, started_ms_of
 from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after
 
 WAITING = 64
 """Commands that may wait for one record of one task."""
-COMPLETIONS = {Move.SUCCEED: Verdict.SUCCEEDED, Move.RETRY: Verdict.FAILED, Move.DIE: Verdict.NEVER}
+COMPLETIONS = frozenset({Move.SUCCEED, Move.RETRY, Move.DIE})
+"""An attempt's end that came from outside; its verdict says which."""
 
 
 class Commands:
@@ -111,7 +112,6 @@ def _completion(task: Task, state: State, command: Command) -> Outcome:
         raise Conflict("the fence is not that of the current attempt", state.value)
     outcome.task = task
     outcome.started_ms = started_ms_of(task) or outcome.started_ms
-    outcome.verdict = COMPLETIONS[command.move]
     return outcome
 
 

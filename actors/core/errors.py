@@ -56,5 +56,9 @@ class Unavailable(RingwheelError):
         self.retry_after_ms = retry_after_ms
 
 
+class Elsewhere(RingwheelError):
+    """Not carried out: the task's shard is being handed over, its next owner is to be asked. No client sees it."""
+
+
 class Misconfigured(RingwheelError):
     """The service can't run like this; the message names the setting and the cure."""

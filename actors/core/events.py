@@ -259,9 +259,34 @@ class Vanished:
     tasks: list[Task]
 
 
+@dataclass(slots=True)
+class Close:
+    """The shard is to be given to another node: nothing of it may start any more. Answered with `Parted`."""
+
+
+@dataclass(slots=True)
+class Living:
+    """These boots live; a claim of any other one is of an attempt whose end nobody will tell."""
+
+    boots: frozenset[str]
+
+
 Event = (
-    Submitted | Ticked | Loaded | LoadFailed | Started | Ended | Recorded | Refused | Asked | Looked | Probed | Vanished
-)  # fmt: skip
+    Submitted
+    | Ticked
+    | Loaded
+    | LoadFailed
+    | Started
+    | Ended
+    | Recorded
+    | Refused
+    | Asked
+    | Looked
+    | Probed
+    | Vanished
+    | Close
+    | Living
+)
 
 # --- effects -----------------------------------------------------------------------------------------------------
 
@@ -311,4 +336,18 @@ class Answer:
     changed: bool = field(default=True)
 
 
-Effect = Offer | Write | Load | Find | Publish | Answer
+@dataclass(slots=True)
+class Parted:
+    """The shard was closed, and nothing of it is under way any more but attempts whose claims are written."""
+
+    shard: int
+
+
+@dataclass(slots=True)
+class Forward:
+    """These attempts of a shard that has parted ended: its owner, whoever that is by now, has to hear of them."""
+
+    outcomes: list[Outcome]
+
+
+Effect = Offer | Write | Load | Find | Publish | Answer | Parted | Forward

@@ -223,6 +223,15 @@ class Holding:
         del self.known[task.id]
         self._recent[task.id] = rev
 
+    def release(self) -> None:
+        """Let everything go that waits, and take nothing in any more: somebody else holds it from now on."""
+        for task in [task for task in self.known.values() if task.phase <= _OFFERED]:
+            del self.known[task.id]
+            self.withdraw(task, _GONE)
+        self.loaded_until_ms, self.next_page_ms = -1, NEVER_MS
+        self._loading = None
+        self.spilled = {}
+
     def turn_generation(self, now_ms: int) -> None:
         """Every GENERATION_MS, forget the older generation of what was let go, and queues that have nothing here."""
         if now_ms - self._generation_ms >= GENERATION_MS:

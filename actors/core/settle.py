@@ -77,7 +77,7 @@ def claim(task: Task, epoch: int, now_ms: int, *, later: bool = False) -> Record
 
     A claim of the `later` kind moves `due_ms` to the deadline: whether its owner lives or not, nothing happens before.
     """
-    deadline_ms = task.started_ms + deadline_ms_of(task.spec, task.queue)
+    deadline_ms = (started_ms_of(task) or now_ms) + deadline_ms_of(task.spec, task.queue)
     claimed = move(task, epoch, State.RUNNING, now_ms, deadline_ms if later else task.due_ms)
     claimed.claim_ms = deadline_ms
     return claimed

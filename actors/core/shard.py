@@ -3,6 +3,9 @@
     Submitted / Loaded / Probed ->  waiting  --(wheel)-->  offered  --Started-->  running  --Ended-->  writing
     writing  --Recorded-->  gone (finished)  or  waiting again (retry, reschedule)
 
+A shard that is given to another node is closed first: what waits is let go, what runs is claimed, what is being written
+is waited for; then it has parted, writes nothing any more, and passes on how the claimed attempts end.
+
 `apply(event, now_ms)` is all there is: events in, effects out, in batches. I/O that an effect asks for comes back as an
 event, so restart, hand-over, replay and simulation are the same call, and there is one writer and no lock.
 
@@ -15,18 +18,22 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.core import changes
-from actors.core.claims import Claims
+from actors.core.claims import NEVER_MS, Claims
 from actors.core.commands import Commands
+from actors.core.errors import Elsewhere
 from actors.core.events import (
     Answer,
     Asked,
     Change,
+    Close,
     Command,
     Effect,
     Ended,
     Event,
     Find,
+    Forward,
     Found,
+    Living,
     Load,
     Loaded,
     LoadFailed,
@@ -34,6 +41,7 @@ from actors.core.events import (
     Offer,
     Op,
     Outcome,
+    Parted,
     Probed,
     Publish,
     Record,
@@ -85,7 +93,9 @@ class ShardState:
         total: int | None = None,
         horizon_ms: int,
         tally: Tally | None = None,
+        living: frozenset[str] = frozenset(),
     ) -> None:
+        """`living`: boots whose claims are left alone; `Living` tells of changes."""
         self.shard = shard
         self.epoch = epoch
         self.holding = Holding(shard, epoch, now_ms, limit=limit, total=total or limit, horizon_ms=horizon_ms)
@@ -94,6 +104,9 @@ class ShardState:
         self.tally = tally or Tally()
         self._born_ms = now_ms
         """Reads and hints that are not younger may show what an earlier owner has finished since."""
+        self._living = living
+        self._closed = False
+        self._parted = False
         self.lost = False
         """A write was refused although nothing else changed the row: the shard belongs to somebody else."""
         self._handlers: dict[type, Callable[[Any, int], list[Effect]]] = {
@@ -109,10 +122,14 @@ class ShardState:
             Looked: self._looked,
             Probed: self._probed,
             Vanished: self._vanished,
+            Close: self._close,
+            Living: self._see_living,
         }
 
     def apply(self, event: Event, now_ms: int) -> list[Effect]:
         """What `event` leads to. The only way to change this state."""
+        if self._closed:
+            return self._part(event, now_ms)
         effects = self._handlers[type(event)](event, now_ms)
         if self.holding.spilled or self.holding.next_page_ms <= now_ms:
             effects.extend(Load(page) for page in self.holding.pages(now_ms))
@@ -120,6 +137,8 @@ class ShardState:
 
     def next_ms(self, now_ms: int) -> int:
         """When `Ticked` has something to do, at the latest."""
+        if self._parted:
+            return NEVER_MS
         holding = self.holding
         next_ms = holding.next_page_ms
         if self.claims.next_ms < next_ms:
@@ -155,12 +174,34 @@ class ShardState:
         return self._offer_rows(due, now_ms)
 
     def _offer_rows(self, due: list[Task], now_ms: int) -> list[Effect]:
-        """Rows from the tables: those with a claim were running when their owner was lost."""
+        """Rows from the tables: those with a claim were running under an earlier owner."""
         claimed = [task for task in due if task.claim_ms is not None]
         if not claimed:
             return self._offer(due, now_ms)
-        overtaken = Write([self._overtaken(task, now_ms) for task in claimed])
-        return [overtaken, *self._offer([task for task in due if task.claim_ms is None], now_ms)]
+        overtaken = [self._overtaken(task, now_ms) for task in claimed if not self._goes_on(task, now_ms)]
+        effects = self._offer([task for task in due if task.claim_ms is None], now_ms)
+        return [Write(overtaken), *effects] if overtaken else effects
+
+    def _goes_on(self, task: Task, now_ms: int) -> bool:
+        """Whether a living boot, which gave the shard away, still runs this attempt: it will tell how it ends."""
+        claim_ms = task.claim_ms
+        assert claim_ms is not None
+        if task.due_ms == claim_ms or task.claim_boot not in self._living or claim_ms + OVERRUN_MS <= now_ms:
+            return False
+        self.holding.withdraw(task, _RUNNING)
+        task.started_ms = started_ms_of(task) or now_ms
+        task.wake_ms = claim_ms + OVERRUN_MS
+        self.holding.timers.insert(task)
+        return True
+
+    def _see_living(self, event: Living, now_ms: int) -> list[Effect]:
+        self._living = event.boots
+        lost = [
+            self._overtaken(task, now_ms)
+            for task in self.holding.known.values()
+            if task.claim_boot is not None and task.phase is _RUNNING and task.claim_boot not in event.boots
+        ]
+        return [Write(lost)] if lost else []
 
     def _overtaken(self, task: Task, now_ms: int) -> Record:
         """A claimed attempt of an earlier owner: completed by nobody in time, or lost with that owner."""
@@ -310,14 +351,14 @@ class ShardState:
         task = record.task
         task.schedule_ms, task.due_ms = record.schedule_ms, record.due_ms
         task.attempt, task.budget, task.lateness_ms = record.attempt, record.budget, record.lateness_ms
-        task.claim_ms = record.claim_ms
+        task.claim_ms, task.claim_boot = record.claim_ms, None
         if record.claim_ms is None:
             task.started_ms = 0
         self.holding.let_go(task, task.rev)
 
     def _claimed(self, record: Record, now_ms: int, effects: list[Effect]) -> None:
         task = record.task
-        task.claim_ms = record.claim_ms
+        task.claim_ms, task.claim_boot = record.claim_ms, None
         outcome = self.claims.settled(task.id)
         if outcome is not None:
             effects.append(Write([self._settle(task, outcome, now_ms)]))
@@ -359,6 +400,8 @@ class ShardState:
     # --- commands
 
     def _asked(self, event: Asked, now_ms: int) -> list[Effect]:
+        if self._closed:
+            return _elsewhere(event.commands)
         effects: list[Effect] = []
         unknown: list[Command] = []
         records: list[Record] = []
@@ -377,6 +420,8 @@ class ShardState:
         return effects
 
     def _looked(self, event: Looked, now_ms: int) -> list[Effect]:
+        if self._closed:
+            return _elsewhere(event.commands)
         effects: list[Effect] = []
         records: list[Record] = []
         again: list[Command] = []
@@ -404,6 +449,44 @@ class ShardState:
             if task.phase is _OFFERED:
                 self.holding.let_go(task, task.rev + 1)
         return []
+
+    # --- it is given to another node
+
+    def _close(self, event: Close, now_ms: int) -> list[Effect]:
+        self._closed = True
+        self.holding.release()
+        running = [task for task in self.holding.known.values() if task.phase is _RUNNING]
+        unclaimed = [claim(task, self.epoch, now_ms) for task in self.claims.claim_all(running)]
+        effects: list[Effect] = [Write(unclaimed)] if unclaimed else []
+        return effects + self._part_when_quiet()
+
+    def _part(self, event: Event, now_ms: int) -> list[Effect]:
+        """Closed: what is under way ends, and nothing begins."""
+        if not self._parted and not isinstance(event, _BEGINNINGS):
+            effects = self._handlers[type(event)](event, now_ms)
+            self.holding.release()  # what was to be tried again
+            return effects + self._part_when_quiet()
+        match event:
+            case Asked(commands) | Looked(commands):
+                return _elsewhere(commands)
+            case Ended(outcomes):
+                return [Forward(outcomes)]
+        return []
+
+    def _part_when_quiet(self) -> list[Effect]:
+        if any(task.phase is _WRITING or task.claim_ms is None for task in self.holding.known.values()):
+            return []
+        self._parted = True
+        for task in self.holding.known.values():
+            task.phase = _GONE  # what was not sent by now is not sent any more
+        return [Parted(self.shard)]
+
+
+_BEGINNINGS = (Submitted, Loaded, LoadFailed, Started, Probed)
+
+
+def _elsewhere(commands: list[Command]) -> list[Effect]:
+    return [Answer(command.token, error=Elsewhere()) for command in commands]
 
 
 def _is_mine(record: Record, found: Found) -> bool:

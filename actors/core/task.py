@@ -99,6 +99,7 @@ class Task:
         "accept_us",
         "attempt",
         "budget",
+        "claim_boot",
         "claim_ms",
         "due_ms",
         "epoch",
@@ -141,6 +142,7 @@ class Task:
         attempt: int = 0,
         lateness_ms: int | None = None,
         claim_ms: int | None = None,
+        claim_boot: str | None = None,
         started_ms: int = 0,
     ) -> None:
         self.id = id
@@ -167,6 +169,8 @@ class Task:
         """How late the first attempt started; None before it."""
         self.claim_ms = claim_ms
         """A durable claim's deadline; None when no claim is stored."""
+        self.claim_boot = claim_boot
+        """Who wrote the claim, as a row told it; None of a claim that was made here."""
         self.started_ms = started_ms
         """When the current attempt started; 0 when none runs."""
         self.step = 0 if claim_ms is None else 1

@@ -85,6 +85,10 @@ class Hint(msgspec.Struct, frozen=True, array_like=True, tag="hint"):
     tasks: list[WireTask]
 
 
+class Given(msgspec.Struct, frozen=True, array_like=True, tag="given"):
+    """I gave you shards: your next beat will show them."""
+
+
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag="ask"):
     """Carry this command out; the answer bears its number."""
 
@@ -158,7 +162,7 @@ class Missed(msgspec.Struct, frozen=True, array_like=True, tag="missed"):
     """Changes may be missing here that can't be told."""
 
 
-Message = Hint | Ask | Told | Look | Shown | Watch | Watching | Changes | Missed
+Message = Hint | Given | Ask | Told | Look | Shown | Watch | Watching | Changes | Missed
 Reply = Told | Shown | Watching
 """What bears the number of a question."""
 

@@ -1,10 +1,10 @@
 """Port: who is alive, and who owns which shard. docs/ownership.md is the protocol; this is its alphabet.
 
 Guarantees: a `boot` that is dead stays dead; an epoch only grows; ownership changes hands only from a boot that is not
-alive, and only after every write that was open under it has ended.
+alive, or gives it, and only after every write that was open under it has ended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ class Peer:
     name: str
     address: str
     state: str
-    """`up` or `dead`."""
+    """`up`, `leaving` or `dead`."""
     beats: int
 
 
@@ -75,6 +75,17 @@ class LeaseStore(Protocol):
 
     async def end_sessions(self, boots: Sequence[str]) -> int:
         """End database sessions of dead boots (one may hold locks while it is stopped); answers how many."""
+        ...
+
+    async def depart(self, boot: str) -> None:
+        """Be `leaving` from now on: as alive as before, but nobody gives it a shard any more."""
+        ...
+
+    async def give(self, boot: str, shards: Mapping[int, tuple[int, str]]) -> set[int]:
+        """Give shards of mine away: shard -> (epoch under which I own it, boot that is to own it); one epoch more.
+
+        Answers those that were given. The rest is no longer mine, or that boot is not `up`.
+        """
         ...
 
     async def leave(self, boot: str) -> None:

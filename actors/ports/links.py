@@ -25,6 +25,10 @@ class Links(Protocol):
         """Tell the owner of tasks that were committed at `at_ms`. Never waits; lost when the link is down or full."""
         ...
 
+    def given(self, boot: str) -> None:
+        """Tell a node that I gave it shards. Never waits; when this is lost, its next beat shows them."""
+        ...
+
     async def ask(self, boot: str, command: Command) -> Answer | None:
         """The owner's answer to a command; None: nothing was done, for it is not the owner, or can't be reached.
 
@@ -42,6 +46,10 @@ class LinkedNode(Protocol):
 
     def take_hint(self, tasks: list[Task], at_ms: int) -> None:
         """Tasks that were committed at `at_ms`; those that are not mine are passed over."""
+        ...
+
+    def take_given(self) -> None:
+        """Another node gave me shards."""
         ...
 
     async def learn_queues(self) -> None:

@@ -23,6 +23,8 @@ class NodeRow:
     name: str
     address: str
     up: bool = True
+    """Not dead."""
+    leaving: bool = False
     beats: int = 0
 
 

@@ -1,6 +1,6 @@
 """Memory twin of the LeaseStore port."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from actors.ports.leases import Beat, Joined, Peer
 from storage.memory.database import NodeRow
@@ -35,6 +35,14 @@ class MemoryLeaseStore:
     async def end_sessions(self, boots: Sequence[str]) -> int:
         """See the port."""
         return await self._link.call("end_sessions", lambda: self._end_sessions(boots))
+
+    async def depart(self, boot: str) -> None:
+        """See the port."""
+        await self._link.call("depart", lambda: self._depart(boot))
+
+    async def give(self, boot: str, shards: Mapping[int, tuple[int, str]]) -> set[int]:
+        """See the port."""
+        return await self._link.call("give", lambda: self._give(boot, shards))
 
     async def leave(self, boot: str) -> None:
         """See the port."""
@@ -88,6 +96,20 @@ class MemoryLeaseStore:
         row.epoch += 1
         return row.epoch
 
+    def _depart(self, boot: str) -> None:
+        if self._db.is_up(boot):
+            self._db.nodes[boot].leaving = True
+
+    def _give(self, boot: str, shards: Mapping[int, tuple[int, str]]) -> set[int]:
+        given = {
+            shard
+            for shard, (epoch, heir) in shards.items()
+            if self._db.owns(boot, shard, epoch) and self._db.is_up(heir) and not self._db.nodes[heir].leaving
+        }
+        for shard in given:
+            self._take(shards[shard][1], shard)
+        return given
+
     def _leave(self, boot: str) -> None:
         node = self._db.nodes.get(boot)
         if node is not None:
@@ -99,4 +121,4 @@ class MemoryLeaseStore:
 
 
 def _peer(node: NodeRow) -> Peer:
-    return Peer(node.boot, node.name, node.address, "up", node.beats)
+    return Peer(node.boot, node.name, node.address, "leaving" if node.leaving else "up", node.beats)

@@ -33,6 +33,7 @@ class MemoryLedgerStore:
         if row is None or row.rev != record.rev or not self._db.owns(boot, row.shard, record.epoch):
             return False
         _change(row, record)
+        row.claim_boot = None if row.claim_ms is None else boot
         if record.op is Op.FINISH:
             self._finish(row, record)
         elif record.op is Op.REDRIVE:

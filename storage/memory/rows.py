@@ -28,6 +28,7 @@ class Row:
     attempt: int
     lateness_ms: int | None
     claim_ms: int | None
+    claim_boot: str | None = None
     state: State = State.SCHEDULED
     epoch: int = 0
     day: int = 0
@@ -96,6 +97,7 @@ def task_of(row: Row, queue: Queue, *, payload: bool = False) -> Task:
         attempt=row.attempt,
         lateness_ms=row.lateness_ms,
         claim_ms=row.claim_ms,
+        claim_boot=row.claim_boot,
     )
     task.epoch = row.epoch
     return task

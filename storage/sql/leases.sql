@@ -90,6 +90,26 @@ SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
 SELECT EXISTS (SELECT FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = ANY ($1::text[]) AND pid <> pg_backend_pid());
 
+-- name: depart
+-- $1 boot.
+UPDATE nodes SET state = 'leaving' WHERE boot = $1 AND state = 'up';
+
+-- name: give
+-- $1 boot, $2 shards, $3 their epochs, $4 boots that are to own them. Waits for open fenced writes, as a sweep does; the
+-- condition on the owner is looked at again behind that wait.
+WITH given AS MATERIALIZED (
+    SELECT s.shard, h.heir
+      FROM unnest($2::int2[], $3::int8[], $4::text[]) AS h (shard, epoch, heir)
+      JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
+     WHERE s.owner_boot = $1
+       AND EXISTS (SELECT FROM nodes n WHERE n.boot = h.heir AND n.state = 'up')
+     ORDER BY s.shard
+       FOR NO KEY UPDATE OF s
+)
+UPDATE shards s SET owner_boot = g.heir, epoch = s.epoch + 1
+  FROM given g WHERE s.shard = g.shard
+RETURNING s.shard;
+
 -- name: release
 -- $1 boot. Waits for open fenced writes.
 WITH held AS MATERIALIZED (

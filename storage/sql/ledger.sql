@@ -51,6 +51,7 @@ WITH mine AS MATERIALIZED (
     UPDATE tasks t
        SET rev = c.rev + 1, epoch = c.epoch, schedule_ms = c.schedule_ms, due_ms = c.due_ms, attempt = c.attempt,
            budget = c.budget, lateness_ms = c.lateness_ms, claim_ms = c.claim_ms,
+           claim_boot = CASE WHEN c.claim_ms IS NOT NULL THEN $1 END,
            last_started_ms = CASE WHEN c.started_ms IS NULL THEN t.last_started_ms ELSE c.started_ms END,
            last_duration_ms = CASE WHEN c.started_ms IS NULL THEN t.last_duration_ms ELSE c.duration_ms END,
            last_status = CASE WHEN c.started_ms IS NULL THEN t.last_status ELSE c.status END,

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from actors.asking import LOOK_LIMIT_S, OWNER_WAIT_S
 from actors.core.errors import Conflict, Unavailable, Unknown
 from actors.core.events import Change, Command, Outcome, Verdict
 from actors.core.task import Move, State
-from actors.node import HORIZON_MS, LOOK_LIMIT_S, OWNER_WAIT_S
+from actors.node import HORIZON_MS
 from tests.support.builders import task_id
 from tests.support.cluster import Cluster, Member, submit_some
 from tests.support.scripted import Step, always

@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
+from actors.asking import ASK_LIMIT_S, OWNER_WAIT_S
 from actors.core.changes import version
 from actors.core.errors import Conflict, Overloaded, RingwheelError, Unavailable, Unknown
 from actors.core.events import Change, Command, Outcome, Verdict
 from actors.core.spec import Spec
 from actors.core.task import MOVES, Move, State
-from actors.node import ASK_LIMIT_S, OWNER_WAIT_S
 from storage.memory import Fault
 from tests.support.builders import SPEC, task_id
 from tests.support.cluster import Cluster, Member, draft, submit, submit_some
@@ -82,7 +82,8 @@ async def test_every_command_on_every_state_does_what_the_table_says(state: str,
         id = await in_state(cluster, member, state)  # noqa: A001
         more: dict[str, object] = {}
         if move in (Move.SUCCEED, Move.RETRY, Move.DIE):
-            more["outcome"] = completion(cluster, id, Verdict.FAILED if move is Move.RETRY else Verdict.SUCCEEDED)
+            verdicts = {Move.RETRY: Verdict.FAILED, Move.DIE: Verdict.NEVER}
+            more["outcome"] = completion(cluster, id, verdicts.get(move, Verdict.SUCCEEDED))
         if move is Move.RESCHEDULE:
             more["due_ms"] = int(cluster.now_ms()) + 5_000
         before = cluster.row(id).rev
@@ -265,7 +266,7 @@ async def test_waiting_for_an_owner_counts_towards_the_limit(cluster: Cluster) -
     async def come() -> None:
         await asyncio.sleep(OWNER_WAIT_S - 0.1)
         member.node.hand.actors.update(actors)
-        member.node._owning.set()
+        member.node.asking._owning.set()
 
     asked_ms = cluster.now_ms()
     member.wire.hold_next("beat")
@@ -330,7 +331,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(cluster: Cluster) -
         asking.cancel()
     gate.open()
     await cluster.ended([id])
-    assert member.node._waiting == {}
+    assert member.node.asking._waiting == {}
 
 
 async def test_a_look_up_that_was_overtaken_by_the_tasks_end_is_a_conflict(

@@ -59,7 +59,7 @@ async def test_an_idle_node_is_drained_at_once(cluster: Cluster) -> None:
     member = await cluster.start()
     before_ms = cluster.now_ms()
     assert await member.node.drain(10)
-    assert cluster.now_ms() == before_ms
+    assert cluster.now_ms() - before_ms <= 1  # the way to the database, once
     assert not member.node.ready
 
 

@@ -35,6 +35,7 @@ class NodeDouble:
 
     book: QueueBook
     hinted: list[str] = field(default_factory=list)
+    given: int = 0
     asked: list[Command] = field(default_factory=list)
     learned: list[Queue] = field(default_factory=list)
     """Queues that it learns of when it looks."""
@@ -48,6 +49,10 @@ class NodeDouble:
     def take_hint(self, tasks: list[Task], at_ms: int) -> None:
         assert at_ms == T0_MS
         self.hinted += [task.id for task in tasks]
+        self.news.set()
+
+    def take_given(self) -> None:
+        self.given += 1
         self.news.set()
 
     async def learn_queues(self) -> None:

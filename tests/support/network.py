@@ -12,7 +12,7 @@ from actors.core.events import Answer, Command
 from actors.core.live import Live
 from actors.core.queue import QueueBook
 from actors.core.task import Task
-from actors.core.wire import Ask, Frame, Hint, Look, Message, Shown, Told, Wire, decode, encode
+from actors.core.wire import Ask, Frame, Given, Hint, Look, Message, Shown, Told, Wire, decode, encode
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 
@@ -88,6 +88,10 @@ class MemoryLinks:
         """See the port."""
         self._network.carry(self._boot, boot, self._wire.hint(tasks, at_ms))
 
+    def given(self, boot: str) -> None:
+        """See the port."""
+        self._network.carry(self._boot, boot, Given())
+
     async def ask(self, boot: str, command: Command) -> Answer | None:
         """See the port."""
         number = next(_numbers)
@@ -116,6 +120,8 @@ class MemoryLinks:
         match message:
             case Hint():
                 group.create_task(self._take(message))
+            case Given():
+                self._member.node.take_given()
             case Ask():
                 group.create_task(self._answer(sender, message))
             case Look():

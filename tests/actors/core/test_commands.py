@@ -30,7 +30,7 @@ def completion(
         row(task),
         task.epoch if epoch is None else epoch,
         task.attempt if attempt is None else attempt,
-        Verdict.SUCCEEDED,
+        {Move.RETRY: Verdict.FAILED, Move.DIE: Verdict.NEVER}.get(move, Verdict.SUCCEEDED),
         stage.now_ms,
         stage.now_ms,
         jitter=0.0,

@@ -1,0 +1,239 @@
+"""Planned hand-over: shards go from a living node to where the ring wants them, and from one that leaves to the others.
+
+    H1  the shard is closed: nothing of it starts any more, what runs is claimed    (core/shard.py: Close -> Parted)
+    H2  one statement makes the heir its owner, under one epoch more, if the heir is up     (ports/leases.py: give)
+    H3  the heir is told, over its link, to look: a hint, its next beat shows it all the same
+    H4  it loads the shard and fires; attempts that go on here are left alone, and forwarded to it when they end
+
+Whoever gives a shard away keeps to it: a shard that was closed goes to somebody, be it this node again, for what it
+held is forgotten. docs/ownership.md is the whole protocol.
+
+Promises: a shard that was given to this node stays for DWELL_MS, unless this node leaves; BATCH shards are on their way
+at once; an attempt's end is told until its owner has recorded it, or does not wait for it any more.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import structlog
+
+from actors.clock import Clock
+from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
+from actors.core.events import Close, Command, Outcome, Verdict
+from actors.core.settle import deadline_ms_of
+from actors.core.shard import OVERRUN_MS
+from actors.core.task import Move
+from actors.hand import Hand
+from actors.membership import Membership
+from actors.ports.leases import LeaseStore
+from actors.ports.links import Links
+
+BATCH = 16
+DWELL_MS = 10_000
+PART_S = 2.0
+"""How long shards are waited for to part; those that need longer are given with the next batch."""
+RETELL_S = 0.25
+FRESH_MS = 2_000
+"""For so long after a hand-over I know better than what the beats of others may have shown."""
+MOVES = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.NEVER: Move.DIE}
+"""All other ends are RETRY: what becomes of the task, the verdict says."""
+log = structlog.get_logger("handover")
+
+
+class Given(NamedTuple):
+    """A shard that was given away."""
+
+    epoch: int
+    """My last one."""
+    heir: str | None
+    """None: not known."""
+    at_ms: float
+
+
+class Handover:
+    """Gives the shards of one node away."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        membership: Membership,
+        hand: Hand,
+        clock: Clock,
+        links: Links,
+        *,
+        gave: Callable[[int], None],
+        ask: Callable[[Command], Awaitable[object]],
+    ) -> None:
+        """`gave`: this shard has another owner now; `ask`: carry a command out at its task's owner."""
+        self._store = store
+        self._membership = membership
+        self._hand = hand
+        self._clock = clock
+        self._links = links
+        self._gave = gave
+        self._ask = ask
+        self._news = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._came_ms: dict[int, float] = {}
+        """Shard -> when it was given to me."""
+        self._closing: dict[int, int] = {}
+        """Shard -> my epoch."""
+        self._parted: set[int] = set()
+        self._given: dict[int, Given] = {}
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+        self.forwarding = 0
+        """Ends of attempts that their owners have not recorded yet."""
+        self.moves = 0
+        """Shards that went to other nodes."""
+        self.refused = 0
+        """Ends of attempts that came too late for their owners."""
+
+    async def run(self) -> None:
+        """Give, whenever a beat shows something to give, and forward, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forward_all(group))
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                while (moves := self._moves()) and await self._give(moves):
+                    pass
+
+    # --- what the node sees
+
+    def look(self) -> None:
+        """A beat has shown who is there."""
+        self._news.set()
+
+    def came(self, shard: int) -> None:
+        """Another node gave me this shard."""
+        self._came_ms[shard] = self._clock.boot_ms()
+
+    def is_closing(self, shard: int) -> bool:
+        """Whether the shard is here, but on its way."""
+        return shard in self._closing
+
+    def is_past(self, shard: int, epoch: int) -> bool:
+        """Whether I gave the shard away under this epoch, or a later one."""
+        given = self._given.get(shard)
+        return given is not None and epoch <= given.epoch
+
+    def heir(self, shard: int) -> str | None:
+        """Whom I gave this shard to, a moment ago."""
+        given = self._given.get(shard)
+        return given.heir if given is not None and self._clock.boot_ms() - given.at_ms < FRESH_MS else None
+
+    def parted(self, shard: int) -> None:
+        """The shard is quiet."""
+        if shard in self._closing:
+            self._parted.add(shard)
+            self._progress.set()
+
+    def gone(self, shard: int) -> None:
+        """The shard is not here any more, for whatever reason."""
+        self._came_ms.pop(shard, None)
+        epoch = self._closing.pop(shard, None)
+        if epoch is not None:  # it was given, and the answer was lost
+            self._given[shard] = Given(epoch, None, self._clock.boot_ms())
+        self._parted.discard(shard)
+        self._progress.set()
+
+    def reborn(self) -> None:
+        """What the boot before me gave away is none of my affairs: its claims are dead."""
+        self._given.clear()
+
+    async def all_given(self) -> None:
+        """Return when nothing is here that another node should have, and every end was told."""
+        self._news.set()
+        while self._moves() or self.forwarding:
+            self._progress.clear()
+            await self._progress.wait()
+
+    # --- giving
+
+    def _moves(self) -> dict[int, str]:
+        """Shard -> boot: what is on its way already, and what should be, as far as there is room."""
+        if not self._membership.may_fire():
+            return {}
+        moves = {shard: self._wanted_at(shard) for shard in self._closing}
+        for shard in self._hand.actors:
+            if len(moves) >= BATCH:
+                break
+            if shard not in moves and self._may_go(shard) and (boot := self._wanted_at(shard)) != self._membership.boot:
+                moves[shard] = boot
+        return moves
+
+    def _may_go(self, shard: int) -> bool:
+        came_ms = self._came_ms.get(shard)
+        rested = came_ms is None or self._clock.boot_ms() - came_ms >= DWELL_MS
+        return rested or self._membership.leaving
+
+    def _wanted_at(self, shard: int) -> str:
+        return self._membership.wish(shard) or self._membership.boot
+
+    async def _give(self, moves: dict[int, str]) -> bool:
+        """Whether all of it is done."""
+        boot = self._membership.boot
+        for shard in moves.keys() - self._closing.keys():
+            self._closing[shard] = self._hand.actors[shard].state.epoch
+            self._hand.post(shard, Close())
+        await self._all_parted()
+        ready = {shard: (self._closing[shard], moves[shard]) for shard in self._parted & moves.keys()}
+        try:
+            given = await self._store.give(boot, ready) if ready else set()
+        except Unavailable as error:
+            log.warning("shards could not be given; trying again", detail=error.detail)
+            return False
+        if boot != self._membership.boot:
+            return False
+        for shard in given & self._closing.keys():  # of others, a beat was faster than this answer
+            self._part_with(shard, moves[shard])
+        for heir in {moves[shard] for shard in given} - {boot}:
+            self._links.given(heir)
+        self._membership.nudge()
+        return given == moves.keys()
+
+    async def _all_parted(self) -> None:
+        try:
+            async with asyncio.timeout(PART_S):
+                while self._closing.keys() - self._parted:
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            log.warning("some shards are slow to part", count=len(self._closing.keys() - self._parted))
+
+    def _part_with(self, shard: int, heir: str) -> None:
+        if heir == self._membership.boot:
+            return  # it begins anew when a beat shows its epoch
+        self._given[shard] = Given(self._closing.pop(shard), heir, self._clock.boot_ms())
+        self.moves += 1
+        self._gave(shard)
+        self._progress.set()
+
+    # --- forwarding
+
+    def forward(self, outcomes: list[Outcome]) -> None:
+        """Attempts under way when their shard was given away have ended."""
+        for outcome in outcomes:
+            self.forwarding += 1
+            self._outcomes.put_nowait(outcome)
+
+    async def _forward_all(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            group.create_task(self._forward(await self._outcomes.get()))
+
+    async def _forward(self, outcome: Outcome) -> None:
+        """Tell it until it is recorded, or the owner has given the attempt up."""
+        task, move = outcome.task, MOVES.get(outcome.verdict, Move.RETRY)
+        until_ms = outcome.started_ms + deadline_ms_of(task.spec, task.queue) + OVERRUN_MS
+        while self._clock.now_ms() < until_ms:
+            try:
+                await self._ask(Command(move, task.id, None, outcome=outcome, tenant=task.queue.tenant))
+            except (Unavailable, Overloaded):
+                await asyncio.sleep(RETELL_S)
+                continue
+            except (Conflict, Unknown):
+                self.refused += 1
+            break
+        self.forwarding -= 1
+        self._progress.set()
