@@ -82,8 +82,9 @@ class Handover:
         self._parted: set[int] = set()
         self._given: dict[int, Given] = {}
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
-        self.forwarding = 0
-        """Ends of attempts that their owners have not recorded yet."""
+        self._under_way: set[tuple[str, int, int]] = set()
+        """(task, epoch, attempt) of those that run here although their shard has another owner, or whose end that one
+        has not recorded yet."""
         self.moves = 0
         """Shards that went to other nodes."""
         self.refused = 0
@@ -127,6 +128,8 @@ class Handover:
         """The shard is quiet."""
         if shard in self._closing:
             self._parted.add(shard)
+            tasks = self._hand.actors[shard].state.holding.known.values()
+            self._under_way.update((task.id, task.epoch, task.attempt) for task in tasks if task.claim_boot is None)
             self._progress.set()
 
     def gone(self, shard: int) -> None:
@@ -141,11 +144,13 @@ class Handover:
     def reborn(self) -> None:
         """What the boot before me gave away is none of my affairs: its claims are dead."""
         self._given.clear()
+        self._under_way.clear()
+        self._progress.set()
 
     async def all_given(self) -> None:
-        """Return when nothing is here that another node should have, and every end was told."""
+        """Return when nothing is here that another node should have, and all that ran has ended, and was told."""
         self._news.set()
-        while self._moves() or self.forwarding:
+        while self._moves() or self._under_way:
             self._progress.clear()
             await self._progress.wait()
 
@@ -212,10 +217,14 @@ class Handover:
 
     # --- forwarding
 
+    @property
+    def forwarding(self) -> int:
+        """Attempts that other owners have to hear of."""
+        return len(self._under_way)
+
     def forward(self, outcomes: list[Outcome]) -> None:
         """Attempts under way when their shard was given away have ended."""
         for outcome in outcomes:
-            self.forwarding += 1
             self._outcomes.put_nowait(outcome)
 
     async def _forward_all(self, group: asyncio.TaskGroup) -> None:
@@ -235,5 +244,5 @@ class Handover:
             except (Conflict, Unknown):
                 self.refused += 1
             break
-        self.forwarding -= 1
+        self._under_way.discard((task.id, outcome.epoch, outcome.attempt))
         self._progress.set()
