@@ -27,6 +27,8 @@ LEAST_S = 0.02
 """Beats are at least this far apart, however much there is to be seen."""
 SETTLED_BEATS = 2
 """A node that has beaten so often has begun to fire."""
+HURRIED_S = 0.1
+"""The same while a node seems to be gone: its shards rest."""
 BEAT_LIMIT_S = 1.2
 """A beat that takes longer is given up and sent anew. One that hangs leaves no gap that restarts the peers' clocks
 (`members.py`), else a server that is slow now and then would keep the dead alive."""
@@ -94,6 +96,8 @@ class Membership:
         self.beaten = asyncio.Event()
         """Set by each successful beat."""
         self._nudged = asyncio.Event()
+        self._gone: set[str] = set()
+        """Boots that are not where they were, and not declared dead yet."""
 
     def may_fire(self) -> bool:
         """The last beat that succeeded was sent less than T_STOP_MS ago."""
@@ -134,7 +138,8 @@ class Membership:
                     await self._beat(started_ms)
             except (Unavailable, TimeoutError) as error:
                 log.warning("heartbeat failed", detail=str(error) or "no answer in time")
-            await self._rest(max(BEAT_S - (self._clock.boot_ms() - started_ms) / 1_000, LEAST_S))
+            pause_s = HURRIED_S if self._gone else BEAT_S
+            await self._rest(max(pause_s - (self._clock.boot_ms() - started_ms) / 1_000, LEAST_S))
 
     async def _rest(self, for_s: float) -> None:
         await asyncio.sleep(LEAST_S)
@@ -180,7 +185,8 @@ class Membership:
         self.holders = beat.holders
         self._see_ring(beat.peers)
         self._links.see(boot, self._secret, beat.peers)
-        suspects = self._members.observe(beat.peers, int(received_ms))
+        self._gone = {peer.boot for peer in beat.peers if self._links.is_gone(peer.boot)}
+        suspects = self._members.observe(beat.peers, int(received_ms), self._gone)
         self._owned(beat.owned, ())
         self._settings(beat.settings_version)
         self.beaten.set()

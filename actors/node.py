@@ -293,8 +293,8 @@ class Node:
         """Tasks that another node accepted."""
         self.hints.take(tasks, at_ms)
 
-    def take_given(self) -> None:
-        """Another node gave me shards."""
+    def beat_soon(self) -> None:
+        """The database has news."""
         self.membership.nudge()
 
     async def learn_queues(self) -> None:

@@ -61,7 +61,7 @@ class Guest:
                 case Hint():
                     self._take(message, group)
                 case Given():
-                    self._node.take_given()
+                    self._node.beat_soon()
                 case Look():
                     self._say(Shown(message.number, self._node.show(message.ids)))
                 case Ask():

@@ -47,9 +47,10 @@ class Link:
         *,
         hear: Callable[[Message], None],
         greet: Callable[["Link"], Awaitable[None]],
+        lose: Callable[[], None],
     ) -> None:
         """`hear` is given what comes and answers no question, and each `Watching` that was not waited for any more;
-        `greet` is called whenever both ends know each other.
+        `greet` is called whenever both ends know each other, `lose` when the boot is found to be gone.
         """
         self.boot = boot
         self._mine = mine
@@ -57,6 +58,9 @@ class Link:
         self._secret = secret
         self._hear_more = hear
         self._greet = greet
+        self._lose = lose
+        self.gone = False
+        """At the last try nobody listened there, or somebody who is not this boot."""
         self._outbox: deque[Message] = deque()
         self._waiting = 0
         """Tasks and questions in it."""
@@ -145,12 +149,17 @@ class Link:
         while True:
             try:
                 await self._connect(session)
-            except* (aiohttp.ClientError, aiohttp.WSMessageTypeError, OSError, TimeoutError, Refused, Invalid):
-                pass  # however it ended, it is tried again
+            except* _ENDS as ends:  # however it ended, it is tried again
+                self._see_gone(ends)
             tries = 0 if self.up.is_set() else tries + 1
             self._fall()
             pause_s = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+
+    def _see_gone(self, ends: BaseExceptionGroup[Exception]) -> None:
+        was_gone, self.gone = self.gone, ends.subgroup(_says_gone) is not None
+        if self.gone and not was_gone:
+            self._lose()
 
     async def _connect(self, session: aiohttp.ClientSession) -> None:
         """One connection, from its beginning to its end."""
@@ -166,6 +175,7 @@ class Link:
     async def _serve(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         """Write what is told, and hear answers, until either fails."""
         self._ws = ws
+        self.gone = False
         self.up.set()
         async with asyncio.TaskGroup() as group:
             children = [group.create_task(self._write(ws)), group.create_task(self._say_hello())]
@@ -225,6 +235,16 @@ class Link:
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(Unavailable("the link to this task's owner broke: the outcome is not known"))
+
+
+_ENDS = (aiohttp.ClientError, aiohttp.WSMessageTypeError, OSError, TimeoutError, Refused, Invalid)
+
+
+def _says_gone(error: BaseException) -> bool:
+    """Nobody listens there, or who does is not the boot that I asked for. One that only hangs says nothing."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return isinstance(error.os_error, ConnectionRefusedError)
+    return isinstance(error, aiohttp.WSMessageTypeError | Refused)
 
 
 def check(frame: Frame, mine: str, theirs: str) -> None:

@@ -66,9 +66,16 @@ class Peers:
         self._drop([other for other in self._links if other not in others])
         for other, address in others.items():
             if other not in self._links:
-                self._links[other] = Link(boot, other, address, secret, hear=self._hear, greet=self._greet)
+                self._links[other] = Link(
+                    boot, other, address, secret, hear=self._hear, greet=self._greet, lose=self._lose
+                )
         self.hub.interest.alone = not self._links
         self._changed.set()
+
+    def is_gone(self, boot: str) -> bool:
+        """See the port."""
+        link = self._links.get(boot)
+        return link is not None and link.gone
 
     def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
         """See the port."""
@@ -123,6 +130,10 @@ class Peers:
         """A link came up: what happened there before is not known here."""
         await link.watch([wire_topic(topic) for topic in self.hub.interest.topics])
         self.hub.interrupt(foreign=True)
+
+    def _lose(self) -> None:
+        assert self.node is not None
+        self.node.beat_soon()
 
     def _hear(self, message: Message) -> None:
         match message:

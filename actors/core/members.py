@@ -7,13 +7,14 @@ A suspicion is no verdict: the database declares a boot dead only if its counter
 
 A name belongs to one boot. Boots that bore mine when I joined are older twins: one that moves keeps the name; one that
 stands still for `TWIN_MS` is suspected that early, since whoever restarts a node does it when the old one has ended.
-It may have been cut off instead, with a lease that still runs: until `T_DEAD_MS` it may be declared dead only if none
-of its database sessions is left (`is_early`).
+A boot whose process is gone, as far as my link to it tells, is suspected after `GONE_MS`.
+Both may have been cut off instead, with a lease that still runs: until `T_DEAD_MS` they may be declared dead only if
+none of their database sessions is left (`is_early`).
 
 Refuses: a clock of its own; `now_ms` is when the heartbeat's answer came.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,9 @@ GAP_MS = 2_000
 
 TWIN_MS = 1_500
 """T_DEAD_MS for an older boot of my own name."""
+
+GONE_MS = 800
+"""T_DEAD_MS for a boot that is not where it was: its link ended, and nobody answers for it there."""
 
 
 class Peer(Protocol):
@@ -64,8 +68,10 @@ class Members:
         self._pulses: dict[str, _Pulse] | None = None
         self._last_ms = 0
 
-    def observe(self, peers: Iterable[Peer], now_ms: int) -> list[tuple[str, int]]:
+    def observe(self, peers: Iterable[Peer], now_ms: int, gone: Container[str] = ()) -> list[tuple[str, int]]:
         """Takes one successful heartbeat's view (every node that is not dead); answers the suspects' (boot, beats).
+
+        `gone`: boots that are not where they were.
 
         A suspect is named each time until it moves or leaves the view. Raises Misconfigured when an older twin moves:
         the name is taken.
@@ -84,11 +90,11 @@ class Members:
         return [
             (boot, pulse.beats)
             for boot, pulse in self._pulses.items()
-            if now_ms - pulse.since_ms >= (TWIN_MS if pulse.twin else T_DEAD_MS)
+            if now_ms - pulse.since_ms >= _patience_ms(twin=pulse.twin, gone=boot in gone)
         ]
 
     def is_early(self, boot: str) -> bool:
-        """Whether this suspect's lease may still run: it is suspected for the sake of its name."""
+        """Whether this suspect's lease may still run: it is suspected for the sake of its name, or of its link."""
         pulse = (self._pulses or {}).get(boot)
         return pulse is not None and self._last_ms - pulse.since_ms < T_DEAD_MS
 
@@ -106,3 +112,9 @@ class Members:
             pulse.beats = peer.beats
             pulse.since_ms = now_ms
         return pulse
+
+
+def _patience_ms(*, twin: bool, gone: bool) -> int:
+    if gone:
+        return GONE_MS
+    return TWIN_MS if twin else T_DEAD_MS

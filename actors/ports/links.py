@@ -21,6 +21,10 @@ class Links(Protocol):
         """My own boot, the cluster's secret and every living node, as of the last heartbeat."""
         ...
 
+    def is_gone(self, boot: str) -> bool:
+        """Whether the link to this boot has ended, and at its address nobody listens, or somebody else does."""
+        ...
+
     def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
         """Tell the owner of tasks that were committed at `at_ms`. Never waits; lost when the link is down or full."""
         ...
@@ -48,8 +52,8 @@ class LinkedNode(Protocol):
         """Tasks that were committed at `at_ms`; those that are not mine are passed over."""
         ...
 
-    def take_given(self) -> None:
-        """Another node gave me shards."""
+    def beat_soon(self) -> None:
+        """The database has news: another node gave me shards, or is gone."""
         ...
 
     async def learn_queues(self) -> None:

@@ -19,6 +19,7 @@ HOUR_MS = 3_600_000
 async def pair(cluster: Cluster) -> tuple[Member, Member]:
     """The owner of everything, and another node that knows of it."""
     owner = await cluster.start("a")
+    owner.keep()
     other = await cluster.start("b")
     await cluster.until(lambda: len(other.node.membership.holders) == 256)
     assert not other.owned

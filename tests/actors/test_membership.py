@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from actors.core.errors import Misconfigured
-from actors.core.members import T_DEAD_MS
+from actors.core.members import GONE_MS, T_DEAD_MS
 from actors.core.ring import Ring, limit
 from actors.core.task import State
 from actors.membership import BEAT_LIMIT_S, ORPHAN_MS, T_STOP_MS
@@ -56,7 +56,7 @@ async def test_tasks_accepted_anywhere_run_once_where_their_shard_is(cluster: Cl
 
 async def test_who_comes_second_takes_nothing_that_has_an_owner(cluster: Cluster) -> None:
     first = await cluster.start("a")
-    first.node.handover.look = lambda: None  # type: ignore[method-assign]  # it gives nothing
+    first.keep()
     second = cluster.join("b")
     await asyncio.sleep(20)
     assert len(first.owned) == 256
@@ -355,3 +355,24 @@ async def test_watchers_are_told_of_first_shards_that_somebody_else_had(cluster:
     await cluster.until(lambda: len(b.owned) == 256)
     await asyncio.sleep(0.001)
     assert len(told) == 1
+
+
+async def test_one_that_was_killed_is_followed_at_once(cluster: Cluster) -> None:
+    """Its links are refused, and it has no session left."""
+    a, b = await start_all(cluster, "a", "b")
+    ids = await spread([a, b], 200, delay_ms=3_000)
+    await a.kill()
+    killed_ms = cluster.now_ms()
+    await cluster.until(lambda: len(b.owned) == 256)
+    assert cluster.now_ms() - killed_ms <= GONE_MS + 500 + 110
+    await cluster.ended(ids)
+    assert {cluster.row(one).lateness_ms for one in ids} <= set(range(10))
+
+
+async def test_one_that_seems_gone_but_has_sessions_keeps_its_lease(cluster: Cluster) -> None:
+    a, b = await start_all(cluster, "a", "b")
+    a.wire.away = True
+    a.links.fall()
+    cut_ms = cluster.now_ms()
+    await cluster.until(lambda: len(b.owned) == 256)
+    assert T_DEAD_MS - 600 <= cluster.now_ms() - cut_ms <= T_DEAD_MS + 510

@@ -36,6 +36,7 @@ class NodeDouble:
     book: QueueBook
     hinted: list[str] = field(default_factory=list)
     given: int = 0
+    """How often it was told to beat."""
     asked: list[Command] = field(default_factory=list)
     learned: list[Queue] = field(default_factory=list)
     """Queues that it learns of when it looks."""
@@ -51,7 +52,7 @@ class NodeDouble:
         self.hinted += [task.id for task in tasks]
         self.news.set()
 
-    def take_given(self) -> None:
+    def beat_soon(self) -> None:
         self.given += 1
         self.news.set()
 

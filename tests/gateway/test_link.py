@@ -6,10 +6,11 @@ import pytest
 
 from actors.core.errors import Unavailable
 from actors.core.wire import PAYLOAD_BYTES, Message, WireTopic
+from actors.ports.leases import Peer
 from gateway import link
 from gateway.guest import Guest
 from gateway.link import OUTBOX, WATCHED
-from tests.gateway.linked import QUEUE, command, end, error_of, pair
+from tests.gateway.linked import QUEUE, SECRET, command, end, error_of, pair
 from tests.gateway.watched import id_of
 from tests.support.builders import T0_MS, make_task
 
@@ -137,3 +138,44 @@ async def test_a_link_that_fell_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -
         way.forget([WireTopic(task=id_of(1))])
         await way.watch([WireTopic(task=id_of(1))])
         assert not way._watches
+
+
+async def test_a_boot_that_is_not_where_it_was_is_gone() -> None:
+    """Nobody listens there any more: the node is told to look."""
+    async with end("boot-a") as a:
+        async with end("boot-b") as b:
+            a.see(b)
+            b.see(a)
+            await a.linked(b)
+            assert not a.peers.is_gone("boot-b")
+            b.see()
+        await a.node.until(lambda: a.peers.is_gone("boot-b"))
+        assert a.node.given == 1
+        a.see()
+        assert not a.peers.is_gone("boot-b")
+
+
+async def test_a_boot_whose_place_another_one_has_taken_is_gone() -> None:
+    async with end("boot-a") as a, end("boot-b") as b:
+        a.see(b)
+        b.boot = "boot-c"
+        b.see(a)
+        await a.node.until(lambda: a.peers.is_gone("boot-b"))
+        a.see()
+        b.see()
+
+
+async def test_one_that_says_nothing_is_not_gone() -> None:
+    """As a process that is stopped: it takes connections, and never answers."""
+    async with end("boot-a") as a:
+        silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        async with silent:
+            host, port = silent.sockets[0].getsockname()[:2]
+            a.peers.see("boot-a", SECRET, [a.peer, Peer("boot-b", "b", f"{host}:{port}", "up", 1)])
+            way = a.peers.link("boot-b")
+            assert way is not None
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await way.up.wait()
+            assert not way.gone
+            a.see()

@@ -138,6 +138,10 @@ class Member:
             self.ended.set()
             self._cluster.changed.set()
 
+    def keep(self) -> None:
+        """Give no shards away."""
+        self.node.handover.look = lambda: None  # type: ignore[method-assign]
+
     async def failed(self) -> BaseException:
         """Wait for its end, and answer the one error that ended it."""
         await self.ended.wait()

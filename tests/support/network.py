@@ -34,6 +34,8 @@ class Network:
     def __init__(self) -> None:
         self.ends: dict[str, MemoryLinks] = {}
         """Boot -> its end."""
+        self.known: set[str] = set()
+        """All that there ever were."""
         self.way_ms: Callable[[], float] = lambda: 0.2
         self.loses: Callable[[str, str], bool] = lambda sender, to: False
         """Whether what `sender` says to `to` (boots) is lost."""
@@ -74,15 +76,24 @@ class MemoryLinks:
                 for message in frame.messages if frame.to == self._boot else ():
                     self._hear(frame.sender, message, group)
 
+    def fall(self) -> None:
+        """The process looks gone to the others."""
+        self._network.ends.pop(self._boot, None)
+
     def see(self, boot: str, secret: bytes, peers: Sequence[Peer]) -> None:
         """See the port."""
         self._network.ends.pop(self._boot, None)
         self._boot = boot
         self._network.ends[boot] = self
+        self._network.known.add(boot)
         living = {peer.boot for peer in peers}
         for asked, told in self._asked.values():
             if asked not in living and not told.done():
                 told.set_exception(Unavailable("the link broke"))
+
+    def is_gone(self, boot: str) -> bool:
+        """See the port."""
+        return boot not in self._network.ends and boot in self._network.known
 
     def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
         """See the port."""
@@ -121,7 +132,7 @@ class MemoryLinks:
             case Hint():
                 group.create_task(self._take(message))
             case Given():
-                self._member.node.take_given()
+                self._member.node.beat_soon()
             case Ask():
                 group.create_task(self._answer(sender, message))
             case Look():

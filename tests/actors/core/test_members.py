@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.core.errors import Misconfigured
-from actors.core.members import GAP_MS, T_DEAD_MS, TWIN_MS, Members
+from actors.core.members import GAP_MS, GONE_MS, T_DEAD_MS, TWIN_MS, Members
 
 
 @dataclass(frozen=True)
@@ -156,3 +156,13 @@ def test_a_node_that_beats_is_never_suspect(start_ms: int, period_ms: int) -> No
     members = Members("me", "mine")
     for beats in range(40):
         assert members.observe([Seen("p", beats)], start_ms + beats * period_ms) == []
+
+
+def test_one_that_is_gone_is_suspect_early(members: Members) -> None:
+    peer = Seen("p", 3)
+    assert members.observe([ME, peer], 0, {"p"}) == []
+    assert members.observe([ME, peer], GONE_MS - 1, {"p"}) == []
+    assert members.observe([ME, peer], GONE_MS, {"p"}) == [("p", 3)]
+    assert members.is_early("p")
+    assert members.observe([ME, peer], GONE_MS + 1) == [], "it is back"
+    assert members.observe([ME, Seen("p", 4)], GONE_MS + 2, {"p"}) == [], "it moves"
