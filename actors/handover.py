@@ -38,6 +38,10 @@ FRESH_MS = 2_000
 """For so long after a hand-over I know better than what the beats of others may have shown."""
 MOVES = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.NEVER: Move.DIE}
 """All other ends are RETRY: what becomes of the task, the verdict says."""
+FIRST_PAUSE_MS = 100
+LONGEST_PAUSE_MS = 30_000
+CALM_MS = 60_000
+"""A shard that has failed before waits twice as long as the last time, unless that is so long ago."""
 log = structlog.get_logger("handover")
 
 
@@ -49,6 +53,16 @@ class Given(NamedTuple):
     heir: str | None
     """None: not known."""
     at_ms: float
+
+
+class Failure(NamedTuple):
+    """A shard whose own code failed."""
+
+    epoch: int
+    times: int
+    at_ms: float
+    again_ms: float | None
+    """When it begins anew; None: it has."""
 
 
 class Handover:
@@ -81,6 +95,8 @@ class Handover:
         """Shard -> my epoch."""
         self._parted: set[int] = set()
         self._given: dict[int, Given] = {}
+        self._failed: dict[int, Failure] = {}
+        """Shards whose own code failed; kept for CALM_MS behind that."""
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         self._under_way: set[tuple[str, int, int]] = set()
         """(task, epoch, attempt) of those that run here although their shard has another owner, or whose end that one
@@ -97,6 +113,7 @@ class Handover:
             while True:
                 await self._news.wait()
                 self._news.clear()
+                await self._begin_anew()
                 while (moves := self._moves()) and await self._give(moves):
                     pass
 
@@ -144,6 +161,7 @@ class Handover:
     def reborn(self) -> None:
         """What the boot before me gave away is none of my affairs: its claims are dead."""
         self._given.clear()
+        self._failed.clear()
         self._under_way.clear()
         self._progress.set()
 
@@ -153,6 +171,38 @@ class Handover:
         while self._moves() or self._under_way:
             self._progress.clear()
             await self._progress.wait()
+
+    def failed(self, shard: int, epoch: int) -> None:
+        """The shard's own code failed, and nothing that it held can be trusted: it was let go, and begins anew.
+
+        It does so under another epoch, for what it asked for may still be on its way; the more often it fails, the
+        later, so that a row that breaks it costs its neighbours in other shards nothing.
+        """
+        now_ms = self._clock.boot_ms()
+        before = self._failed.get(shard)
+        times = before.times + 1 if before is not None and now_ms - before.at_ms < CALM_MS else 1
+        pause_ms = min(FIRST_PAUSE_MS << min(times - 1, 20), LONGEST_PAUSE_MS)
+        self._given[shard] = Given(epoch, None, now_ms)
+        self._failed[shard] = Failure(epoch, times, now_ms, now_ms + pause_ms)
+        self._news.set()
+
+    async def _begin_anew(self) -> None:
+        now_ms, boot = self._clock.boot_ms(), self._membership.boot
+        due = {
+            shard: (failure.epoch, boot)
+            for shard, failure in self._failed.items()
+            if failure.again_ms is not None and failure.again_ms <= now_ms
+        }
+        if not due:
+            return
+        try:
+            await self._store.give(boot, due)
+        except Unavailable as error:
+            log.warning("shards that failed can't begin anew yet; trying again", detail=error.detail)
+            return
+        for shard in due:
+            self._failed[shard] = self._failed[shard]._replace(again_ms=None)
+        self._membership.nudge()
 
     # --- giving
 

@@ -460,9 +460,12 @@ class Node:
         self.handover.reborn()
 
     def _crashed(self, shard: int, error: Exception) -> None:
-        """A shard's own code failed. Nothing it holds can be trusted: start again from the tables, as a new boot."""
-        log.error("a shard failed; starting again under a new boot", shard=shard, exc_info=error)
-        self.membership.rejoin()
+        """A shard's own code failed: it begins anew from the tables, and the others go on."""
+        log.error("a shard failed; it begins anew", shard=shard, exc_info=error)
+        self.stats.shard_failures += 1
+        epoch = self.hand.actors[shard].state.epoch
+        self._retire(shard)
+        self.handover.failed(shard, epoch)
 
     def _limits(self, shards: int) -> tuple[int, int]:
         """How many tasks a page may bring: of one queue, and of all together."""

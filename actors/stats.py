@@ -65,6 +65,7 @@ class Stats:
         self.stale_writes = 0
         self.epoch_changes = 0
         self.shard_losses = 0
+        self.shard_failures = 0
         self.moves = 0
         self.rejoins = 0
         self.lateness_bounds_ms = LATENESS_BOUNDS_MS

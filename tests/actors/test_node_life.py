@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from actors.core.events import Change, Effect, Event, Started, Ticked, Verdict
+from actors.core.events import Change, Effect, Ended, Event, Recorded, Started, Ticked, Verdict
 from actors.core.shard import ShardState
 from actors.core.task import State
 from storage.memory import Fault
@@ -147,8 +147,8 @@ class Poison:
         monkeypatch.setattr(ShardState, "apply", poisoned)
 
 
-@pytest.mark.parametrize("kind", [Ticked, Started])
-async def test_a_shard_that_fails_starts_the_node_again_under_a_new_boot(
+@pytest.mark.parametrize("kind", [Ticked, Started, Ended, Recorded])
+async def test_a_shard_that_fails_begins_anew_and_no_other_does(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, kind: type[Event]
 ) -> None:
     member = await cluster.start(script=always(Step(takes_ms=20)))
@@ -158,20 +158,63 @@ async def test_a_shard_that_fails_starts_the_node_again_under_a_new_boot(
     await cluster.ended(ids, within_s=2)
     assert poison.left == 0
     assert not member.ended.is_set()
-    assert member.node.membership.boot != member.boot
-    assert member.node.stats.rejoins == 1
-    assert {row.epoch for row in cluster.database.shards.values()} == {3}, "given up, and taken again"
+    assert member.node.membership.boot == member.boot
+    assert member.node.stats.shard_failures == 1
+    await cluster.until(lambda: len(member.owned) == 256, within_s=0.2)
+    assert sorted(row.epoch for row in cluster.database.shards.values()) == [1] * 255 + [2]
     assert max(len(cluster.runs_of(task_id)) for task_id in ids) <= 2
+    assert member.node.stats.probe_finds == 0
 
 
 async def test_nothing_that_was_not_started_is_handed_out(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     member = await cluster.start()
     member.dispatcher.working.clear()
-    await submit_some(member, 400)
+    ids = await submit_some(member, 400)
     await asyncio.sleep(0.1)
     Poison(monkeypatch, Started)
-    assert member.node.take(400) == []
-    assert not member.node.may_fire()
+    (failed,) = {shard for shard, row in cluster.database.shards.items()} - {
+        task.shard for task in member.node.take(400)
+    } & {cluster.row(task_id).shard for task_id in ids}
+    assert failed not in member.owned
+    assert member.node.may_fire()
+
+
+async def test_a_shard_that_fails_again_and_again_is_left_alone_for_longer_each_time(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a row that its code can't bear: the others do not feel it."""
+    member = await cluster.start()
+    apply = ShardState.apply
+
+    def fails(state: ShardState, event: Event, now_ms: int) -> list[Effect]:
+        if state.shard == 7:
+            raise ZeroDivisionError
+        return apply(state, event, now_ms)
+
+    monkeypatch.setattr(ShardState, "apply", fails)
+    member.node.hand.post(7, Ticked())
+    ids = [task_id for task_id in await submit_some(member, 400) if cluster.row(task_id).shard != 7]
+    await cluster.ended(ids, within_s=1)
+    await asyncio.sleep(120)
+    assert 8 <= member.node.stats.shard_failures <= 14
+    assert member.owned.keys() | {7} == set(range(256))
+    monkeypatch.setattr(ShardState, "apply", apply)
+    await cluster.until(lambda: 7 in member.owned, within_s=31)
+    assert not member.node.membership.orphans
+
+
+async def test_a_shard_that_fails_while_the_database_is_away_begins_anew_when_it_is_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = await cluster.start()
+    ids = await submit_some(member, 400, delay_ms=8_000)
+    cluster.cut(away=True)
+    Poison(monkeypatch, Ticked)
+    await asyncio.sleep(11)
+    assert member.node.stats.shard_failures == 1
+    cluster.cut(away=False)
+    await cluster.ended(ids)
+    assert len(member.owned) == 256
 
 
 async def test_a_beat_under_way_does_not_bring_the_old_boot_back(cluster: Cluster) -> None:
