@@ -168,7 +168,8 @@ async def test_a_boot_whose_place_another_one_has_taken_is_gone() -> None:
 async def test_one_that_says_nothing_is_not_gone() -> None:
     """As a process that is stopped: it takes connections, and never answers."""
     async with end("boot-a") as a:
-        silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        writers: list[asyncio.StreamWriter] = []
+        silent = await asyncio.start_server(lambda reader, writer: writers.append(writer), "127.0.0.1", 0)
         async with silent:
             host, port = silent.sockets[0].getsockname()[:2]
             a.peers.see("boot-a", SECRET, [a.peer, Peer("boot-b", "b", f"{host}:{port}", "up", 1)])
@@ -179,3 +180,5 @@ async def test_one_that_says_nothing_is_not_gone() -> None:
                     await way.up.wait()
             assert not way.gone
             a.see()
+            for writer in writers:
+                writer.close()

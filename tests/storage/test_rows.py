@@ -32,7 +32,7 @@ class Table:
 
 
 def row(number: int, queue: int = 1, spec: bytes = EMPTY, *more: Any) -> tuple[Any, ...]:
-    made = (UUID(int=number), 0, queue, 1, 1, 1, spec, 0, None, None, 5, 0, 0, None, None, 0, None)
+    made = (UUID(int=number), 0, queue, 1, 1, 1, spec, 0, None, None, 5, 0, 0, None, None, 0, None, None)
     assert len(made) == TASK_WIDTH
     return made + more
 
