@@ -109,15 +109,37 @@ async def test_a_name_is_borne_by_one(database_url: str) -> None:
         await api.submit()
 
 
+async def shared(tables: Tables) -> None:
+    """Wait until two nodes have their parts."""
+    async with asyncio.timeout(LIMIT_S):
+        while (
+            await tables.value("SELECT max(c) FROM (SELECT count(*) AS c FROM shards GROUP BY owner_boot) AS x") > 141
+        ):
+            pass
+
+
+async def waiting_at(tables: Tables, api: Api, name: str, url: str) -> Any:
+    """A task that waits on the node of that name."""
+    while True:
+        task = await api.submit(http={"url": url}, delay="1h")
+        owner = await tables.value(
+            "SELECT n.name FROM tasks t JOIN shards s USING (shard) JOIN nodes n ON n.boot = s.owner_boot WHERE t.id = $1",
+            task["id"],
+        )
+        if owner == name:
+            return task
+
+
 async def test_two_nodes_and_the_death_of_one(database_url: str, hook: Hook, tables: Tables) -> None:
     url = hook.url()
     async with node(database_url, "a") as (first, api), node(database_url, "b") as (_, other):
-        # b owns nothing yet: what it accepts is found and run by a.
         elsewhere = await other.submit(http={"url": url})
         assert (await other.get(elsewhere["id"]))["id"] == elsewhere["id"]
         await hook.called(elsewhere["id"])
         await the_same_keys_on_both(api, other)
-        held = await api.submit(http={"url": hook.url(Held(), Held())})
+        await shared(tables)
+        held = await waiting_at(tables, api, "a", hook.url(Held(), Held()))
+        await other.command(held["id"], "run")
         [before] = await hook.called(held["id"])
         async with asyncio.timeout(LIMIT_S):
             while await tables.state(held["id"]) != "running":  # its claim is written down
