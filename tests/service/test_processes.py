@@ -123,7 +123,7 @@ async def waiting_at(tables: Tables, api: Api, name: str, url: str) -> Any:
     while True:
         task = await api.submit(http={"url": url}, delay="1h")
         owner = await tables.value(
-            "SELECT n.name FROM tasks t JOIN shards s USING (shard) JOIN nodes n ON n.boot = s.owner_boot WHERE t.id = $1",
+            "SELECT n.name FROM tasks t JOIN shards s USING (shard) JOIN nodes n ON boot = owner_boot WHERE id = $1",
             task["id"],
         )
         if owner == name:
