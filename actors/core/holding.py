@@ -230,7 +230,7 @@ class Holding:
             self.withdraw(task, _GONE)
         self.loaded_until_ms, self.next_page_ms = -1, NEVER_MS
         self._loading = None
-        self.spilled = {}
+        self.shares, self.spilled = {}, {}
 
     def turn_generation(self, now_ms: int) -> None:
         """Every GENERATION_MS, forget the older generation of what was let go, and queues that have nothing here."""

@@ -225,7 +225,8 @@ class ShardState:
             if task.phase is _WAITING and task.claim_ms is None:
                 due.append(task)
             elif task.phase is _WAITING:
-                records.append(self._overtaken(task, now_ms))
+                if not self._goes_on(task, now_ms):  # it started by a clock that is ahead of this one
+                    records.append(self._overtaken(task, now_ms))
             elif task.phase is _OFFERED:
                 records.append(self._expire(task, now_ms))
             else:
@@ -463,9 +464,7 @@ class ShardState:
     def _part(self, event: Event, now_ms: int) -> list[Effect]:
         """Closed: what is under way ends, and nothing begins."""
         if not self._parted and not isinstance(event, _BEGINNINGS):
-            effects = self._handlers[type(event)](event, now_ms)
-            self.holding.release()  # what was to be tried again
-            return effects + self._part_when_quiet()
+            return self._handlers[type(event)](event, now_ms) + self._part_when_quiet()
         match event:
             case Asked(commands) | Looked(commands):
                 return _elsewhere(commands)

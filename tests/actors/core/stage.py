@@ -4,18 +4,23 @@ from actors.core.events import (
     Answer,
     Asked,
     Change,
+    Close,
     Command,
     Effect,
     Ended,
     Event,
     Find,
+    Forward,
     Found,
+    Living,
     Load,
     Loaded,
     Looked,
     Offer,
     Outcome,
     Page,
+    Parted,
+    Probed,
     Publish,
     Record,
     Recorded,
@@ -39,9 +44,9 @@ HORIZON_MS = 60_000
 class Stage:
     """A shard under epoch 7 whose tables are empty, at T0; what the last event led to lies in `effects`."""
 
-    def __init__(self, *, limit: int = 100, loaded: bool = True) -> None:
+    def __init__(self, *, limit: int = 100, loaded: bool = True, living: tuple[str, ...] = ()) -> None:
         self.now_ms = T0_MS
-        self.shard = ShardState(0, EPOCH, T0_MS - 1, limit=limit, horizon_ms=HORIZON_MS)
+        self.shard = ShardState(0, EPOCH, T0_MS - 1, limit=limit, horizon_ms=HORIZON_MS, living=frozenset(living))
         self.queue = Queue(1, "default", "q")
         self.effects: list[Effect] = []
         self.answers: list[Answer] = []
@@ -109,6 +114,13 @@ class Stage:
         self.end(task)
         return task
 
+    def goes_on(self, *, due_in_ms: int = 0, boot: str = "boot-b") -> Task:
+        """A row with a claim of 30 s that `boot` wrote under an earlier epoch, as the tables show it."""
+        claim_ms = self.now_ms + 30_000
+        task = row(self.task(in_ms=due_in_ms), rev=1, attempt=1, claim_ms=claim_ms, claim_boot=boot, epoch=EPOCH - 1)
+        self.read(task)
+        return task
+
     # --- events
 
     def apply(self, event: Event) -> list[Effect]:
@@ -118,6 +130,10 @@ class Stage:
 
     def hint(self, *tasks: Task, late_ms: int = 0) -> None:
         self.apply(Submitted(list(tasks), self.now_ms - late_ms))
+
+    def read(self, *tasks: Task) -> None:
+        """The tables show these rows."""
+        self.apply(Probed(list(tasks), self.now_ms))
 
     def tick(self, after_ms: int = 0) -> None:
         self.now_ms += after_ms
@@ -153,6 +169,13 @@ class Stage:
             setattr(command, name, value)
         return command
 
+    def close(self) -> None:
+        self.apply(Close())
+
+    def see(self, *boots: str) -> None:
+        """These boots live."""
+        self.apply(Living(frozenset(boots)))
+
     def look(self, *pairs: tuple[Command, Found]) -> None:
         self.apply(Looked([command for command, _ in pairs], [found for _, found in pairs]))
 
@@ -178,6 +201,15 @@ class Stage:
     def changes(self) -> list[Change]:
         return [change for effect in self.effects if isinstance(effect, Publish) for change in effect.changes]
 
+    @property
+    def parted(self) -> int:
+        """How often it said so."""
+        return sum(isinstance(effect, Parted) for effect in self.effects)
+
+    @property
+    def forwarded(self) -> list[Outcome]:
+        return [outcome for effect in self.effects if isinstance(effect, Forward) for outcome in effect.outcomes]
+
     def answer(self, command: Command) -> Answer | None:
         """The answer to this command, so far; there is never a second one."""
         answers = [answer for answer in self.answers if answer.token is command.token]
@@ -193,7 +225,7 @@ class Stage:
         return self.shard.holding.known.get(task.id) is task
 
 
-def row(task: Task, *, rev: int | None = None, due_ms: int | None = None, **rest: int | None) -> Task:
+def row(task: Task, *, rev: int | None = None, due_ms: int | None = None, **rest: int | str | None) -> Task:
     """A fresh task that mirrors this one's row, but for what is named."""
     fresh = Task(
         task.id,
