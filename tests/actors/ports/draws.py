@@ -14,10 +14,12 @@ from tests.actors.ports.steps import (
     AcceptKeyed,
     BeatOnce,
     Condemn,
+    Depart,
     Draw,
     DropDays,
     Find,
     Get,
+    Give,
     Join,
     Leave,
     Load,
@@ -80,6 +82,9 @@ _leasing: st.SearchStrategy[Step] = st.one_of(
     st.builds(Sweep, _boot, st.fixed_dictionaries(dict.fromkeys(SHARDS, _mostly_right))),
     st.builds(Sweep, _boot, st.fixed_dictionaries(dict.fromkeys(SHARDS, _mostly_right))),
     st.builds(Leave, _mortal),
+    st.builds(Depart, _mortal),
+    st.builds(Give, _writer, st.fixed_dictionaries(dict.fromkeys(SHARDS, st.tuples(_mostly_right, _boot)))),
+    st.builds(Give, st.none(), st.dictionaries(_shard, st.tuples(_mostly_right, _boot))),
 )
 _reading: st.SearchStrategy[Step] = st.one_of(
     st.builds(

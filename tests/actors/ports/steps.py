@@ -256,6 +256,27 @@ class Leave:
         return None
 
 
+@dataclass(frozen=True)
+class Depart:
+    boot: str
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        await side.stores.leases.depart(self.boot)
+        return None
+
+
+@dataclass(frozen=True)
+class Give:
+    """By the owner of shard 0 unless a boot is named; `offs` are of epochs."""
+
+    boot: str | None
+    heirs: dict[int, tuple[int, str]]
+
+    async def take(self, side: Side, guards: Guards) -> object:
+        moves = {shard: (guards.epochs[shard] + off, heir) for shard, (off, heir) in self.heirs.items()}
+        return await side.stores.leases.give(self.boot or guards.owner, moves)
+
+
 # --- reading and history -----------------------------------------------------------------------------------------
 
 
