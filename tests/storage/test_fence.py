@@ -1,10 +1,12 @@
 """The fence, against real locks: both orders of each race, and what weaker fences would let through."""
 
 import asyncio
+from collections.abc import Awaitable, Collection
 
 import asyncpg
 import pytest
 
+from actors.core.errors import Unavailable
 from actors.core.task import State, Task
 from storage.records import batches_of
 from storage.statements import statements
@@ -14,6 +16,7 @@ from tests.support.builders import T0_MS, finish, make_task, move
 
 WRITE = statements("ledger")["write"]
 SWEEP = statements("leases")["sweep"]
+GIVE = statements("leases")["give"]
 PLAIN_READ = WRITE.replace("FOR SHARE OF s", "")
 KEY_SHARE = WRITE.replace("FOR SHARE OF s", "FOR KEY SHARE OF s")
 NOT_REFERENCED = WRITE.replace("((e.shard, e.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE", "true").replace(
@@ -169,3 +172,95 @@ async def test_writes_of_one_owner_do_not_wait_for_each_other(home: Home, sessio
     async with session.transaction():
         await write_by_hand(session, home, first)
         assert await home.write(finish(second)) == set()
+
+
+# --- a shard that is given
+
+
+async def give_by_hand(session: asyncpg.Connection, *, epoch: int = 1) -> set[int]:
+    return {row["shard"] for row in await session.fetch(GIVE, "boot-a", [4], [epoch], ["boot-b"])}
+
+
+async def test_a_give_waits_for_an_open_write(
+    home: Home, other: Home, session: asyncpg.Connection, watch: Watch
+) -> None:
+    task = await accepted(home)
+    async with asyncio.TaskGroup() as group, session.transaction():
+        assert await write_by_hand(session, home, task) == set()
+        give = group.create_task(home.leases.give("boot-a", {4: (1, "boot-b"), 5: (1, "boot-b")}))
+        await watch.waiting_for(session)
+    assert give.result() == {4, 5}
+    [found] = await other.tasks.find(None, [task.id])
+    assert found.state is State.SUCCEEDED
+
+
+async def test_a_write_that_comes_after_the_give_began_is_refused(
+    home: Home, other: Home, session: asyncpg.Connection, watch: Watch
+) -> None:
+    task = await accepted(home)
+    async with asyncio.TaskGroup() as group, session.transaction():
+        assert await give_by_hand(session) == {4}
+        write = group.create_task(home.write(finish(task)))
+        await watch.waiting_for(session)
+    assert write.result() == {task.id}
+    assert await other.write(finish(task, epoch=2)) == set()
+
+
+async def test_a_write_passes_when_the_give_is_rolled_back(
+    home: Home, other: Home, session: asyncpg.Connection, watch: Watch
+) -> None:
+    task = await accepted(home)
+    async with asyncio.TaskGroup() as group:
+        transaction = session.transaction()
+        await transaction.start()
+        await give_by_hand(session)
+        write = group.create_task(home.write(finish(task)))
+        await watch.waiting_for(session)
+        await transaction.rollback()
+    assert write.result() == set()
+    assert (await session.fetchval("SELECT owner_boot FROM shards WHERE shard = 4")) == "boot-a"
+
+
+@pytest.mark.parametrize("first", ["give", "sweep"])
+async def test_a_give_and_a_take_over_at_once_make_one_owner(
+    home: Home, other: Home, session: asyncpg.Connection, watch: Watch, first: str
+) -> None:
+    """The giver was taken for dead while it gave."""
+    await kill(other, "boot-a")
+    async with asyncio.TaskGroup() as group, session.transaction():
+        if first == "give":
+            assert await give_by_hand(session) == {4}
+            second = group.create_task(_taken(other.leases.sweep("boot-b", {4: 1})))
+        else:
+            assert await sweep_by_hand(session, "boot-b") == {4: 2}
+            second = group.create_task(_taken(home.leases.give("boot-a", {4: (1, "boot-b")})))
+        await watch.waiting_for(session)
+    assert second.result() == set()
+    row = await session.fetchrow("SELECT owner_boot, epoch FROM shards WHERE shard = 4")
+    assert tuple(row) == ("boot-b", 2)
+
+
+async def _taken(asked: Awaitable[Collection[int]]) -> set[int]:
+    return set(await asked)
+
+
+async def test_a_give_that_would_wait_for_long_gives_nothing(
+    home: Home, other: Home, session: asyncpg.Connection
+) -> None:
+    task = await accepted(home)
+    async with session.transaction():
+        await write_by_hand(session, home, task)
+        with pytest.raises(Unavailable):
+            await home.leases.give("boot-a", {4: (1, "boot-b"), 5: (1, "boot-b")})
+    assert await home.leases.give("boot-a", {4: (1, "boot-b"), 5: (1, "boot-b")}) == {4, 5}
+
+
+@pytest.mark.parametrize("weaker", [PLAIN_READ, KEY_SHARE, NOT_REFERENCED], ids=["plain", "key share", "unreferenced"])
+async def test_a_weaker_fence_lets_a_give_pass_an_open_write(
+    home: Home, other: Home, session: asyncpg.Connection, weaker: str
+) -> None:
+    task = await accepted(home)
+    async with session.transaction():
+        assert await write_by_hand(session, home, task, weaker) == set()
+        assert await home.leases.give("boot-a", {4: (1, "boot-b")}) == {4}
+        assert await other.live(task)
