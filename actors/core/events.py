@@ -161,7 +161,7 @@ class Found:
     task: Task | None
     state: State | None
     epoch: int = 0
-    """Epoch of the last durable write."""
+    """Epoch of the last durable write; of a claim, that under which its attempt started."""
 
 
 # --- events ------------------------------------------------------------------------------------------------------

@@ -491,7 +491,9 @@ def _elsewhere(commands: list[Command]) -> list[Effect]:
 def _is_mine(record: Record, found: Found) -> bool:
     """The refused record was committed before, its answer was lost: the tables are as it left them."""
     row = found.task
-    if row is None or row.rev != record.rev + 1 or found.epoch != record.epoch:
+    # An attempt of an earlier owner that is claimed again keeps its fence.
+    epoch = record.task.epoch if record.state is _CLAIMED else record.epoch
+    if row is None or row.rev != record.rev + 1 or found.epoch != epoch:
         return False
     if record.op is _FINISH:
         return found.state is record.state

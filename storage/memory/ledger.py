@@ -77,12 +77,14 @@ class MemoryLedgerStore:
 
 
 def _change(row: Row, record: Record) -> None:
+    claim_ms = record.claim_ms if record.op is Op.MOVE else None
     row.rev += 1
-    row.epoch = record.epoch
+    if row.claim_ms is None or claim_ms is None:  # an attempt that is claimed again keeps its fence
+        row.epoch = record.epoch
     row.state = record.state if record.op is Op.FINISH else State.SCHEDULED
     row.attempt = record.attempt
     row.lateness_ms = record.lateness_ms
-    row.claim_ms = record.claim_ms if record.op is Op.MOVE else None
+    row.claim_ms = claim_ms
     if record.op is not Op.FINISH:
         row.schedule_ms = record.schedule_ms
         row.due_ms = record.due_ms

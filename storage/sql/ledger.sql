@@ -49,7 +49,10 @@ WITH mine AS MATERIALIZED (
               duration_ms, status, error)
 ), moved AS (
     UPDATE tasks t
-       SET rev = c.rev + 1, epoch = c.epoch, schedule_ms = c.schedule_ms, due_ms = c.due_ms, attempt = c.attempt,
+       SET rev = c.rev + 1,
+           -- An attempt that is claimed again, by another owner than the one it started under, keeps its fence.
+           epoch = CASE WHEN t.claim_ms IS NULL OR c.claim_ms IS NULL THEN c.epoch ELSE t.epoch END,
+           schedule_ms = c.schedule_ms, due_ms = c.due_ms, attempt = c.attempt,
            budget = c.budget, lateness_ms = c.lateness_ms, claim_ms = c.claim_ms,
            claim_boot = CASE WHEN c.claim_ms IS NOT NULL THEN $1 END,
            last_started_ms = CASE WHEN c.started_ms IS NULL THEN t.last_started_ms ELSE c.started_ms END,

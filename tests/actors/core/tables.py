@@ -68,6 +68,8 @@ class Tables:
         after = row(before, rev=record.rev + 1, due_ms=record.due_ms)
         after.schedule_ms, after.attempt, after.budget = record.schedule_ms, record.attempt, record.budget
         after.lateness_ms, after.claim_ms, after.epoch = record.lateness_ms, record.claim_ms, record.epoch
+        if before.claim_ms is not None and record.claim_ms is not None:
+            after.epoch = before.epoch
         if record.op is Op.FINISH:
             self.finished[task_id] = after, record.state
         else:

@@ -43,6 +43,23 @@ def test_its_end_is_told_by_a_command_under_the_fence_it_ran_under(verdict: Verd
     assert stage.error(command) is None
 
 
+def test_an_end_whose_reply_was_lost_is_known_by_the_fence_that_its_claim_keeps() -> None:
+    """Its target completes it later: the claim goes on under the epoch that the target was shown."""
+    stage = Stage(living=("boot-b",))
+    task = stage.goes_on()
+    outcome = stage.outcome(row(task), Verdict.LATER, epoch=EPOCH - 1, attempt=1)
+    command = stage.ask(task, Move.RETRY, outcome=outcome)
+    [record] = stage.records
+    left = row(task, rev=2, due_ms=record.due_ms, claim_ms=record.claim_ms)
+    stage.refuse(record, live(left, EPOCH - 1))
+    assert stage.error(command) is None
+    assert (task.rev, task.epoch, stage.shard.lost) == (2, EPOCH - 1, False)
+    done = stage.ask(task, Move.SUCCEED, outcome=stage.outcome(row(task, epoch=EPOCH - 1)))
+    assert [each.state for each in stage.records] == [State.SUCCEEDED]
+    stage.record()
+    assert stage.error(done) is None
+
+
 def test_an_end_that_is_told_twice_is_recorded_once() -> None:
     stage = Stage(living=("boot-b",))
     task = stage.goes_on()
