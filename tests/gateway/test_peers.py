@@ -29,6 +29,27 @@ async def test_hints_arrive() -> None:
         await a.node.until(lambda: a.node.hinted == [task_id(7)])
 
 
+async def test_an_heir_is_told_that_it_was_given_shards() -> None:
+    async with pair() as (a, b):
+        a.peers.given("boot-b")
+        await b.node.until(lambda: b.node.given == 1)
+        b.peers.given("boot-a")
+        a.peers.given("boot-b")
+        await b.node.until(lambda: b.node.given == 2)
+        await a.node.until(lambda: a.node.given == 1)
+
+
+async def test_an_heir_that_there_is_no_link_to_is_told_nothing() -> None:
+    """Its next beat shows it the same."""
+    async with pair() as (a, b):
+        a.peers.given("boot-x")
+        a.see()
+        a.peers.given("boot-b")
+        b.peers.given("boot-a")
+        await a.node.until(lambda: a.node.given == 1)
+        assert b.node.given == 0
+
+
 async def test_questions_are_answered_each_by_its_own() -> None:
     def answers(asked: Command) -> Answer | None:
         match int(asked.id[:8], 16) % 4:

@@ -16,6 +16,7 @@ from actors.core.wire import (
     Ask,
     Changes,
     Frame,
+    Given,
     Hint,
     Look,
     Message,
@@ -155,6 +156,12 @@ def test_what_an_owner_knows() -> None:
     assert (shown.number, shown.tasks) == (3, lives)
 
 
+def test_that_shards_were_given() -> None:
+    heard = carried(Given())
+    assert heard == Given()
+    assert type(heard) is Given
+
+
 def test_what_is_watched() -> None:
     topics = [WireTopic(task_id(1)), WireTopic(None, "acme", "mail"), WireTopic(None, "acme", None, (("a", "b"),))]
     for message in (Watch(3, topics, topics[:1]), Watching(3), Missed()):
@@ -199,7 +206,8 @@ def test_messages_of_a_newer_program_are_passed_over() -> None:
     data = msgspec.msgpack.encode(["to", "from", [["wave", 1, 2], msgspec.to_builtins(ask), ["ask", "x"]]])
     assert decode(data).messages == [ask]
     longer = [*msgspec.to_builtins(ask), "a new field"]
-    assert decode(msgspec.msgpack.encode(["to", "from", [longer]])).messages == [ask]
+    given = [*msgspec.to_builtins(Given()), {"shards": [3]}]
+    assert decode(msgspec.msgpack.encode(["to", "from", [longer, given]])).messages == [ask, Given()]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01\x02\x90", msgspec.msgpack.encode(["a", "b"])])
