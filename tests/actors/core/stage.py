@@ -241,6 +241,7 @@ def row(task: Task, *, rev: int | None = None, due_ms: int | None = None, **rest
         attempt=task.attempt,
         lateness_ms=task.lateness_ms,
         claim_ms=task.claim_ms,
+        claim_boot=task.claim_boot,
     )
     for name, value in rest.items():
         setattr(fresh, name, value)

@@ -11,10 +11,11 @@ PROBE_LATE_MS = 3_000
 
 
 class Tables:
-    """One shard's rows. `owner` is the epoch under which alone it may be written."""
+    """One shard's rows. `owner` is the epoch under which alone it may be written, `boot` who writes."""
 
     def __init__(self, owner: int) -> None:
         self.owner = owner
+        self.boot = "boot-1"
         self.live: dict[str, Task] = {}
         self.finished: dict[str, tuple[Task, State]] = {}
 
@@ -68,6 +69,7 @@ class Tables:
         after = row(before, rev=record.rev + 1, due_ms=record.due_ms)
         after.schedule_ms, after.attempt, after.budget = record.schedule_ms, record.attempt, record.budget
         after.lateness_ms, after.claim_ms, after.epoch = record.lateness_ms, record.claim_ms, record.epoch
+        after.claim_boot = None if record.claim_ms is None else self.boot
         if before.claim_ms is not None and record.claim_ms is not None:
             after.epoch = before.epoch
         if record.op is Op.FINISH:

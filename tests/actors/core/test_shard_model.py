@@ -2,8 +2,9 @@
 
 What a real node does in an order of its own is drawn here: reads take their snapshot at one time and are answered at
 another, writes are committed with or without a reply, hints are late or lost, dispatchers end attempts in every way,
-clients command, the shard changes its owner, and time jumps. After each step the shard's books must balance; in the
-end, when everything is answered, every task must have run to its end and every command must have been answered.
+clients command, the shard changes its owner or is given to an heir while attempts go on, and time jumps. After each
+step the shard's books must balance; in the end, when everything is answered, every task must have run to its end and
+every command must have been answered.
 """
 
 from collections import Counter
@@ -13,14 +14,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from actors.core.errors import Elsewhere, Unavailable
 from actors.core.events import (
     Answer,
     Asked,
+    Close,
     Command,
     Effect,
     Ended,
     Event,
     Find,
+    Forward,
     Load,
     LoadFailed,
     Looked,
@@ -28,6 +32,7 @@ from actors.core.events import (
     Op,
     Outcome,
     Page,
+    Parted,
     Probed,
     Publish,
     Record,
@@ -41,7 +46,7 @@ from actors.core.events import (
 )
 from actors.core.queue import Queue
 from actors.core.retry import RetryPolicy
-from actors.core.shard import HINT_MS, ShardState
+from actors.core.shard import HINT_MS, OVERRUN_MS, ShardState
 from actors.core.spec import HttpTarget, Spec
 from actors.core.task import Move, Phase, State, Task
 from tests.actors.core.stage import row
@@ -79,6 +84,14 @@ class World(RuleBasedStateMachine):
         self.waiting: set[int] = set()
         """Tokens of commands that were not answered yet."""
         self.versions: dict[str, int] = {}
+        self.closed = self.parted = False
+        self.living: frozenset[str] = frozenset()
+        """Boots that gave the shard away, and whose attempts go on."""
+        self.given: set[int] = set()
+        """Epochs under which they had it."""
+        self.forwards: list[Outcome] = []
+        self.telling: dict[int, Outcome] = {}
+        """Token -> an end that the owner was told of."""
 
     @initialize(limit=st.integers(2, 4))
     def _begin(self, limit: int) -> None:
@@ -86,7 +99,9 @@ class World(RuleBasedStateMachine):
         self._own()
 
     def _own(self) -> None:
-        self.shard = ShardState(0, self.epoch, self.now_ms, limit=self.limit, horizon_ms=HORIZON_MS)
+        self.closed = self.parted = False
+        self.tables.boot = f"boot-{self.epoch}"
+        self.shard = ShardState(0, self.epoch, self.now_ms, limit=self.limit, horizon_ms=HORIZON_MS, living=self.living)
         self.now_ms += 1
         self._apply(Ticked())
 
@@ -117,10 +132,28 @@ class World(RuleBasedStateMachine):
                     self.versions[change.id] = change.version
             case Answer():
                 self._answered(effect)
+            case Parted():
+                self._part()
+            case Forward(outcomes):
+                assert self.parted
+                self.forwards.extend(outcomes)
+
+    def _part(self) -> None:
+        assert self.closed
+        assert not self.parted, "parted twice"
+        self.parted = True
+        assert not self.shard.commands.waiting
+        stored = self.tables.live
+        for task in self.shard.holding.known.values() if self.tables.owner == self.epoch else ():
+            assert (stored[task.id].claim_ms, stored[task.id].rev) == (task.claim_ms, task.rev), "goes on unclaimed"
 
     def _answered(self, answer: Answer) -> None:
         assert isinstance(answer.token, int)
-        if answer.token > 0:
+        if answer.token in self.telling:
+            outcome = self.telling.pop(answer.token)
+            if isinstance(answer.error, Elsewhere | Unavailable):
+                self.forwards.append(outcome)
+        elif answer.token > 0:
             assert answer.token in self.waiting, "answered twice"
             self.waiting.discard(answer.token)
 
@@ -162,13 +195,22 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.mail)
     @rule(which=at)
     def deliver(self, which: int) -> None:
-        self._apply(self.mail.pop(which % len(self.mail)))
+        self._hear(self.mail.pop(which % len(self.mail)))
 
     @precondition(lambda self: self.mail)
     @rule()
     def deliver_all(self) -> None:
         for _ in range(len(self.mail)):
-            self._apply(self.mail.pop(0))
+            self._hear(self.mail.pop(0))
+
+    def _hear(self, event: Event) -> None:
+        """What ended under an epoch that was given away since is another owner's to write."""
+        if isinstance(event, Ended):
+            self.forwards.extend(outcome for outcome in event.outcomes if outcome.epoch in self.given)
+            event.outcomes = [outcome for outcome in event.outcomes if outcome.epoch not in self.given]
+            if not event.outcomes:
+                return
+        self._apply(event)
 
     @precondition(lambda self: self.mail or self.records or self.pages or self.finds)
     @rule(rounds=st.integers(1, 3))
@@ -232,6 +274,7 @@ class World(RuleBasedStateMachine):
             assert stored.rev == task.rev, "started from an old row"
             assert stored.due_ms <= self.now_ms, "started early"
             assert stored.claim_ms is None, "started while claimed"
+            assert not self._goes_on(task), "started while an attempt goes on elsewhere"
         self._apply(Started(tasks))
         self.attempts.extend((task, task.epoch, task.attempt) for task in started)
 
@@ -251,7 +294,7 @@ class World(RuleBasedStateMachine):
             outcome.jitter, outcome.retry_after_ms = jitter, wish_ms
             outcomes.extend([outcome] if which % 5 else [outcome, outcome])
         if at_once:
-            self._apply(Ended(outcomes))
+            self._hear(Ended(outcomes))
         else:
             self.mail.append(Ended(outcomes))
 
@@ -329,7 +372,65 @@ class World(RuleBasedStateMachine):
             due_ms = self.now_ms + which % 3_000
             assert not self.tables.write([make_record(op, task, self.tables.owner, state=state, due_ms=due_ms)])
 
+    @precondition(lambda self: not self.closed)
+    @rule(really=st.booleans())
+    def close(self, really: bool) -> None:
+        if really:
+            self.closed = True
+            self._apply(Close())
+
+    @precondition(lambda self: self.parted)
+    @rule(behind_ms=st.sampled_from([0, 0, 3]))
+    def give(self, behind_ms: int) -> None:
+        """The heir's clock may be a little behind; what was meant for the giver reaches the heir."""
+        if self.tables.owner != self.epoch:
+            self._change_owner()
+            return
+        self.given.add(self.epoch)
+        self.living |= {self.tables.boot}
+        self.epoch = self.tables.owner = self.epoch + 1
+        self.now_ms -= behind_ms
+        self.versions.clear()  # whoever watches is told of a gap
+        self._own()
+
+    @precondition(lambda self: self.desk and not self.closed)
+    @rule(slow_ms=st.sampled_from([0, 5, 600]), behind_ms=st.sampled_from([0, 3]), twice=st.booleans())
+    def attempts_go_on_while_the_shard_is_given(self, slow_ms: int, behind_ms: int, twice: bool) -> None:
+        self.start(len(self.desk) - 1)
+        self.time_passes(slow_ms)
+        for _ in range(1 + twice):
+            if not self.closed:
+                self.close(really=True)
+            self._answer_all()
+            if self.parted:
+                self.give(behind_ms)
+            self._answer_all()
+
+    @precondition(lambda self: self.forwards)
+    @rule(which=at)
+    def tell(self, which: int) -> None:
+        """How an attempt of the shard's former owner ended."""
+        outcome = self.forwards.pop(which % len(self.forwards))
+        move = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.NEVER: Move.DIE}.get(outcome.verdict, Move.RETRY)
+        self.asked += 1
+        self.telling[self.asked] = outcome
+        task = outcome.task
+        told = Outcome(task, outcome.epoch, outcome.attempt, outcome.verdict, outcome.started_ms, outcome.ended_ms)
+        told.jitter, told.retry_after_ms = outcome.jitter, outcome.retry_after_ms
+        self.mail.append(Asked([Command(move, task.id, self.asked, outcome=told, tenant=task.queue.tenant)]))
+
+    def _goes_on(self, task: Task) -> bool:
+        limit_ms = 1_500 + OVERRUN_MS
+        return any(
+            other.id == task.id and epoch in self.given and other.started_ms + limit_ms > self.now_ms
+            for other, epoch, _ in self.attempts
+        )
+
     def _change_owner(self) -> None:
+        self.living = frozenset()
+        self.given.clear()
+        self.forwards.extend(self.telling.values())
+        self.telling.clear()
         for task in self.shard.holding.known.values():
             task.phase = Phase.GONE
         self.epoch = self.tables.owner = self.tables.owner + 2
@@ -354,6 +455,9 @@ class World(RuleBasedStateMachine):
     @invariant()
     def the_books_balance(self) -> None:
         if not hasattr(self, "shard"):
+            return
+        if self.parted:
+            assert not any(record.epoch == self.epoch for record in self.records), "written after it has parted"
             return
         holding = self.shard.holding
         held: Counter[int] = Counter()
@@ -388,6 +492,8 @@ class World(RuleBasedStateMachine):
         if self.tables.owner != self.epoch:
             self._change_owner()
         for _ in range(300):
+            if self.closed:
+                self._let_it_part()
             if not self.tables.live and not self.waiting and not self.mail and not self.records:
                 break
             self._apply(Ticked())
@@ -398,14 +504,22 @@ class World(RuleBasedStateMachine):
         assert not self.shard.holding.known
         assert not self.shard.commands.waiting
 
+    def _let_it_part(self) -> None:
+        for _ in range(10):
+            self._answer_all()
+        assert self.parted, "never parts"
+        self.give(0)
+
     def _let_everybody_answer(self) -> None:
         rounds = 0
-        while self.mail or self.records or self.pages or self.finds or self._startable():
+        while self.mail or self.records or self.pages or self.finds or self.forwards or self._startable():
             rounds += 1
             assert rounds < 300, "never comes to rest"
             self._answer_all()
             desk, self.desk = self.desk, []
             self._start(desk)
+            while self.forwards:
+                self.tell(0)
             for task, epoch, attempt in self.attempts:
                 self.mail.append(Ended([Outcome(task, epoch, attempt, Verdict.SUCCEEDED, self.now_ms, self.now_ms)]))
             self.attempts = []
