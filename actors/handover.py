@@ -21,8 +21,8 @@ import structlog
 from actors.clock import Clock
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
 from actors.core.events import Close, Command, Outcome, Verdict
+from actors.core.inherited import OVERRUN_MS
 from actors.core.settle import deadline_ms_of
-from actors.core.shard import OVERRUN_MS
 from actors.core.task import Move
 from actors.hand import Hand
 from actors.membership import Membership

@@ -55,13 +55,12 @@ from actors.core.events import (
     Write,
 )
 from actors.core.holding import GENERATION_MS, Holding
-from actors.core.settle import claim, deadline_ms_of, expiry_ms_of, finish, settle, started_ms_of
+from actors.core.inherited import OVERRUN_MS, Inherited
+from actors.core.settle import claim, deadline_ms_of, expiry_ms_of, finish, settle
 from actors.core.task import TERMINAL, Phase, State, Task
 
 HINT_MS = 2_000
 """A hint older than this is not trusted: its tasks are read from the tables."""
-OVERRUN_MS = 5_000
-"""A dispatcher that has not reported an attempt's end this long after its deadline never will."""
 
 # On 3.11 a member of an enum costs ten times a global.
 _WAITING, _OFFERED, _RUNNING, _WRITING, _GONE = Phase
@@ -101,10 +100,10 @@ class ShardState:
         self.holding = Holding(shard, epoch, now_ms, limit=limit, total=total or limit, horizon_ms=horizon_ms)
         self.commands = Commands(self.holding)
         self.claims = Claims()
+        self.inherited = Inherited(self.holding, epoch, living)
         self.tally = tally or Tally()
         self._born_ms = now_ms
         """Reads and hints that are not younger may show what an earlier owner has finished since."""
-        self._living = living
         self._closed = False
         self._parted = False
         self.lost = False
@@ -178,41 +177,13 @@ class ShardState:
         claimed = [task for task in due if task.claim_ms is not None]
         if not claimed:
             return self._offer(due, now_ms)
-        overtaken = [self._overtaken(task, now_ms) for task in claimed if not self._goes_on(task, now_ms)]
+        overtaken = self.inherited.judge(claimed, now_ms)
         effects = self._offer([task for task in due if task.claim_ms is None], now_ms)
         return [Write(overtaken), *effects] if overtaken else effects
 
-    def _goes_on(self, task: Task, now_ms: int) -> bool:
-        """Whether a living boot, which gave the shard away, still runs this attempt: it will tell how it ends."""
-        claim_ms = task.claim_ms
-        assert claim_ms is not None
-        if task.due_ms == claim_ms or task.claim_boot not in self._living or claim_ms + OVERRUN_MS <= now_ms:
-            return False
-        self.holding.withdraw(task, _RUNNING)
-        task.started_ms = started_ms_of(task) or now_ms
-        task.wake_ms = claim_ms + OVERRUN_MS
-        self.holding.timers.insert(task)
-        return True
-
     def _see_living(self, event: Living, now_ms: int) -> list[Effect]:
-        self._living = event.boots
-        lost = [
-            self._overtaken(task, now_ms)
-            for task in self.holding.known.values()
-            if task.claim_boot is not None and task.phase is _RUNNING and task.claim_boot not in event.boots
-        ]
+        lost = self.inherited.see_living(event.boots, now_ms)
         return [Write(lost)] if lost else []
-
-    def _overtaken(self, task: Task, now_ms: int) -> Record:
-        """A claimed attempt of an earlier owner: completed by nobody in time, or lost with that owner."""
-        if task.due_ms == task.claim_ms:
-            return self._unheard(task, Verdict.FAILED, "not completed in time", now_ms)
-        return self._unheard(task, Verdict.LOST, "its owner was lost during the attempt", now_ms)
-
-    def _unheard(self, task: Task, verdict: Verdict, error: str, now_ms: int) -> Record:
-        started_ms = started_ms_of(task) or now_ms
-        outcome = Outcome(task, task.epoch, task.attempt, verdict, started_ms, now_ms, error=error)
-        return self._settle(task, outcome, now_ms)
 
     # --- it is due, and starts
 
@@ -225,12 +196,11 @@ class ShardState:
             if task.phase is _WAITING and task.claim_ms is None:
                 due.append(task)
             elif task.phase is _WAITING:
-                if not self._goes_on(task, now_ms):  # it started by a clock that is ahead of this one
-                    records.append(self._overtaken(task, now_ms))
+                records.extend(self.inherited.judge([task], now_ms))
             elif task.phase is _OFFERED:
                 records.append(self._expire(task, now_ms))
             else:
-                records.append(self._unheard(task, Verdict.FAILED, "not completed in time", now_ms))
+                records.append(self.inherited.unheard(task, Verdict.FAILED, "not completed in time", now_ms))
         if self.claims.next_ms <= now_ms:
             records.extend(claim(task, self.epoch, now_ms) for task in self.claims.outlived(now_ms))
         effects = self._offer(due, now_ms)

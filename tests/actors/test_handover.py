@@ -8,8 +8,8 @@ import pytest
 
 from actors.core.errors import Conflict
 from actors.core.events import Command, Outcome, Verdict
+from actors.core.inherited import OVERRUN_MS
 from actors.core.ring import Ring, limit
-from actors.core.shard import OVERRUN_MS
 from actors.core.task import Move, State, Task
 from actors.handover import DWELL_MS, PART_S
 from storage.memory import Fault

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from actors.core.changes import STEPS
 from actors.core.events import Change, Verdict
-from actors.core.shard import OVERRUN_MS
+from actors.core.inherited import OVERRUN_MS
 from actors.core.task import TERMINAL, State
 from storage.memory import MemoryDatabase
 from storage.memory.rows import Row

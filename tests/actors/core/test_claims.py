@@ -4,7 +4,7 @@ import pytest
 
 from actors.core.changes import version
 from actors.core.events import Loaded, Op, Verdict
-from actors.core.shard import OVERRUN_MS
+from actors.core.inherited import OVERRUN_MS
 from actors.core.task import Phase, State
 from tests.actors.core.stage import Stage, row
 from tests.support.builders import T0_MS

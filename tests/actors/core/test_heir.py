@@ -4,7 +4,7 @@ import pytest
 
 from actors.core.errors import Conflict
 from actors.core.events import Verdict
-from actors.core.shard import OVERRUN_MS
+from actors.core.inherited import OVERRUN_MS
 from actors.core.task import Move, Phase, State
 from tests.actors.core.stage import EPOCH, Stage, live, over, row
 from tests.support.builders import T0_MS

@@ -28,7 +28,7 @@ from actors.core.events import (
     Verdict,
     Write,
 )
-from actors.core.shard import OVERRUN_MS
+from actors.core.inherited import OVERRUN_MS
 from actors.core.task import Move, Phase, State, Task
 from tests.actors.core.stage import EPOCH, Stage, live, nowhere, over, row
 from tests.support.builders import T0_MS

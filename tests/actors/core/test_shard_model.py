@@ -44,9 +44,10 @@ from actors.core.events import (
     Verdict,
     Write,
 )
+from actors.core.inherited import OVERRUN_MS
 from actors.core.queue import Queue
 from actors.core.retry import RetryPolicy
-from actors.core.shard import HINT_MS, OVERRUN_MS, ShardState
+from actors.core.shard import HINT_MS, ShardState
 from actors.core.spec import HttpTarget, Spec
 from actors.core.task import Move, Phase, State, Task
 from tests.actors.core.stage import row

@@ -1,0 +1,67 @@
+"""Attempts whose end nobody here sees: those of an earlier owner, of which a claim tells, and those nobody reports on.
+
+An attempt of a living boot, which gave the shard away, goes on there: that boot tells how it ends. One of a boot that
+is gone is lost, and one that is to be completed later is waited for until its deadline, whoever owns the task.
+
+Promises: an attempt that goes on keeps the fence it started under, and is given up OVERRUN_MS after its deadline.
+"""
+
+from actors.core.events import Outcome, Record, Verdict
+from actors.core.holding import Holding
+from actors.core.settle import settle, started_ms_of
+from actors.core.task import Phase, Task
+
+OVERRUN_MS = 5_000
+"""A dispatcher that has not reported an attempt's end this long after its deadline never will."""
+
+
+class Inherited:
+    """What a shard makes of attempts that it can't see."""
+
+    __slots__ = ("_epoch", "_holding", "_living")
+
+    def __init__(self, holding: Holding, epoch: int, living: frozenset[str]) -> None:
+        self._holding = holding
+        self._epoch = epoch
+        self._living = living
+
+    def judge(self, tasks: list[Task], now_ms: int) -> list[Record]:
+        """The records of those of these claimed tasks, which are due, whose attempts are over; the rest goes on.
+
+        One that goes on may have seemed to be due in the future: it started by a clock that is ahead of this one.
+        """
+        return [self._overtaken(task, now_ms) for task in tasks if not self._goes_on(task, now_ms)]
+
+    def _goes_on(self, task: Task, now_ms: int) -> bool:
+        """Whether a living boot still runs the attempt of this waiting task; if so, it waits for that one's end."""
+        claim_ms = task.claim_ms
+        assert claim_ms is not None
+        if task.due_ms == claim_ms or task.claim_boot not in self._living or claim_ms + OVERRUN_MS <= now_ms:
+            return False
+        self._holding.withdraw(task, Phase.RUNNING)
+        task.started_ms = started_ms_of(task) or now_ms
+        task.wake_ms = claim_ms + OVERRUN_MS
+        self._holding.timers.insert(task)
+        return True
+
+    def see_living(self, boots: frozenset[str], now_ms: int) -> list[Record]:
+        """These boots live; the attempts of all others are lost."""
+        self._living = boots
+        return [
+            self._overtaken(task, now_ms)
+            for task in self._holding.known.values()
+            if task.claim_boot is not None and task.phase is Phase.RUNNING and task.claim_boot not in boots
+        ]
+
+    def _overtaken(self, task: Task, now_ms: int) -> Record:
+        """A claimed attempt of an earlier owner: completed by nobody in time, or lost with that owner."""
+        if task.due_ms == task.claim_ms:
+            return self.unheard(task, Verdict.FAILED, "not completed in time", now_ms)
+        return self.unheard(task, Verdict.LOST, "its owner was lost during the attempt", now_ms)
+
+    def unheard(self, task: Task, verdict: Verdict, error: str, now_ms: int) -> Record:
+        """The record of an attempt that ends without a word."""
+        started_ms = started_ms_of(task) or now_ms
+        outcome = Outcome(task, task.epoch, task.attempt, verdict, started_ms, now_ms, error=error)
+        self._holding.withdraw(task, Phase.WRITING)
+        return settle(task, outcome, self._epoch, now_ms)
