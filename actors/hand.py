@@ -53,16 +53,19 @@ class Hand:
         done: Callable[[], None],
         lost: Callable[[int], None],
         crashed: Callable[[int, Exception], None],
+        late: Callable[[Sequence[Event]], None],
     ) -> None:
         """`carry_out`: what shards asked for, in their order; `done`: all of a slice is carried out.
 
-        `lost`, `crashed`: take this shard out, it is somebody else's, or its own code failed.
+        `lost`, `crashed`: take this shard out, it is somebody else's, or its own code failed; `late`: mail of a shard
+        that was taken out before it was read.
         """
         self._clock = clock
         self._carry_out = carry_out
         self._done = done
         self._lost = lost
         self._crashed = crashed
+        self._late = late
         self.actors: dict[int, ShardActor] = {}
         self._mailed: dict[int, ShardActor] = {}
         self._times: list[tuple[int, int]] = []
@@ -88,7 +91,10 @@ class Hand:
     def remove(self, shard: int) -> ShardActor:
         """A shard went."""
         self._mailed.pop(shard, None)
-        return self.actors.pop(shard)
+        actor = self.actors.pop(shard)
+        mail, actor.mail = actor.mail, []
+        self._late(mail)
+        return actor
 
     def post(self, shard: int, event: Event) -> bool:
         """Mail for a shard; False: it is not here (or it was a hint, and its mailbox is full)."""
@@ -163,19 +169,23 @@ class Hand:
         """Apply some events of one shard; what they lead to is gathered."""
         state = actor.state
         if self.actors.get(state.shard) is not actor:
+            self._late(events)
             return
+        unread = iter(events)
         try:
-            for event in events:
+            for event in unread:
                 self._effects += state.apply(event, now_ms)
                 if state.lost:
                     break
         except Exception as error:  # noqa: BLE001 - a shard that fails takes nobody else down
             self._hand_over()
             self._crashed(state.shard, error)
+            self._late([event, *unread])
             return
         if state.lost:
             self._hand_over()
             self._lost(state.shard)
+            self._late(list(unread))
             return
         self._plan(actor, now_ms)
 

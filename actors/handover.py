@@ -122,6 +122,7 @@ class Handover:
     def look(self) -> None:
         """A beat has shown who is there."""
         self._news.set()
+        self._progress.set()
 
     def came(self, shard: int) -> None:
         """Another node gave me this shard."""
@@ -168,7 +169,7 @@ class Handover:
     async def all_given(self) -> None:
         """Return when nothing is here that another node should have, and all that ran has ended, and was told."""
         self._news.set()
-        while self._moves() or self._under_way:
+        while self._under_way or any(heir != self._membership.boot for heir in self._moves().values()):
             self._progress.clear()
             await self._progress.wait()
 

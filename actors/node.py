@@ -25,6 +25,7 @@ from actors.core.events import (
     Command,
     Effect,
     Ended,
+    Event,
     Find,
     Forward,
     Living,
@@ -113,7 +114,12 @@ class Node:
         self.housekeeper = Housekeeper(housekeeping, self.clock)
         self.desk = Desk()
         self.hand = Hand(
-            self.clock, carry_out=self._carry_out, done=self._carried, lost=self._retire, crashed=self._crashed
+            self.clock,
+            carry_out=self._carry_out,
+            done=self._carried,
+            lost=self._retire,
+            crashed=self._crashed,
+            late=self._late,
         )
         self.membership = Membership(
             leases,
@@ -256,16 +262,26 @@ class Node:
         """These attempts ended."""
         groups: dict[int, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
-            shard, epoch = outcome.task.shard, outcome.epoch
             self.stats.ended(outcome)
-            if self._owns(shard, epoch):
-                groups[shard].append(outcome)
-            elif self.handover.is_past(shard, epoch):
-                self.handover.forward([outcome])
+            if self._owns(outcome.task.shard, outcome.epoch):
+                groups[outcome.task.shard].append(outcome)
             else:
-                self.stats.tally.stale += 1
+                self._ended_elsewhere(outcome)
         for shard, some in groups.items():
             self.hand.post(shard, Ended(some))
+
+    def _late(self, mail: Sequence[Event]) -> None:
+        """What a shard did not read before it went: the ends of attempts concern its next owner."""
+        for event in mail:
+            if isinstance(event, Ended):
+                for outcome in event.outcomes:
+                    self._ended_elsewhere(outcome)
+
+    def _ended_elsewhere(self, outcome: Outcome) -> None:
+        if self.handover.is_past(outcome.task.shard, outcome.epoch):
+            self.handover.forward([outcome])
+        else:
+            self.stats.tally.stale += 1
 
     def fence_of(self, task: Task | TaskRow | Live) -> str:
         """The fence of the task's current attempt, or of the one that a row has a claim of."""

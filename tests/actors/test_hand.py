@@ -10,10 +10,11 @@ from actors.clock import Clock
 from actors.core.events import Answer, Effect, Ended, Event, Publish, Submitted, Ticked
 from actors.core.queue import Queue
 from actors.core.shard import ShardState
-from actors.hand import HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, Hand
+from actors.hand import HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, TICK, Hand
 from tests.support.builders import T0_MS, make_task
 
 NEVER_MS = 1 << 60
+POISON = Ended([])
 
 
 class ShardDouble(ShardState):
@@ -59,7 +60,16 @@ class World:
         self.crashes: list[tuple[int, Exception]] = []
         self.lost: list[int] = []
         self.done = 0
-        self.hand = Hand(self.clock, carry_out=self._carry, done=self._done, lost=self._lose, crashed=self._crash)
+        self.late: list[Event] = []
+        """Mail of shards that had gone."""
+        self.hand = Hand(
+            self.clock,
+            carry_out=self._carry,
+            done=self._done,
+            lost=self._lose,
+            crashed=self._crash,
+            late=self.late.extend,
+        )
         self.carry: Callable[[list[Effect]], object] = self.carried.append
 
     def add(self, shard: int, *times: int) -> ShardDouble:
@@ -352,6 +362,36 @@ async def test_a_lost_shard_gets_no_more_of_its_mail_and_its_last_words_are_hear
     assert world.lost == [1]
     assert world.carried == [said(1), said(2)]
     assert len(other.seen) == 1
+
+
+async def test_mail_that_a_shard_did_not_read_is_given_back(world: World) -> None:
+    """Whether it waited, or lay behind the event that the shard failed of."""
+    world.add(0)
+    world.hand.post(0, hint(1))
+    world.hand.remove(0)
+    assert world.late == [TICK, hint(1)]
+    world.late.clear()
+    world.add(1)
+    for event in (hint(2), POISON, hint(3)):
+        world.hand.post(1, event)
+    async with world.turning():
+        await asyncio.sleep(0.01)
+    assert world.late == [POISON, hint(3)]
+
+
+async def test_what_went_while_its_mail_was_cut_into_slices_is_given_back_too(world: World) -> None:
+    world.add(0)
+    world.add(1)
+    for shard in (0, 1):
+        for at_ms in range(SLICE_EVENTS - 1):
+            world.hand.post(shard, hint(at_ms))
+    async with world.turning():
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        seen = len(world.hand.actors[1].state.seen)  # type: ignore[attr-defined]
+        world.hand.remove(1)
+        await asyncio.sleep(0.01)
+    assert len(world.late) == SLICE_EVENTS - seen
 
 
 async def test_what_is_applied_at_once_is_carried_out_at_once_and_together(world: World) -> None:

@@ -251,6 +251,43 @@ async def test_a_drained_node_waits_for_its_attempts_and_tells_their_ends(cluste
     assert len(cluster.runs) == 100
 
 
+async def test_an_end_that_nobody_had_read_when_the_shard_went_is_told(cluster: Cluster) -> None:
+    """It is in the shard's mail while the answer comes that it was given."""
+    a = await cluster.start("a", always(Step(takes_ms=10**9)))
+    ids = await submit_some(a, 300)
+    await cluster.until(lambda: len(cluster.runs) == 300)
+    gave = a.node.handover._gave
+
+    def gave_amid(shard: int) -> None:
+        for task in list(a.node.hand.actors[shard].state.holding.known.values()):
+            now_ms = a.node.clock.now_ms()
+            a.node.ended([Outcome(task, task.epoch, task.attempt, Verdict.SUCCEEDED, now_ms, now_ms)])
+        gave(shard)
+
+    a.node.handover._gave = gave_amid
+    b = await joined(cluster)
+    moved = {one for one in ids if cluster.row(one).shard in b.owned}
+    await cluster.ended(moved, 5)
+    assert {cluster.state(one) for one in moved} == {State.SUCCEEDED}
+    assert a.node.handover.forwarding == 0
+    assert len(cluster.runs) == 300
+
+
+async def test_one_that_leaves_and_is_left_alone_amid_does_not_wait_for_its_grace_time(cluster: Cluster) -> None:
+    a = await cluster.start("a")
+    b = await joined(cluster)
+    gate = a.wire.hold_next("give")
+    async with asyncio.TaskGroup() as group:
+        draining = group.create_task(a.node.drain(60))
+        await gate.reached.wait()
+        await b.node.membership.leave()
+        gate.open()
+        await asyncio.sleep(5)
+        assert draining.done()
+    await a.node.membership.leave()
+    assert {row.owner for row in cluster.database.shards.values()} == {None}
+
+
 # --- what is told
 
 
