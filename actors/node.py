@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 import structlog
 
 from actors.asking import Asking
+from actors.census import Census
 from actors.clock import Clock, boot_ms
 from actors.core.desk import Desk
 from actors.core.errors import Elsewhere, RingwheelError, Unavailable
@@ -40,6 +41,7 @@ from actors.core.events import (
     Write,
 )
 from actors.core.live import Live
+from actors.core.reach import Reach
 from actors.core.shard import ShardState
 from actors.core.task import Phase, Task, by_shard, fence
 from actors.hand import Hand
@@ -121,6 +123,7 @@ class Node:
             crashed=self._crashed,
             late=self._late,
         )
+        self.census = Census(self.hand.actors, links)
         self.membership = Membership(
             leases,
             self.clock,
@@ -296,6 +299,10 @@ class Node:
     def show(self, ids: Sequence[str]) -> list[Live]:
         """What I know of these tasks, for another node; of those that are not mine, nothing."""
         return self.asking.show(ids)
+
+    async def measure(self, before_us: int) -> list[Reach]:
+        """What my memory claims to hold and has, for another node."""
+        return await self.census.own(before_us)
 
     async def ask(self, command: Command) -> Change | None:
         """Carry a command out; None: it was so already. Raises Unknown, Conflict, Overloaded or Unavailable."""

@@ -13,7 +13,22 @@ from aiohttp import WSMsgType, web
 
 from actors.core.errors import Overloaded, RingwheelError, Unavailable
 from actors.core.events import Answer
-from actors.core.wire import Ask, Frame, Given, Hint, Look, Message, Shown, Watch, Watching, Wire, decode, encode
+from actors.core.wire import (
+    Ask,
+    Frame,
+    Given,
+    Hint,
+    Look,
+    Measure,
+    Measured,
+    Message,
+    Shown,
+    Watch,
+    Watching,
+    Wire,
+    decode,
+    encode,
+)
 from actors.ports.links import LinkedNode
 from gateway.handshake import examine
 from gateway.hub import Hub
@@ -40,6 +55,7 @@ class Guest:
         self._outbox: deque[Message] = deque()
         self._news = asyncio.Event()
         self._under_way = 0
+        self._measuring = False
         self._relay = Relay(hub, wire, self._news.set)
 
     async def serve(self, secret: bytes) -> None:
@@ -66,6 +82,8 @@ class Guest:
                     self._say(Shown(message.number, self._node.show(message.ids)))
                 case Ask():
                     self._ask(message, group)
+                case Measure():
+                    self._measure(message, group)
                 case Watch():
                     self._relay.watch(message)
                     if message.number:
@@ -101,6 +119,18 @@ class Guest:
         finally:
             self._under_way -= 1
         self._say(self._wire.told(ask.number, answer))
+
+    def _measure(self, asked: Measure, group: asyncio.TaskGroup) -> None:
+        """One at a time: whoever asks waits for half a second and asks no more often than people look."""
+        if not self._measuring:
+            self._measuring = True
+            group.create_task(self._say_measured(asked))
+
+    async def _say_measured(self, asked: Measure) -> None:
+        try:
+            self._say(Measured(asked.number, await self._node.measure(asked.before_us)))
+        finally:
+            self._measuring = False
 
     def _say(self, message: Message) -> None:
         self._outbox.append(message)

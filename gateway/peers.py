@@ -16,8 +16,9 @@ from aiohttp import WSCloseCode, web
 from actors.core.errors import Invalid, Overloaded, Unavailable
 from actors.core.events import Answer, Command
 from actors.core.live import Live
+from actors.core.reach import Reach
 from actors.core.task import Task
-from actors.core.wire import Changes, Given, Look, Message, Missed, Shown, Told, Watching, Wire
+from actors.core.wire import Changes, Given, Look, Measure, Measured, Message, Missed, Shown, Told, Watching, Wire
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 from gateway.guest import Guest
@@ -107,6 +108,17 @@ class Peers:
         except (Unavailable, Overloaded):
             return []
         return shown.tasks if isinstance(shown, Shown) else []
+
+    async def measure(self, boot: str, before_us: int) -> list[Reach] | None:
+        """See the port."""
+        link = self._links.get(boot)
+        if link is None:
+            return None
+        try:
+            measured = await link.question(lambda number: Measure(number, before_us))
+        except (Unavailable, Overloaded):
+            return None
+        return measured.reaches if isinstance(measured, Measured) else None
 
     def link(self, boot: str) -> Link | None:
         """The link to this boot, if it lives."""

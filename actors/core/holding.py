@@ -241,6 +241,11 @@ class Holding:
 
     # --- pages
 
+    @property
+    def sure_ms(self) -> int:
+        """Up to when (due_ms) memory holds what no queue's position leaves out: a stretch under way is not here yet."""
+        return self.loaded_until_ms if self._loading is None else self._loading.after_due_ms
+
     def ends(self) -> dict[int, int]:
         """How far (due_ms) memory claims to hold the queues whose backlog rests in the tables."""
         return {queue_id: share.after[0] for queue_id, share in self.spilled.items() if share.after is not None}

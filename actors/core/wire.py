@@ -16,6 +16,7 @@ from actors.core.errors import Conflict, Invalid, Overloaded, RingwheelError, Un
 from actors.core.events import Answer, Change, Command, Outcome, Verdict
 from actors.core.live import Live
 from actors.core.queue import Queue, QueueBook
+from actors.core.reach import Reach
 from actors.core.task import Move, State, Task
 
 PAYLOAD_BYTES = 4_096
@@ -126,6 +127,20 @@ class Shown(msgspec.Struct, frozen=True, array_like=True, tag="shown"):
     tasks: list[Live]
 
 
+class Measure(msgspec.Struct, frozen=True, array_like=True, tag="measure"):
+    """Tell how far your memory reaches, and what it has of the tasks that were accepted up to `before_us`."""
+
+    number: int
+    before_us: int
+
+
+class Measured(msgspec.Struct, frozen=True, array_like=True, tag="measured"):
+    """The answer to a `Measure`: one entry a shard."""
+
+    number: int
+    reaches: list[Reach]
+
+
 class WireTopic(msgspec.Struct, frozen=True, array_like=True):
     """Something that can be watched: a task, a queue, or what has some labels (in a queue, or in any)."""
 
@@ -162,8 +177,8 @@ class Missed(msgspec.Struct, frozen=True, array_like=True, tag="missed"):
     """Changes may be missing here that can't be told."""
 
 
-Message = Hint | Given | Ask | Told | Look | Shown | Watch | Watching | Changes | Missed
-Reply = Told | Shown | Watching
+Message = Hint | Given | Ask | Told | Look | Shown | Measure | Measured | Watch | Watching | Changes | Missed
+Reply = Told | Shown | Measured | Watching
 """What bears the number of a question."""
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from actors.core.events import Answer, Command
 from actors.core.live import Live
+from actors.core.reach import Reach
 from actors.core.task import Task
 from actors.ports.leases import Peer
 
@@ -44,6 +45,10 @@ class Links(Protocol):
         """What the owner knows of these tasks; nothing when it can't be reached. Has no time limit of its own."""
         ...
 
+    async def measure(self, boot: str, before_us: int) -> list[Reach] | None:
+        """What that node's memory claims to hold, and has; None: it can't be reached. Has no time limit of its own."""
+        ...
+
 
 class LinkedNode(Protocol):
     """What a node does for others."""
@@ -66,4 +71,8 @@ class LinkedNode(Protocol):
 
     def show(self, ids: Sequence[str]) -> list[Live]:
         """What I know of these tasks."""
+        ...
+
+    async def measure(self, before_us: int) -> list[Reach]:
+        """What my memory claims to hold, and what it has of the tasks that were accepted up to `before_us`."""
         ...

@@ -13,6 +13,7 @@ from actors.core.errors import RingwheelError, Unavailable
 from actors.core.events import Answer, Change, Command
 from actors.core.live import Live, gone
 from actors.core.queue import Queue, QueueBook
+from actors.core.reach import Reach
 from actors.core.task import Move, Task
 from actors.core.wire import Wire
 from actors.ports.leases import Peer
@@ -38,6 +39,7 @@ class NodeDouble:
     given: int = 0
     """How often it was told to beat."""
     asked: list[Command] = field(default_factory=list)
+    measured: list[int] = field(default_factory=list)
     learned: list[Queue] = field(default_factory=list)
     """Queues that it learns of when it looks."""
     answers: Callable[[Command], Answer | None] = lambda command: Answer(None, changed=False)
@@ -70,6 +72,12 @@ class NodeDouble:
 
     def show(self, ids: Sequence[str]) -> list[Live]:
         return [gone(task_id, 3) for task_id in ids]
+
+    async def measure(self, before_us: int) -> list[Reach]:
+        self.measured.append(before_us)
+        self.news.set()
+        await self.held.wait()
+        return [Reach(3, before_us, 7, {7: (T0_MS, task_id(1))})]
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):

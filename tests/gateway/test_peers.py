@@ -10,6 +10,7 @@ from actors.core.errors import Conflict, Invalid, Unavailable
 from actors.core.events import Answer, Change, Command
 from actors.core.live import gone
 from actors.core.queue import Queue
+from actors.core.reach import Reach
 from actors.core.wire import Message, Watching
 from gateway import interest, link, peers, relay
 from gateway.guest import Guest
@@ -78,6 +79,32 @@ async def test_what_owners_know_is_told() -> None:
         assert await a.peers.look("boot-b", ids) == [gone(each, 3) for each in ids]
         a.see()
         assert await a.peers.look("boot-b", ids) == []
+
+
+async def test_what_others_hold_is_told_and_asked_for_one_at_a_time() -> None:
+    async with pair() as (a, b), asyncio.TaskGroup() as group:
+        assert await a.peers.measure("boot-b", 5) == [Reach(3, 5, 7, {7: (T0_MS, task_id(1))})]
+        b.node.held.clear()
+        first = group.create_task(a.peers.measure("boot-b", 6))
+        await b.node.until(lambda: b.node.measured == [5, 6])
+        second = group.create_task(a.peers.measure("boot-b", 7))
+        assert await a.peers.look("boot-b", []) == [], "what was asked before it has arrived"
+        b.node.held.set()
+        assert await first is not None
+        assert b.node.measured == [5, 6]
+        second.cancel()
+        assert await a.peers.measure("boot-b", 8) is not None
+        assert await a.peers.measure("boot-x", 8) is None
+
+
+async def test_what_a_broken_link_was_asked_is_not_known() -> None:
+    async with pair() as (a, b), asyncio.TaskGroup() as group:
+        b.node.held.clear()
+        asked = group.create_task(a.peers.measure("boot-b", 5))
+        await b.node.until(lambda: bool(b.node.measured))
+        await (await a.linked(b)).cut()
+        assert await asked is None
+        b.node.held.set()
 
 
 async def test_who_starts_again_under_a_new_boot_is_linked_anew() -> None:

@@ -11,12 +11,28 @@ from actors.core.errors import RingwheelError, Unavailable
 from actors.core.events import Answer, Command
 from actors.core.live import Live
 from actors.core.queue import QueueBook
+from actors.core.reach import Reach
 from actors.core.task import Task
-from actors.core.wire import Ask, Frame, Given, Hint, Look, Message, Shown, Told, Wire, decode, encode
+from actors.core.wire import (
+    Ask,
+    Frame,
+    Given,
+    Hint,
+    Look,
+    Measure,
+    Measured,
+    Message,
+    Shown,
+    Told,
+    Wire,
+    decode,
+    encode,
+)
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 
 _numbers = count(1)
+_Answer = Told | Shown | Measured
 
 
 class Linked(Protocol):
@@ -66,7 +82,7 @@ class MemoryLinks:
         self._wire = Wire(member.book, SpecCodec())
         self._network = network
         self._boot = ""
-        self._asked: dict[int, tuple[str, asyncio.Future[Told | Shown]]] = {}
+        self._asked: dict[int, tuple[str, asyncio.Future[_Answer]]] = {}
 
     async def run(self) -> None:
         """Hear what arrives, as the process that this is part of."""
@@ -118,9 +134,18 @@ class MemoryLinks:
             return []
         return shown.tasks if isinstance(shown, Shown) else []
 
-    async def _question(self, boot: str, number: int, message: Message) -> Told | Shown | None:
+    async def measure(self, boot: str, before_us: int) -> list[Reach] | None:
+        """See the port."""
+        number = next(_numbers)
+        try:
+            measured = await self._question(boot, number, Measure(number, before_us))
+        except Unavailable:
+            return None
+        return measured.reaches if isinstance(measured, Measured) else None
+
+    async def _question(self, boot: str, number: int, message: Message) -> _Answer | None:
         """The answer; None: it could not be sent. Raises Unavailable."""
-        told: asyncio.Future[Told | Shown] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._asked[number] = boot, told
         try:
             return await told if self._network.carry(self._boot, boot, message) else None
@@ -138,7 +163,9 @@ class MemoryLinks:
             case Look():
                 shown = Shown(message.number, self._member.node.show(message.ids))
                 self._network.carry(self._boot, sender, shown)
-            case Told() | Shown():
+            case Measure():
+                group.create_task(self._measure(sender, message))
+            case Told() | Shown() | Measured():
                 _, told = self._asked.get(message.number, (None, None))
                 if told is not None and not told.done():
                     told.set_result(message)
@@ -150,6 +177,10 @@ class MemoryLinks:
             except Unavailable:
                 return
         self._member.node.take_hint(self._wire.tasks(hint), hint.at_ms)
+
+    async def _measure(self, sender: str, asked: Measure) -> None:
+        measured = Measured(asked.number, await self._member.node.measure(asked.before_us))
+        self._network.carry(self._boot, sender, measured)
 
     async def _answer(self, sender: str, ask: Ask) -> None:
         try:

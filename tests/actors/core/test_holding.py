@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actors.core.events import LAST_ID, NO_ID, Loaded, Op, Page
 from actors.core.holding import GENERATION_MS, KEEP_BYTES, KEEP_MS, LEAD_MS, Holding
 from actors.core.queue import Queue
+from actors.core.reach import reach
 from actors.core.shard import HINT_MS
 from actors.core.share import Share
 from actors.core.task import Phase, State, Task
@@ -158,6 +159,21 @@ class Positions(RuleBasedStateMachine):
             beyond = after is not None and (stored.due_ms, stored.id) > after
             if stored.due_ms <= self.holding.loaded_until_ms and not beyond and stored.id not in told:
                 assert stored.id in self.holding.known, "left behind"
+
+    @invariant()
+    def what_it_tells_others_is_true_at_any_time(self) -> None:
+        """Also while pages are under way, if for less."""
+        told = {task.id for task in self.told}
+        found = reach(self.holding, self.now_ms * 1_000)
+        last = (found.until_ms, LAST_ID)
+        assert all(end < last for end in found.ends.values())
+        within = {
+            stored.id
+            for stored in self.tables.live.values()
+            if (stored.due_ms, stored.id) <= found.ends.get(stored.queue.id, last)
+        }
+        assert within - told <= self.holding.known.keys()
+        assert found.entries == len(within & self.holding.known.keys())
 
     @invariant()
     def memory_is_what_the_tables_say_and_bounded(self) -> None:

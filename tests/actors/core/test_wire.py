@@ -10,6 +10,7 @@ from actors.core.errors import Conflict, Invalid, KeyReused, Overloaded, Ringwhe
 from actors.core.events import Answer, Change, Command, Outcome, Verdict
 from actors.core.live import gone, live
 from actors.core.queue import Queue, QueueBook
+from actors.core.reach import Reach
 from actors.core.task import Move, Phase, State
 from actors.core.wire import (
     PAYLOAD_BYTES,
@@ -19,6 +20,8 @@ from actors.core.wire import (
     Given,
     Hint,
     Look,
+    Measure,
+    Measured,
     Message,
     Missed,
     Shown,
@@ -165,6 +168,12 @@ def test_that_shards_were_given() -> None:
 def test_what_is_watched() -> None:
     topics = [WireTopic(task_id(1)), WireTopic(None, "acme", "mail"), WireTopic(None, "acme", None, (("a", "b"),))]
     for message in (Watch(3, topics, topics[:1]), Watching(3), Missed()):
+        assert carried(message) == message
+
+
+def test_what_is_held() -> None:
+    reaches = [Reach(3, T0_MS, 7), Reach(4, -1, 0, {7: (T0_MS, task_id(1)), 9: (-1, task_id(2))})]
+    for message in (Measure(5, T0_MS * 1_000), Measured(5, reaches)):
         assert carried(message) == message
 
 

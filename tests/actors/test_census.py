@@ -1,0 +1,84 @@
+"""What the nodes of a cluster hold, asked of one of them."""
+
+import asyncio
+
+import pytest
+
+from actors import census
+from actors.census import CENSUS_LIMIT_S
+from actors.core.reach import Reach
+from actors.node import HORIZON_MS
+from tests.support.cluster import Cluster, Member, submit_some
+
+NEAR_MS = 30_000
+
+
+async def pair(cluster: Cluster) -> tuple[Member, Member]:
+    """Two nodes that know who owns what; together they own everything."""
+    a, b = await cluster.start("a"), await cluster.start("b")
+    await cluster.until(lambda: len(a.owned) + len(b.node.membership.holders) - len(b.owned) >= 256)
+    return a, b
+
+
+async def asked(member: Member, *boots: str) -> dict[str, list[Reach] | None]:
+    return await member.node.census.of(boot(member), boots, now_us(member))
+
+
+def now_us(member: Member) -> int:
+    return member.node.clock.now_ms() * 1_000
+
+
+def boot(member: Member) -> str:
+    return member.node.membership.boot
+
+
+def total(reaches: list[Reach] | None) -> int:
+    assert reaches is not None
+    return sum(each.entries for each in reaches)
+
+
+async def test_every_node_tells_what_it_holds(cluster: Cluster) -> None:
+    a, b = await pair(cluster)
+    near = await submit_some(b, 300, delay_ms=NEAR_MS)
+    await submit_some(b, 50, delay_ms=HORIZON_MS * 3)
+    await asyncio.sleep(1)
+    for member in (a, b):
+        found = await asked(member, boot(a), boot(b))
+        assert sum(map(total, found.values())) == len(near)
+        shards = [each.shard for reaches in found.values() for each in reaches or ()]
+        assert sorted(shards) == list(range(256))
+    assert await asked(a, boot(b)) == {boot(b): await b.node.measure(now_us(b))}
+
+
+async def test_who_does_not_answer_in_time_is_unknown(cluster: Cluster) -> None:
+    a, b = await pair(cluster)
+    assert (await asked(a, boot(b), "boot-x")).keys() == {boot(b), "boot-x"}
+    b.process.stop()
+    began = asyncio.get_running_loop().time()
+    found = await asked(a, boot(a), boot(b))
+    assert asyncio.get_running_loop().time() - began == pytest.approx(CENSUS_LIMIT_S)
+    assert found[boot(b)] is None
+    assert found[boot(a)] is not None
+    b.process.resume()
+
+
+async def test_a_full_memory_is_looked_at_in_slices(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have a turn meanwhile, and a shard that goes in it is left out."""
+    monkeypatch.setattr(census, "SLICE_TASKS", 10)
+    node = await cluster.start("a")
+    await submit_some(node, 400, delay_ms=NEAR_MS)
+    await asyncio.sleep(1)
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 5:
+            node.node.hand.remove(255)
+        if turns < 1_000:
+            asyncio.get_running_loop().call_soon(turn)
+
+    turn()
+    found = await node.node.measure(now_us(node))
+    assert turns > 20
+    assert [each.shard for each in found] == list(range(255))
