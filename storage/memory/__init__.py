@@ -8,6 +8,7 @@ Refuses: to be fast, or to outlive its process.
 """
 
 from actors.core.queue import QueueBook
+from storage.memory.cluster import MemoryClusterStore
 from storage.memory.database import MemoryDatabase
 from storage.memory.housekeeping import MemoryHousekeeping
 from storage.memory.keys import MemoryKeyStore
@@ -22,6 +23,7 @@ from storage.memory.tasks import MemoryTaskStore
 __all__ = [
     "Fault",
     "Gate",
+    "MemoryClusterStore",
     "MemoryDatabase",
     "MemoryHousekeeping",
     "MemoryKeyStore",
@@ -50,3 +52,4 @@ class MemoryStores:
         self.signing = MemorySigningStore(self.link)
         self.housekeeping = MemoryHousekeeping(self.link)
         self.keys = MemoryKeyStore(self.link)
+        self.cluster = MemoryClusterStore(self.link)

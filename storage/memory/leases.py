@@ -65,7 +65,7 @@ class MemoryLeaseStore:
         return Beat(
             owned={shard: row.epoch for shard, row in shards if row.owner == boot},
             orphans={shard: row.epoch for shard, row in shards if not self._db.is_up(row.owner)},
-            peers=[_peer(node) for node in self._db.nodes.values() if node.up],
+            peers=[peer_of(node) for node in self._db.nodes.values() if node.up],
             holders={s: row.owner for s, row in shards if row.owner not in (None, boot) and self._db.is_up(row.owner)},
             settings_version=self._db.settings_version,
             clock_ms=self._db.clock_ms(),
@@ -120,5 +120,6 @@ class MemoryLeaseStore:
                 row.epoch += 1
 
 
-def _peer(node: NodeRow) -> Peer:
+def peer_of(node: NodeRow) -> Peer:
+    """The node as the port shows it."""
     return Peer(node.boot, node.name, node.address, "leaving" if node.leaving else "up", node.beats)

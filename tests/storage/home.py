@@ -10,6 +10,7 @@ from actors.core.codec import SpecCodec
 from actors.core.events import Record
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import Task
+from storage.cluster import PgClusterStore
 from storage.housekeeping import PgHousekeeping
 from storage.keys import PgKeyStore
 from storage.leases import PgLeaseStore
@@ -40,6 +41,7 @@ class Home:
         self.signing = PgSigningStore(self.db)
         self.housekeeping = PgHousekeeping(self.db)
         self.keys = PgKeyStore(self.db)
+        self.cluster = PgClusterStore(self.db)
 
     async def __aenter__(self) -> Self:
         await self.db.__aenter__()

@@ -7,6 +7,7 @@ import asyncpg
 
 from actors.core.codec import SpecCodec
 from actors.core.queue import Queue, QueueBook
+from storage.cluster import PgClusterStore
 from storage.housekeeping import PgHousekeeping
 from storage.keys import PgKeyStore
 from storage.leases import PgLeaseStore
@@ -45,6 +46,7 @@ class PgStores:
         self.signing = PgSigningStore(db)
         self.housekeeping = PgHousekeeping(db)
         self.keys = PgKeyStore(db)
+        self.cluster = PgClusterStore(db)
 
 
 class PostgresWorld:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actors.core.queue import Queue, QueueBook
+from actors.ports.cluster import ClusterStore
 from actors.ports.housekeeping import Housekeeping
 from actors.ports.keys import KeyStore
 from actors.ports.leases import LeaseStore
@@ -37,6 +38,8 @@ class Stores(Protocol):
     def housekeeping(self) -> Housekeeping: ...
     @property
     def keys(self) -> KeyStore: ...
+    @property
+    def cluster(self) -> ClusterStore: ...
 
 
 class World(Protocol):
