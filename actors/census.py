@@ -27,6 +27,11 @@ class Census:
         self._actors = actors
         self._links = links
 
+    @property
+    def shards(self) -> int:
+        """How many are here."""
+        return len(self._actors)
+
     async def own(self, before_us: int) -> list[Reach]:
         """The reach of each shard here, as of a moment of its own."""
         found: list[Reach] = []

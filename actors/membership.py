@@ -91,6 +91,8 @@ class Membership:
         """A boot that I gave up and have not told the database of."""
         self.orphans = True
         """Some shard has no living owner, as far as the last beat tells, or an older boot of my name may have it."""
+        self.orphaned = 0
+        """How many have none."""
         self._orphaned_ms: dict[int, tuple[int, float]] = {}
         """Shard -> (epoch, since when) of orphans."""
         self.beaten = asyncio.Event()
@@ -116,6 +118,15 @@ class Membership:
         self.leaving = True
         self._see_ring(self._peers)
         await self._store.depart(self.boot)
+
+    @property
+    def margin_ms(self) -> float:
+        """How long this node may go on firing without another beat; 0: it may not."""
+        return max(self._fire_until_ms - self._clock.boot_ms(), 0.0)
+
+    def still_ms(self, boot: str) -> int | None:
+        """How long this boot's counter has stood still, as seen from here (`members.py`)."""
+        return self._members.still_ms(boot, int(self._clock.boot_ms()))
 
     def rejoin(self) -> None:
         """Give this boot up: nothing it does counts any more; the next beat starts under a new one."""
@@ -184,6 +195,7 @@ class Membership:
         self._fire_until_ms = sent_ms + T_STOP_MS
         self.holders = beat.holders
         self._see_ring(beat.peers)
+        self.orphaned = len(beat.orphans)
         self._links.see(boot, self._secret, beat.peers)
         self._gone = {peer.boot for peer in beat.peers if self._links.is_gone(peer.boot)}
         suspects = self._members.observe(beat.peers, int(received_ms), self._gone)
@@ -199,6 +211,7 @@ class Membership:
             await self._sweep(boot, beat)
         if self._is_over(boot):
             return
+        self.orphaned = len(beat.orphans)
         self.orphans = bool(beat.orphans) or not self._members.named
         if not beat.orphans:
             self._orphaned_ms.clear()

@@ -38,6 +38,7 @@ from gateway.server import Runner
 from gateway.settings import DevSettings, ServeSettings
 from gateway.signing import Signer
 from gateway.targets import TargetPolicy
+from storage.cluster import PgClusterStore
 from storage.embedded import EmbeddedPostgres
 from storage.housekeeping import PgHousekeeping
 from storage.keys import PgKeyStore
@@ -92,6 +93,7 @@ class Service:
             node=node,
             intake=node.intake,
             reader=PgReader(database, book, codec),
+            cluster=PgClusterStore(database),
             queues=book,
             queue_store=queues,
             codec=codec,

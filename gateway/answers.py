@@ -174,6 +174,52 @@ class BatchResults(msgspec.Struct, forbid_unknown_fields=True):
     ]
 
 
+class Armed(msgspec.Struct, forbid_unknown_fields=True):
+    """Near tasks of a node: in its memory, and in the tables, within what its memory claims to hold."""
+
+    entries: Annotated[int, Meta(ge=0, description="In memory.")]
+    rows: Annotated[int | None, Meta(description="In the tables, a moment later; null: not counted in time.")]
+    missing: Annotated[
+        int | None, Meta(description="Rows that nothing has armed; 0 in a healthy cluster, null: not known.")
+    ]
+
+
+class ClusterNode(msgspec.Struct, forbid_unknown_fields=True):
+    """A node that is not dead."""
+
+    name: str
+    boot: Annotated[str, Meta(description="Names one start of its process.")]
+    address: Annotated[str, Meta(description="Where other nodes reach it.")]
+    state: Annotated[str, Meta(description="`up`: it owns shards, or may; `leaving`: it hands them over.")]
+    shards: Annotated[int, Meta(ge=0, description="How many it owns.")]
+    still_ms: Annotated[
+        int | None,
+        Meta(
+            description="How long its heartbeat counter has stood still, as seen by the asked node; null: not seen yet."
+        ),
+    ]
+    asked: Annotated[bool, Meta(description="Whether it is the node that answers.")]
+    armed: Annotated[Armed | None, Meta(description="null: it could not be asked in time.")]
+
+
+class ClusterShard(msgspec.Struct, forbid_unknown_fields=True):
+    """A shard and its owner."""
+
+    shard: Count
+    owner: Annotated[str | None, Meta(description="The node's name; null: nobody who lives.")]
+    epoch: Annotated[int, Meta(ge=0, description="Grows with each change of owner.")]
+
+
+class Cluster(msgspec.Struct, forbid_unknown_fields=True):
+    """Nodes and shards, as the tables have them."""
+
+    nodes: list[ClusterNode]
+    shards: list[ClusterShard]
+    misplaced: Annotated[int, Meta(ge=0, description="Shards that are not where the ring wants them.")]
+    lease_margin_ms: Annotated[int, Meta(ge=0, description="How long the asked node may go on firing by itself.")]
+    counted_to: Annotated[int, Meta(ge=0, description="No more rows of a node are counted.")]
+
+
 class Status(msgspec.Struct, forbid_unknown_fields=True):
     """What a probe says."""
 

@@ -5,7 +5,7 @@ handler can reach further into the node than it says here.
 """
 
 from asyncio import Future
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +18,9 @@ from actors.core.events import Change, Command, Outcome, Verdict
 from actors.core.keys import Scope
 from actors.core.live import Live
 from actors.core.queue import QueueBook
+from actors.core.reach import Reach
 from actors.core.task import State, Task
+from actors.ports.cluster import ClusterStore
 from actors.ports.queues import QueueStore
 from actors.ports.reader import Reader, TaskRow
 from gateway.admission import Admission
@@ -149,6 +151,42 @@ class StatsPort(Protocol):
         ...
 
 
+class MembershipPort(Protocol):
+    """The node's place in the cluster, as of its last heartbeat."""
+
+    @property
+    def boot(self) -> str:
+        """The name of this process start."""
+        ...
+
+    @property
+    def margin_ms(self) -> float:
+        """How long it may go on firing without another heartbeat."""
+        ...
+
+    @property
+    def orphaned(self) -> int:
+        """Shards without a living owner."""
+        ...
+
+    def still_ms(self, boot: str) -> int | None:
+        """How long this boot's counter has stood still, as seen from here; None: it was not seen."""
+        ...
+
+
+class CensusPort(Protocol):
+    """What memories claim to hold, and have."""
+
+    @property
+    def shards(self) -> int:
+        """How many are here."""
+        ...
+
+    async def of(self, mine: str, boots: Collection[str], before_us: int) -> dict[str, list[Reach] | None]:
+        """The reaches of these nodes, of which `mine` is this one; None: it did not answer in time."""
+        ...
+
+
 class NodePort(Protocol):
     """The node, as the API sees it."""
 
@@ -165,6 +203,16 @@ class NodePort(Protocol):
     @property
     def stats(self) -> StatsPort:
         """Its counters."""
+        ...
+
+    @property
+    def membership(self) -> MembershipPort:
+        """Its place in the cluster."""
+        ...
+
+    @property
+    def census(self) -> CensusPort:
+        """Asks it and the others what they hold."""
         ...
 
     async def ask(self, command: Command) -> Change | None:
@@ -237,6 +285,7 @@ class Gateway:
     node: NodePort
     intake: IntakePort
     reader: Reader
+    cluster: ClusterStore
     queues: QueueBook
     queue_store: QueueStore
     codec: SpecCodec

@@ -70,12 +70,22 @@ class NodeCollector(Collector):
         yield _counter("stale_outcomes", "Attempts that ended under an old fence", stats.stale_outcomes)
         yield _counter("rejoins", "Times that this node was declared dead and came back", stats.rejoins)
         yield _counter("epoch_changes", "Shards taken over", stats.epoch_changes)
+        yield from self._ownership()
         yield _lateness(stats)
         yield _queue_attempts(stats.queues)
         yield _queue_lateness(stats)
         yield GaugeMetricFamily("ringwheel_ready", "1 while the node is ready", float(self._node.ready))
         yield GaugeMetricFamily(
             "ringwheel_loop_lag_seconds", "Worst delay of the event loop since the last scrape", self._lag.take_s()
+        )
+
+    def _ownership(self) -> Iterator[Metric]:
+        member, shards = self._node.membership, self._node.census.shards
+        margin_s = member.margin_ms / 1000
+        yield GaugeMetricFamily("ringwheel_lease_margin_seconds", "How long the node may still fire", margin_s)
+        yield GaugeMetricFamily("ringwheel_owned_shards", "Shards that the node owns", shards)
+        yield GaugeMetricFamily(
+            "ringwheel_orphan_shards", "Shards without a living owner, as seen here", member.orphaned
         )
 
 

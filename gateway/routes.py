@@ -12,10 +12,22 @@ from msgspec import Meta
 
 from actors.core.task import Move, State
 from gateway import bounds, commands_api, contract_api, filters, page, probes, queues_api, tasks_api
-from gateway.answers import Attempts, BatchResults, Purged, Queue, QueuePage, Status, Task, TaskId, TaskPage
+from gateway.answers import (
+    Attempts,
+    BatchResults,
+    Cluster,
+    Purged,
+    Queue,
+    QueuePage,
+    Status,
+    Task,
+    TaskId,
+    TaskPage,
+)
 from gateway.auth import ADMIN, METRICS, READ, SUBMIT, WATCH, WORK
 from gateway.bodies import JSON, NDJSON
 from gateway.bounds import published
+from gateway.cluster_api import cluster
 from gateway.context import Settings
 from gateway.events import events
 from gateway.metrics import metrics
@@ -300,6 +312,18 @@ ROUTES: tuple[Route, ...] = (
             Parameter("Last-Event-ID", "Goes on after this event.", place="header"),
         ),
         words="Either `id`, or `queue` or `label.<name>=<value>` or both say what to watch.",
+    ),
+    Route(
+        "getCluster",
+        "GET",
+        "/v1/cluster",
+        cluster,
+        "See nodes and shards, and whether every near task is armed",
+        {200: json(Cluster, "The cluster as the tables have it, and as the asked node sees it.")},
+        ADMIN,
+        problems=(422,),
+        words="Of all tenants. A node that can't be reached within half a second is shown with `armed: null`, and rows "
+        "that can't be counted in time are null.",
     ),
     Route("livez", "GET", "/livez", probes.livez, "Alive", {200: json(Status, "The loop turns.")}),
     Route(

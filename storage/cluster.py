@@ -1,13 +1,18 @@
 """The cluster as people look at it (sql/cluster.sql): on the connections of lists, whose time-out bounds the count."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
+from actors.core.errors import Unavailable
 from actors.core.reach import Reach
 from actors.ports.cluster import Owned, View
 from actors.ports.leases import Peer
 from storage.pool import Database
 from storage.statements import statements
 
+TURN_S = 2.0
+"""How long a count waits for those before it."""
 _SQL = statements("cluster")
 
 
@@ -16,6 +21,8 @@ class PgClusterStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._turn = asyncio.Lock()
+        """One count at a time: the other connection is for lists."""
 
     async def view(self) -> View:
         """See the port."""
@@ -35,9 +42,21 @@ class PgClusterStore:
             for queue_id, end in one.ends.items()
         ]
         columns = [*_columns(reaches, 3), *_columns(ends, 5)]
-        async with self._db.lists.use() as connection:
+        async with self._counting(), self._db.lists.use() as connection:
             rows = await connection.fetch(_SQL["count"], len(parts), *columns, before_us, most)
         return [row[0] for row in rows]
+
+    @asynccontextmanager
+    async def _counting(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise Unavailable("others are counting") from error
+        try:
+            yield
+        finally:
+            self._turn.release()
 
 
 def _columns(rows: Sequence[tuple[object, ...]], count: int) -> list[list[object]]:

@@ -98,6 +98,13 @@ class Members:
         pulse = (self._pulses or {}).get(boot)
         return pulse is not None and self._last_ms - pulse.since_ms < T_DEAD_MS
 
+    def still_ms(self, boot: str, now_ms: int) -> int | None:
+        """How long this boot's counter has stood still, as far as I have seen; None: it was not in the last view."""
+        if boot == self._boot:
+            return None if self._pulses is None else now_ms - self._last_ms
+        pulse = (self._pulses or {}).get(boot)
+        return None if pulse is None else now_ms - pulse.since_ms
+
     @property
     def named(self) -> bool:
         """Whether my name is mine: a view was seen, and no older twin is left in it. Take no shard before."""

@@ -269,6 +269,33 @@ async def test_a_lease_lasts_from_when_the_beat_was_sent(cluster: Cluster) -> No
     assert not member.node.may_fire()
 
 
+async def test_the_margin_runs_out_with_the_lease(cluster: Cluster) -> None:
+    node = (await cluster.start("a")).node
+    cluster.cut(away=True)
+    await asyncio.sleep(BEAT_LIMIT_S)
+    before_ms = node.membership.margin_ms
+    await asyncio.sleep(1)
+    assert node.membership.margin_ms == pytest.approx(before_ms - 1_000)
+    assert T_STOP_MS - BEAT_LIMIT_S * 1_000 - 600 < before_ms < T_STOP_MS
+    await asyncio.sleep(T_STOP_MS / 1_000)
+    assert node.membership.margin_ms == 0
+    assert not node.may_fire()
+    cluster.cut(away=False)
+
+
+async def test_orphans_are_counted_while_nobody_takes_them(cluster: Cluster) -> None:
+    a, b = await start_all(cluster, "a", "b")
+    assert a.node.membership.orphaned == 0
+    theirs = len(b.owned)
+    for _ in range(3):
+        a.wire.fail_next("sweep")
+    await b.kill()
+    await cluster.until(lambda: a.node.membership.orphaned > 0)
+    assert (a.node.membership.orphaned, len(a.owned)) == (theirs, 256 - theirs)
+    await cluster.until(lambda: a.node.membership.orphaned == 0)
+    assert len(a.owned) == 256
+
+
 async def test_leaving_hands_everything_over_at_once(cluster: Cluster) -> None:
     a, b = await start_all(cluster, "a", "b")
     ids = await spread([a, b], 100, delay_ms=70_000)

@@ -1,7 +1,7 @@
 """The HTTP application on a real socket: real intake and reader on the memory twin, a double for the node."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from actors.core.errors import KeyReused
 from actors.core.events import Change, Command
 from actors.core.ids import keyed_id, shard_of
 from actors.core.live import Live, gone, live
+from actors.core.reach import Reach
 from actors.core.task import State, Task, fence
 from actors.ports.reader import TaskRow
 from actors.ports.tasks import Accepted
@@ -37,6 +38,32 @@ SMALL = Settings(batch_items=50)
 
 
 @dataclass
+class MembershipDouble:
+    """A place in the cluster, as a test says."""
+
+    boot: str = "boot-1"
+    margin_ms: float = 3_500.5
+    orphaned: int = 0
+    still: dict[str, int] = field(default_factory=lambda: {"boot-1": 200})
+
+    def still_ms(self, boot: str) -> int | None:
+        return self.still.get(boot)
+
+
+@dataclass
+class CensusDouble:
+    """What memories hold, as a test says."""
+
+    shards: int = 0
+    told: dict[str, list[Reach]] = field(default_factory=lambda: {"boot-1": []})
+    before_us: int = 0
+
+    async def of(self, mine: str, boots: Collection[str], before_us: int) -> dict[str, list[Reach] | None]:
+        self.before_us = before_us
+        return {boot: self.told.get(boot) for boot in boots}
+
+
+@dataclass
 class NodeDouble:
     """A node that holds what a test says, and answers commands as a test says."""
 
@@ -44,6 +71,8 @@ class NodeDouble:
     ready: bool = True
     timeline: int = 1
     stats: Stats = field(default_factory=Stats)
+    membership: MembershipDouble = field(default_factory=MembershipDouble)
+    census: CensusDouble = field(default_factory=CensusDouble)
     tasks: dict[str, Task] = field(default_factory=dict)
     revs: dict[str, int] = field(default_factory=dict)
     """The revisions that memory has come to."""
@@ -223,6 +252,7 @@ async def served(settings: Settings = SMALL, bounds: Bounds | None = None) -> As
             node,
             intake,
             stores.reader,
+            stores.cluster,
             stores.book,
             stores.queues,
             SpecCodec(),

@@ -75,6 +75,7 @@ async def test_metrics_show_the_counters_of_the_node() -> None:
     async with served() as world:
         stats = world.node.stats
         stats.accepted += 5
+        world.node.census.shards, world.node.membership.orphaned = 85, 2
         queue = stats.of(Queue(7, "acme", "emails"))
         queue.attempts[Verdict.FAILED] += 2
         stats.finished[State.DEAD] += 1
@@ -97,6 +98,9 @@ async def test_metrics_show_the_counters_of_the_node() -> None:
             'ringwheel_queue_lateness_seconds_sum{queue="emails",tenant="acme"} 4000.005',
             "ringwheel_probe_finds_total 0.0",
             "ringwheel_ready 1.0",
+            "ringwheel_lease_margin_seconds 3.5005",
+            "ringwheel_owned_shards 85.0",
+            "ringwheel_orphan_shards 2.0",
         ):
             assert line in lines
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")

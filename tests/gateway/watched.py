@@ -230,6 +230,7 @@ def make_world(kept: int = 1000) -> World:
         node=cast(Any, memory),
         intake=cast(Any, None),
         reader=tables,
+        cluster=cast(Any, None),
         queues=QueueBook(),
         queue_store=cast(Any, None),
         codec=SpecCodec(),

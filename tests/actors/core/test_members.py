@@ -45,6 +45,16 @@ def test_a_suspect_is_named_until_it_moves(members: Members) -> None:
     assert beat(members, 14_500, 14_500, Seen("p", 4)) == [("p", 4)]
 
 
+def test_it_tells_how_long_a_counter_has_stood_still(members: Members) -> None:
+    assert members.still_ms("me", 0) is None
+    beat(members, 0, 1_000, Seen("p", 3))
+    assert [members.still_ms(boot, 1_200) for boot in ("p", "me", "x")] == [1_200, 200, None]
+    beat(members, 1_500, 1_500, Seen("p", 4))
+    assert members.still_ms("p", 1_600) == 100
+    beat(members, 2_000, 2_000)
+    assert members.still_ms("p", 2_000) is None
+
+
 def test_i_never_suspect_myself(members: Members) -> None:
     assert beat(members, 0, 60_000) == []
 
