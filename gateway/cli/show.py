@@ -71,9 +71,7 @@ def task_table(tasks: Iterable[dict[str, Any]], title: str | None = None) -> Tab
 
 def queue_table(queues: Iterable[dict[str, Any]]) -> Table:
     """Queues in columns."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("name", "paused", "attempts", "deadline s", "kept s (succeeded, dead)"):
-        table.add_column(name, no_wrap=True, overflow="fold")
+    table = _table("name", "paused", "attempts", "deadline s", "kept s (succeeded, dead)")
     for queue in queues:
         kept = queue["retention"]
         table.add_row(
@@ -84,6 +82,56 @@ def queue_table(queues: Iterable[dict[str, Any]]) -> Table:
             text_of(f"{kept['succeeded']:g}, {kept['dead']:g}"),
         )
     return table
+
+
+def node_table(nodes: Iterable[dict[str, Any]]) -> Table:
+    """Nodes in columns; the one that was asked has a star."""
+    table = _table("name", "state", "shards", "still ms", "armed", "rows", "missing", "address", "boot")
+    for node in nodes:
+        armed = node["armed"] or {}
+        missing = armed.get("missing")
+        table.add_row(
+            text_of(node["name"] + (" *" if node["asked"] else "")),
+            Text(printable(node["state"]), style="green" if node["state"] == "up" else "yellow"),
+            text_of(node["shards"]),
+            _known(node["still_ms"]),
+            _known(armed.get("entries")),
+            _known(armed.get("rows")),
+            Text(str(missing), style="red") if missing else _known(missing),
+            text_of(node["address"]),
+            text_of(node["boot"]),
+        )
+    return table
+
+
+def shard_table(shards: Iterable[dict[str, Any]]) -> Table:
+    """Shards in columns."""
+    table = _table("shard", "owner", "epoch")
+    for shard in shards:
+        owner = shard["owner"]
+        shown = Text("nobody", style="red") if owner is None else text_of(owner)
+        table.add_row(text_of(shard["shard"]), shown, text_of(shard["epoch"]))
+    return table
+
+
+def plan_table(nodes: Iterable[dict[str, Any]]) -> Table:
+    """How many shards each node has before and after."""
+    table = _table("name", "before", "after", "change")
+    for node in nodes:
+        numbers = node["before"], node["after"], f"{node['after'] - node['before']:+d}"
+        table.add_row(text_of(node["name"]), *map(text_of, numbers))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True, overflow="fold")
+    return table
+
+
+def _known(figure: object) -> Text:
+    return Text("?", style="yellow") if figure is None else text_of(figure)
 
 
 def line_of(task: dict[str, Any]) -> str:

@@ -98,6 +98,9 @@ def test_version() -> None:
         ["watch", "--label", "a"],
         ["watch", *(str(number) for number in range(101))],
         ["cancel"],
+        ["nodes", "x"],
+        ["ring", "plan"],
+        ["ring", "plan", "--add", "x", "--remove", "x"],
     ],
 )
 def test_wrong_usage_is_2(words: list[str]) -> None:

@@ -1,0 +1,137 @@
+"""`nodes`, `shards` and `ring plan`, as real processes against a service that answers as told."""
+
+from typing import Any
+
+import pytest
+
+from actors.core.ring import Ring, moves
+from tests.gateway.cli.double import a_problem, double
+
+SHARDS = 16
+
+
+def a_node(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "boot": f"boot-{name}",
+        "address": f"{name}:7070",
+        "state": "up",
+        "shards": 8,
+        "still_ms": 100,
+        "asked": name == "a",
+        "armed": {"entries": 5, "rows": 5, "missing": 0},
+    } | more
+
+
+def a_cluster(*nodes: dict[str, Any], orphans: tuple[int, ...] = ()) -> dict[str, Any]:
+    """The first node owns the even shards, the last one the odd ones."""
+    ends = nodes[0]["name"], nodes[-1]["name"]
+    owners = [None if shard in orphans else ends[shard % 2] for shard in range(SHARDS)]
+    shards = [{"shard": shard, "owner": owner, "epoch": 3} for shard, owner in enumerate(owners)]
+    return {"nodes": [*nodes], "shards": shards, "misplaced": 2, "lease_margin_ms": 3_700, "counted_to": 100_000}
+
+
+TWO = a_cluster(a_node("a"), a_node("b"))
+
+
+@pytest.mark.parametrize(
+    ("armed", "words"),
+    [
+        ({"entries": 4, "rows": 5, "missing": 0}, "every near task is armed"),
+        ({"entries": 4, "rows": 5, "missing": 1}, "near tasks that are not armed: 1"),
+        ({"entries": 4, "rows": None, "missing": None}, "not all nodes could tell what they hold"),
+        (None, "not all nodes could tell what they hold"),
+    ],
+)
+async def test_nodes_says_at_a_glance_whether_all_is_armed(armed: dict[str, Any] | None, words: str) -> None:
+    async with double() as service:
+        service.answer(a_cluster(a_node("a"), a_node("b", armed=armed, still_ms=None, state="leaving")))
+        done = await service.run("nodes")
+        assert done.code == 0
+        head, first, second, proof = done.out.splitlines()
+        assert head.split()[:3] == ["name", "state", "shards"]
+        assert first.split() == ["a", "*", "up", "8", "100", "5", "5", "0", "a:7070", "boot-a"]
+        figures = ["?" if figure is None else str(figure) for figure in (armed or dict.fromkeys("abc")).values()]
+        assert second.split() == ["b", "leaving", "8", "?", *figures, "b:7070", "boot-b"]
+        assert proof == f"{words}; 2 of 16 shards are not where the ring wants them"
+        assert [asked.line for asked in service.asked] == ["GET /v1/cluster"]
+
+
+async def test_nodes_as_json_is_one_object_a_line() -> None:
+    async with double() as service:
+        service.answer(TWO)
+        done = await service.run("nodes", "--json")
+        assert (done.code, done.json) == (0, TWO["nodes"])
+
+
+async def test_shards_are_shown_with_their_owners() -> None:
+    async with double() as service:
+        service.answer(a_cluster(a_node("a"), a_node("b"), orphans=(1,)))
+        lines = (await service.run("shards")).out.splitlines()
+        assert [line.split() for line in lines[:3]] == [
+            ["shard", "owner", "epoch"],
+            ["0", "a", "3"],
+            ["1", "nobody", "3"],
+        ]
+        assert len(lines) == 1 + SHARDS
+
+
+async def test_shards_of_one_node() -> None:
+    async with double() as service:
+        for name, code, shown in (("b", 0, TWO["shards"][1::2]), ("c", 3, [])):
+            service.answer(TWO)
+            done = await service.run("shards", "--node", name, "--json")
+            assert (done.code, done.json) == (code, shown)
+
+
+async def test_a_plan_tells_what_the_ring_would_move() -> None:
+    async with double() as service:
+        service.answer(a_cluster(a_node("a"), a_node("b"), a_node("gone", state="leaving"), a_node("c")))
+        done = await service.run("ring", "plan", "--add", "d", "--add", "e", "--remove", "b", "--json")
+        assert done.code == 0
+        (plan,) = done.json
+        old, new = Ring("abc", SHARDS), Ring("acde", SHARDS)
+        expected = moves(old, new)
+        assert plan["count"] == len(expected) > 0
+        assert [(move["shard"], move["from"], move["to"]) for move in plan["moves"]] == expected
+        assert plan["nodes"] == [
+            {"name": name, "before": len(old.shards_of(name)), "after": len(new.shards_of(name))} for name in "abcde"
+        ]
+
+
+async def test_a_plan_as_a_table() -> None:
+    async with double() as service:
+        service.answer(TWO)
+        lines = (await service.run("ring", "plan", "--remove", "b")).out.splitlines()
+        theirs = len(Ring("ab", SHARDS).shards_of("b"))
+        assert [line.split() for line in lines[:-1]] == [
+            ["name", "before", "after", "change"],
+            ["a", str(SHARDS - theirs), str(SHARDS), f"+{theirs}"],
+            ["b", str(theirs), "0", f"-{theirs}"],
+        ]
+        assert lines[-1] == f"{theirs} of 16 shards would move"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "detail"),
+    [
+        (("--add", "a"), 4, "'a' is there already"),
+        (("--remove", "x"), 3, "no node 'x' is up"),
+        (("--remove", "a", "--remove", "b"), 4, "no node would be left"),
+    ],
+)
+async def test_a_plan_that_can_not_be(words: tuple[str, ...], code: int, detail: str) -> None:
+    async with double() as service:
+        service.answer(TWO)
+        done = await service.run("ring", "plan", *words)
+        assert (done.code, done.out) == (code, "")
+        assert detail in done.err
+
+
+@pytest.mark.parametrize("words", [("nodes",), ("shards",), ("ring", "plan", "--add", "x")])
+async def test_who_may_not_look_is_told(words: tuple[str, ...]) -> None:
+    async with double() as service:
+        service.answer(a_problem(403, "Not allowed", "the key lacks the scope admin"), 403)
+        done = await service.run(*words)
+        assert (done.code, done.out) == (1, "")
+        assert "lacks the scope" in done.err
