@@ -1,6 +1,7 @@
 """What the nodes of a cluster hold, asked of one of them."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from actors import census
 from actors.census import CENSUS_LIMIT_S
 from actors.core.reach import Reach
 from actors.node import HORIZON_MS
+from storage.memory import MemoryClusterStore
 from tests.support.cluster import Cluster, Member, submit_some
 
 NEAR_MS = 30_000
@@ -82,3 +84,27 @@ async def test_a_full_memory_is_looked_at_in_slices(cluster: Cluster, monkeypatc
     found = await node.node.measure(now_us(node))
     assert turns > 20
     assert [each.shard for each in found] == list(range(255))
+
+
+async def test_a_backlog_that_does_not_fit_is_no_gap_and_a_row_too_many_is_one(
+    small: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.node.HELD", 64)
+    node = await small.start("a")
+    for queue in ("emails", "reports"):
+        await submit_some(node, 300, queue, delay_ms=NEAR_MS)
+    await asyncio.sleep(1)
+    tables = MemoryClusterStore(node.wire)
+
+    async def entries_and_rows() -> tuple[int, int]:
+        before_us = now_us(node)
+        found = await node.node.measure(before_us)
+        assert all(each.ends for each in found)
+        (rows,) = await tables.count([found], before_us, 10**6)
+        return total(found), rows
+
+    entries, rows = await entries_and_rows()
+    assert 0 < entries == rows < 600
+    row = next(row for row in small.database.live.all() if node.task(row.id) is not None)
+    small.database.live.put(replace(row, id=f"{row.id[:-4]}0000", due_ms=row.due_ms - 1))
+    assert await entries_and_rows() == (entries, rows + 1)
