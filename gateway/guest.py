@@ -36,6 +36,8 @@ from gateway.link import check
 from gateway.relay import Relay
 
 UNDER_WAY = 1_024
+MEASURES = 4
+"""Walks through all of memory, for one node at once."""
 FRAME = 100
 """Answers in one frame: each of a `Look` may tell of a thousand tasks."""
 
@@ -55,7 +57,7 @@ class Guest:
         self._outbox: deque[Message] = deque()
         self._news = asyncio.Event()
         self._under_way = 0
-        self._measuring = False
+        self._measuring = 0
         self._relay = Relay(hub, wire, self._news.set)
 
     async def serve(self, secret: bytes) -> None:
@@ -121,16 +123,16 @@ class Guest:
         self._say(self._wire.told(ask.number, answer))
 
     def _measure(self, asked: Measure, group: asyncio.TaskGroup) -> None:
-        """One at a time: whoever asks waits for half a second and asks no more often than people look."""
-        if not self._measuring:
-            self._measuring = True
+        """One too many is not answered: whoever asks does not wait for long, and leaves it unknown."""
+        if self._measuring < MEASURES:
+            self._measuring += 1
             group.create_task(self._say_measured(asked))
 
     async def _say_measured(self, asked: Measure) -> None:
         try:
             self._say(Measured(asked.number, await self._node.measure(asked.before_us)))
         finally:
-            self._measuring = False
+            self._measuring -= 1
 
     def _say(self, message: Message) -> None:
         self._outbox.append(message)

@@ -12,7 +12,7 @@ from actors.core.live import gone
 from actors.core.queue import Queue
 from actors.core.reach import Reach
 from actors.core.wire import Message, Watching
-from gateway import interest, link, peers, relay
+from gateway import guest, interest, link, peers, relay
 from gateway.guest import Guest
 from gateway.latest import Latest
 from gateway.topics import Labelled, Topic
@@ -81,7 +81,8 @@ async def test_what_owners_know_is_told() -> None:
         assert await a.peers.look("boot-b", ids) == []
 
 
-async def test_what_others_hold_is_told_and_asked_for_one_at_a_time() -> None:
+async def test_what_others_hold_is_told_but_not_to_too_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest, "MEASURES", 1)
     async with pair() as (a, b), asyncio.TaskGroup() as group:
         assert await a.peers.measure("boot-b", 5) == [Reach(3, 5, 7, {7: (T0_MS, task_id(1))})]
         b.node.held.clear()
