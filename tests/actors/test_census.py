@@ -8,6 +8,7 @@ import pytest
 from actors import census
 from actors.census import CENSUS_LIMIT_S
 from actors.core.reach import Reach
+from actors.core.ring import Ring
 from actors.node import HORIZON_MS
 from storage.memory import MemoryClusterStore
 from tests.support.cluster import Cluster, Member, submit_some
@@ -18,7 +19,8 @@ NEAR_MS = 30_000
 async def pair(cluster: Cluster) -> tuple[Member, Member]:
     """Two nodes that know who owns what; together they own everything."""
     a, b = await cluster.start("a"), await cluster.start("b")
-    await cluster.until(lambda: len(a.owned) + len(b.node.membership.holders) - len(b.owned) >= 256)
+    part = set(Ring(("a", "b"), 256).shards_of("b"))
+    await cluster.until(lambda: part == b.owned.keys() == a.node.membership.holders.keys())
     return a, b
 
 
