@@ -77,7 +77,8 @@ class Membership:
         """Boots that are not dead, as of the last beat."""
         self._peers: Sequence[Peer] = ()
         self.leaving = False
-        """Others get my shards, and I get none."""
+        """Others get my shards, and I get none: an operator wants it so, or I am about to go."""
+        self._going = False
         self._boots: dict[str, str] = {}
         """Name -> boot of the nodes that take shards."""
         self._ring = Ring((), 0)
@@ -115,7 +116,7 @@ class Membership:
 
     async def depart(self) -> None:
         """Take no shards any more, and have others know it. Raises Unavailable."""
-        self.leaving = True
+        self._going = True
         self._see_ring(self._peers)
         await self._store.depart(self.boot)
 
@@ -222,6 +223,7 @@ class Membership:
         living = frozenset(peer.boot for peer in peers)
         if living != self.living:
             self.living = living
+        self.leaving = self._going or any(peer.boot == self.boot and peer.state == "leaving" for peer in peers)
         names = Counter(peer.name for peer in peers)
         self._boots = {
             peer.name: peer.boot

@@ -210,6 +210,13 @@ class ClusterShard(msgspec.Struct, forbid_unknown_fields=True):
     epoch: Annotated[int, Meta(ge=0, description="Grows with each change of owner.")]
 
 
+class Marked(msgspec.Struct, forbid_unknown_fields=True):
+    """What was asked of a node."""
+
+    node: str
+    state: Annotated[str, Meta(description="`leaving`: it gives its shards away; `up`: it gets its part again.")]
+
+
 class Cluster(msgspec.Struct, forbid_unknown_fields=True):
     """Nodes and shards, as the tables have them."""
 

@@ -1,4 +1,9 @@
-"""`GET /v1/cluster`: who is there, who owns what, and whether every near task is armed.
+"""The cluster for its operators: `GET /v1/cluster`, `:drain` and `:undrain`.
+
+A node that is drained gives its shards to the others and gets none, but lives on: it takes requests, and ends what
+runs. It learns of it with its next beat.
+
+The view says who is there, who owns what, and whether every near task is armed.
 
 The proof has two halves. Each node tells how far its memory claims to hold the tables and how many tasks it has within
 that (`census.py`); then the rows within it are counted. What ends between the two makes rows fewer, so one too many
@@ -13,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import orjson
 from aiohttp import web
 
@@ -21,13 +27,17 @@ from actors.core.reach import Reach
 from actors.core.ring import Ring
 from actors.ports.cluster import ClusterStore, View
 from actors.ports.leases import Peer
+from gateway.bodies import read_json
 from gateway.context import GATEWAY, MembershipPort
+from gateway.problems import Handler, Problem
+from gateway.schema import NamedNode
 from gateway.tasks_api import answer_json, check_parameters
 
 SETTLE_MS = 3_000
 MOST = 100_000
 """Where counting the rows of a node ends: more than a memory holds, but for ten thousand queues."""
 
+_named = msgspec.json.Decoder(NamedNode)
 _Reaches = Mapping[str, list[Reach] | None]
 
 
@@ -97,3 +107,17 @@ def _node(peer: Peer, member: MembershipPort, shards: int) -> dict[str, Any]:
         "still_ms": member.still_ms(peer.boot),
         "asked": peer.boot == member.boot,
     }
+
+
+def marking(state: str) -> Handler:
+    """`:drain` and `:undrain`."""
+
+    async def command(request: web.Request) -> web.StreamResponse:
+        check_parameters(request, ())
+        gateway = request.app[GATEWAY]
+        name = _named.decode(await read_json(request, gateway.settings.body_bytes)).node
+        if not await gateway.cluster.mark(name, state):
+            raise Problem("not-found", "no such node is there")
+        return await answer_json(request, orjson.dumps({"node": name, "state": state}))
+
+    return command

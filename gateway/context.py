@@ -127,7 +127,17 @@ class StatsPort(Protocol):
 
     @property
     def epoch_changes(self) -> int:
-        """Shards taken over by this node."""
+        """Shards that came to this node."""
+        ...
+
+    @property
+    def moves(self) -> int:
+        """Shards that it gave to others."""
+        ...
+
+    @property
+    def shard_failures(self) -> int:
+        """Shards whose own code failed."""
         ...
 
     @property
@@ -148,6 +158,15 @@ class StatsPort(Protocol):
     @property
     def lateness_sum_ms(self) -> int:
         """Sum of all lateness."""
+        ...
+
+
+class HandoverPort(Protocol):
+    """What the node gives to others."""
+
+    @property
+    def forwarding(self) -> int:
+        """Attempts that run here although their shard has moved, or whose end its owner has not recorded yet."""
         ...
 
 
@@ -208,6 +227,11 @@ class NodePort(Protocol):
     @property
     def membership(self) -> MembershipPort:
         """Its place in the cluster."""
+        ...
+
+    @property
+    def handover(self) -> HandoverPort:
+        """Gives its shards away."""
         ...
 
     @property

@@ -69,7 +69,12 @@ class NodeCollector(Collector):
         yield _counter("stale_writes", "Records refused for their fence or revision", stats.stale_writes)
         yield _counter("stale_outcomes", "Attempts that ended under an old fence", stats.stale_outcomes)
         yield _counter("rejoins", "Times that this node was declared dead and came back", stats.rejoins)
-        yield _counter("epoch_changes", "Shards taken over", stats.epoch_changes)
+        yield _counter("epoch_changes", "Shards that came", stats.epoch_changes)
+        yield _counter("moved_shards", "Shards given to other nodes", stats.moves)
+        yield _counter("failed_shards", "Shards whose own code failed", stats.shard_failures)
+        yield GaugeMetricFamily(
+            "ringwheel_forwarding_attempts", "Attempts whose shard has moved", self._node.handover.forwarding
+        )
         yield from self._ownership()
         yield _lateness(stats)
         yield _queue_attempts(stats.queues)

@@ -16,6 +16,7 @@ from gateway.answers import (
     Attempts,
     BatchResults,
     Cluster,
+    Marked,
     Purged,
     Queue,
     QueuePage,
@@ -27,12 +28,12 @@ from gateway.answers import (
 from gateway.auth import ADMIN, METRICS, READ, SUBMIT, WATCH, WORK
 from gateway.bodies import JSON, NDJSON
 from gateway.bounds import published
-from gateway.cluster_api import cluster
+from gateway.cluster_api import cluster, marking
 from gateway.context import Settings
 from gateway.events import events
 from gateway.metrics import metrics
 from gateway.route import Answer, Body, Parameter, Route, json
-from gateway.schema import Complete, Empty, QueueRequest, Reschedule, TaskRequest
+from gateway.schema import Complete, Empty, NamedNode, QueueRequest, Reschedule, TaskRequest
 from gateway.stream import stream
 from gateway.times import TIME
 
@@ -324,6 +325,29 @@ ROUTES: tuple[Route, ...] = (
         problems=(422,),
         words="Of all tenants. A node that can't be reached within half a second is shown with `armed: null`, and rows "
         "that can't be counted in time are null.",
+    ),
+    Route(
+        "drainNode",
+        "POST",
+        "/v1/cluster:drain",
+        marking("leaving"),
+        "Have a node give its shards to the others",
+        {200: json(Marked, "It does, from its next heartbeat on (half a second).")},
+        ADMIN,
+        Body({JSON: NamedNode}, example={"node": "node-a"}),
+        problems=(404,),
+        words="The node lives on: it takes requests, and ends what runs. `GET /v1/cluster` shows how far it is.",
+    ),
+    Route(
+        "undrainNode",
+        "POST",
+        "/v1/cluster:undrain",
+        marking("up"),
+        "Have a drained node take its part again",
+        {200: json(Marked, "It does, from its next heartbeat on (half a second).")},
+        ADMIN,
+        Body({JSON: NamedNode}, example={"node": "node-a"}),
+        problems=(404,),
     ),
     Route("livez", "GET", "/livez", probes.livez, "Alive", {200: json(Status, "The loop turns.")}),
     Route(

@@ -136,6 +136,12 @@ class QueueRequest(msgspec.Struct, forbid_unknown_fields=True):
     durability: Annotated[Raw, _NOT_YET] = ABSENT
 
 
+class NamedNode(msgspec.Struct, forbid_unknown_fields=True):
+    """Which node."""
+
+    node: Annotated[str, _says("Its name.")]
+
+
 class Reschedule(msgspec.Struct, forbid_unknown_fields=True):
     """A new time: exactly one of the two."""
 

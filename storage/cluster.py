@@ -46,6 +46,11 @@ class PgClusterStore:
             rows = await connection.fetch(_SQL["count"], len(parts), *columns, before_us, most)
         return [row[0] for row in rows]
 
+    async def mark(self, name: str, state: str) -> int:
+        """See the port."""
+        async with self._db.reads.use() as connection:
+            return len(await connection.fetch(_SQL["mark"], name, state))
+
     @asynccontextmanager
     async def _counting(self) -> AsyncIterator[None]:
         try:

@@ -1,4 +1,4 @@
-"""Port: the cluster as the tables have it, for people who look. Never on the hot path; of no tenant."""
+"""Port: the cluster as the tables have it, for its operators. Never on the hot path; of no tenant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class View:
 
 
 class ClusterStore(Protocol):
-    """Reads for operators."""
+    """What operators see and ask for."""
 
     async def view(self) -> View:
         """Who is there, and who owns what, by one statement."""
@@ -39,4 +39,8 @@ class ClusterStore(Protocol):
 
         By one statement, whose snapshot is later than the call. Raises Unavailable when they can't be counted in time.
         """
+        ...
+
+    async def mark(self, name: str, state: str) -> int:
+        """Have the nodes of this name be `leaving`, or `up` again; how many living ones there are."""
         ...

@@ -1,5 +1,5 @@
 """The command line, `ringwheel`: servers (`dev`, `serve`, `migrate`), API keys (`key`), a client (`submit`, `get`, ..),
-and the cluster (`nodes`, `shards`, `ring`).
+and the cluster (`nodes`, `shards`, `ring`, `drain`).
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 conflict, 5 the service can't be reached.
 Promises: `--help` costs little more than click itself; a command loads what it needs when it runs.
@@ -32,6 +32,7 @@ COMMANDS = {
     "nodes": "cluster",
     "shards": "cluster",
     "ring": "cluster",
+    "drain": "cluster",
 }
 """Command -> module of this package that holds it."""
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG)

@@ -1,4 +1,6 @@
-"""`nodes`, `shards` and `ring plan`: the cluster as the service shows it, and what would move when nodes come or go."""
+"""`nodes`, `shards`, `ring plan` and `drain`: the cluster as the service shows it, what would move if
+nodes came or went, and a node that is to give its shards away.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from actors.core.ring import Ring
 
 PATH = "/v1/cluster"
+POLL_S = 0.25
 
 
 @click.command()
@@ -128,3 +131,41 @@ def _refuse(code: Exit, detail: str, as_json: bool) -> Exit:
     titles = {Exit.NOT_FOUND: "Not found", Exit.CONFLICT: "Not possible"}
     show_problem({"title": titles[code], "detail": detail}, as_json)
     return code
+
+
+@click.command()
+@click.argument("name", type=TEXT)
+@click.option("--undo", is_flag=True, help="Have it take its part again.")
+@click.option("--wait", "wait_s", default=60.0, show_default=True, help="Seconds to wait until it owns none.")
+@client_options
+def drain_command(name: str, undo: bool, wait_s: float, url: str, as_json: bool) -> None:
+    """Have the node NAME give its shards to the others. It lives on; to end it, send it SIGTERM."""
+    carry_out(_drain(url, name, undo, wait_s, as_json), as_json)
+
+
+async def _drain(url: str, name: str, undo: bool, wait_s: float, as_json: bool) -> Exit:
+    import asyncio
+
+    import orjson
+
+    from gateway.cli.api import connected
+    from gateway.cli.show import show_json
+
+    async with connected(url) as api:
+        marked = await api.post(f"{PATH}:{'undrain' if undo else 'drain'}", orjson.dumps({"node": name}))
+        shards: int | None = None
+        try:
+            async with asyncio.timeout(wait_s):
+                while not undo and shards != 0:
+                    found = await api.get(PATH)
+                    shards = sum(shard["owner"] == name for shard in found["shards"])
+                    await asyncio.sleep(POLL_S if shards else 0)
+        except TimeoutError:
+            pass
+    if as_json:
+        show_json(marked | ({} if shards is None else {"shards": shards}))
+    elif undo:
+        say(f"{name} takes its part again")
+    else:
+        say(f"{name} gives its shards away" + ("" if shards is None else f"; it owns {shards}"))
+    return Exit.FAILED if wait_s and shards else Exit.OK

@@ -24,6 +24,10 @@ class MemoryClusterStore:
         """See the port."""
         return await self._link.call("count", lambda: self._count(parts, before_us, most))
 
+    async def mark(self, name: str, state: str) -> int:
+        """See the port."""
+        return await self._link.call("mark", lambda: self._mark(name, state))
+
     # --- each of these happens at one instant --------------------------------------------------------------------
 
     def _view(self) -> View:
@@ -31,6 +35,12 @@ class MemoryClusterStore:
         shards = sorted(self._db.shards.items())
         owned = [Owned(n, row.owner if self._db.is_up(row.owner) else None, row.epoch) for n, row in shards]
         return View([peer_of(node) for node in nodes], owned)
+
+    def _mark(self, name: str, state: str) -> int:
+        nodes = [node for node in self._db.nodes.values() if node.up and node.name == name]
+        for node in nodes:
+            node.leaving = state == "leaving"
+        return len(nodes)
 
     def _count(self, parts: Sequence[Sequence[Reach]], before_us: int, most: int) -> list[int]:
         return [min(sum(self._within(reach, before_us) for reach in part), most) for part in parts]

@@ -16,6 +16,10 @@ SELECT ARRAY(SELECT boot FROM peer ORDER BY name, boot) AS boots,
        ARRAY(SELECT owner FROM owned ORDER BY shard) AS owners,
        ARRAY(SELECT epoch FROM owned ORDER BY shard) AS epochs;
 
+-- name: mark
+-- $1 name, $2 'leaving' or 'up'.
+UPDATE nodes SET state = $2 WHERE name = $1 AND state <> 'dead' RETURNING boot;
+
 -- name: count
 -- $1 how many parts; $2, $3 and $4 the part (from 0), shard and end (due_ms) of each reach; $5 to $9 the part, shard,
 -- queue and end (due_ms, id) of queues that are held less far; $10 before (accept_us), $11 where a part's counting ends.

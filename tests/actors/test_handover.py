@@ -426,3 +426,16 @@ async def test_a_completion_under_an_old_fence_is_refused_by_the_next_owner(clus
         await a.node.ask(Command(Move.SUCCEED, one, None, outcome=old))
     await cluster.ended(ids)
     assert cluster.state(one) is State.SUCCEEDED
+
+
+async def test_an_operator_drains_a_node_and_takes_that_back(cluster: Cluster) -> None:
+    a = await cluster.start("a")
+    b = await joined(cluster)
+    row = cluster.database.nodes[a.node.membership.boot]
+    row.leaving = True
+    await cluster.until(lambda: not a.owned and len(b.owned) == SHARDS, 2)
+    assert a.node.may_fire()
+    ids = await submit_some(a, 20)
+    await cluster.ended(ids, 1)
+    row.leaving = False
+    await cluster.until(is_spread(a, b), 12)

@@ -64,6 +64,13 @@ class CensusDouble:
 
 
 @dataclass
+class HandoverDouble:
+    """What goes on elsewhere, as a test says."""
+
+    forwarding: int = 0
+
+
+@dataclass
 class NodeDouble:
     """A node that holds what a test says, and answers commands as a test says."""
 
@@ -72,6 +79,7 @@ class NodeDouble:
     timeline: int = 1
     stats: Stats = field(default_factory=Stats)
     membership: MembershipDouble = field(default_factory=MembershipDouble)
+    handover: HandoverDouble = field(default_factory=HandoverDouble)
     census: CensusDouble = field(default_factory=CensusDouble)
     tasks: dict[str, Task] = field(default_factory=dict)
     revs: dict[str, int] = field(default_factory=dict)

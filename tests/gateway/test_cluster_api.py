@@ -126,3 +126,23 @@ async def test_it_takes_no_parameters() -> None:
     async with served() as world:
         answer = await world.get(f"{URL}?node=a")
         assert (answer.status, answer.pointers) == (422, ["/node"])
+
+
+async def test_a_node_is_drained_and_takes_its_part_again() -> None:
+    async with served() as world:
+        others(world)
+        drained = await world.post(URL + ":drain", b'{"node": "node-2"}')
+        assert (drained.status, drained.json) == (200, {"node": "node-2", "state": "leaving"})
+        assert [node["state"] for node in (await world.get(URL)).json["nodes"]] == ["up", "leaving"]
+        again = await world.post(URL + ":undrain", b'{"node": "node-2"}')
+        assert (again.status, again.json) == (200, {"node": "node-2", "state": "up"})
+        assert [node["state"] for node in (await world.get(URL)).json["nodes"]] == ["up", "up"]
+
+
+@pytest.mark.parametrize("name", ["node-3", "nobody"], ids=["dead", "never seen"])
+async def test_who_is_not_there_is_not_drained(name: str) -> None:
+    async with served() as world:
+        others(world)
+        answer = await world.post(URL + ":drain", b'{"node": "%s"}' % name.encode())
+        assert (answer.status, answer.json["type"]) == (404, "not-found")
+        assert not world.stores.link.database.nodes["boot-3"].leaving

@@ -26,6 +26,8 @@ WITHOUT_ID = {
     "/v1/events": "test_events_tell_ones_own",
     "/v1/queues": "test_queues_are_ones_own",
     "/v1/cluster": "of the whole cluster: its scope is admin, and it shows no task",
+    "/v1/cluster:drain": "the same, and it touches no task",
+    "/v1/cluster:undrain": "the same",
     "/metrics": "of the whole node: its scope is admin",
     "/peer/v1": "for nodes alone, who prove that they are: tests/gateway/test_peers.py",
 }

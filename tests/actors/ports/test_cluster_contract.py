@@ -86,3 +86,22 @@ async def test_counting_ends(owner: Owner) -> None:
     await owner.stores.tasks.accept([make_task(n, owner.queue, shard=n % 4) for n in range(40)])
     parts = [[Reach(0, T0_MS, 0)], [Reach(shard, T0_MS, 0) for shard in range(4)]]
     assert await owner.stores.cluster.count(parts, EVER_US, 12) == [10, 12]
+
+
+async def test_a_node_is_marked_by_its_name(world: World) -> None:
+    a, b = await joined(world, "boot-1", "a"), await joined(world, "boot-2", "b")
+    assert await b.cluster.mark("a", "leaving") == 1
+    assert [(peer.name, peer.state) for peer in (await a.cluster.view()).peers] == [("a", "leaving"), ("b", "up")]
+    beat = await a.leases.beat("boot-1")
+    assert beat is not None
+    assert [peer.state for peer in beat.peers if peer.boot == "boot-1"] == ["leaving"]
+    assert await b.cluster.mark("a", "up") == 1
+    assert {peer.state for peer in (await a.cluster.view()).peers} == {"up"}
+    assert await b.cluster.mark("c", "leaving") == 0
+
+
+async def test_the_dead_are_not_marked(world: World) -> None:
+    a, b = await joined(world, "boot-1", "a"), await joined(world, "boot-2", "b")
+    await kill(a, "boot-1")
+    assert await b.cluster.mark("a", "up") == 0
+    assert await a.leases.beat("boot-1") is None

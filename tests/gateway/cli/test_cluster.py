@@ -135,3 +135,37 @@ async def test_who_may_not_look_is_told(words: tuple[str, ...]) -> None:
         done = await service.run(*words)
         assert (done.code, done.out) == (1, "")
         assert "lacks the scope" in done.err
+
+
+async def test_drain_waits_until_the_node_owns_none() -> None:
+    async with double() as service:
+        service.answer({"node": "b", "state": "leaving"})
+        for last in ("b", "b", "a"):
+            service.answer(a_cluster(*([a_node("a"), a_node("b")] if last == "b" else [a_node("a")])))
+        done = await service.run("drain", "b")
+        assert (done.code, done.out) == (0, "b gives its shards away; it owns 0\n")
+        assert [asked.line for asked in service.asked] == ["POST /v1/cluster:drain", *["GET /v1/cluster"] * 3]
+
+
+async def test_drain_that_takes_too_long_says_what_is_left() -> None:
+    async with double() as service:
+        service.answer({"node": "b", "state": "leaving"})
+        for _ in range(20):
+            service.answer(TWO)
+        done = await service.run("drain", "b", "--wait", "0.6", "--json")
+        assert done.code == 1
+        assert done.json == [{"node": "b", "state": "leaving", "shards": 8}]
+
+
+async def test_drain_can_be_taken_back() -> None:
+    async with double() as service:
+        service.answer({"node": "b", "state": "up"})
+        done = await service.run("drain", "b", "--undo")
+        assert (done.code, done.out) == (0, "b takes its part again\n")
+        assert [asked.line for asked in service.asked] == ["POST /v1/cluster:undrain"]
+
+
+async def test_drain_of_nobody_is_not_found() -> None:
+    async with double() as service:
+        service.answer(a_problem(404, "Not found", "no such node is there"), status=404)
+        assert (await service.run("drain", "nobody")).code == 3
