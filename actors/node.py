@@ -11,7 +11,7 @@ Promises: nothing is handed out without a valid lease.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 
 import structlog
 
@@ -101,6 +101,7 @@ class Node:
         self.stats = Stats()
         self._publish = publish
         self._interrupt = interrupt
+        self._queues = queues
         self._settings = (queues.refresh, *settings)
         self._settings_version = -1
         self._settings_stale = asyncio.Event()
@@ -320,9 +321,9 @@ class Node:
         """The database has news."""
         self.membership.nudge()
 
-    async def learn_queues(self) -> None:
-        """Read the queues that other nodes have made. Raises Unavailable."""
-        await self._settings[0]()
+    async def learn_queues(self, numbers: Collection[int]) -> None:
+        """Read these queues, which other nodes have made. Raises Unavailable."""
+        await self._queues.learn(numbers)
 
     def _serves(self, shard: int) -> bool:
         return shard in self.hand.actors and not self.handover.is_closing(shard)

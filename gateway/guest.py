@@ -1,7 +1,8 @@
 """The other end of another node's link: hears what it tells, answers what it asks, and tells what it watches.
 
-Promises: bounded. At most `UNDER_WAY` questions and hints of new queues are worked on at once for one node, and what is
-relayed to it has a bound of its own (`relay.py`). Frames for another boot than this process is now end it.
+Promises: bounded. For one node at most `UNDER_WAY` questions are worked on at once, at most `NEW` tasks wait for their
+queue to be known, and what is relayed to it has a bound of its own (`relay.py`). Frames for another boot than this
+process is now end it.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from contextlib import suppress
 
 from aiohttp import WSMsgType, web
 
-from actors.core.errors import Overloaded, RingwheelError, Unavailable
+from actors.core.errors import Overloaded, RingwheelError
 from actors.core.events import Answer
 from actors.core.wire import (
     Ask,
@@ -32,12 +33,14 @@ from actors.core.wire import (
 from actors.ports.links import LinkedNode
 from gateway.handshake import examine
 from gateway.hub import Hub
+from gateway.learner import Learner
 from gateway.link import check
 from gateway.relay import Relay
 
 UNDER_WAY = 1_024
 MEASURES = 4
 """Walks through all of memory, for one node at once."""
+NEW = 10_000
 FRAME = 100
 """Answers in one frame: each of a `Look` may tell of a thousand tasks."""
 
@@ -46,18 +49,27 @@ class Guest:
     """Another node, as long as its link lives."""
 
     def __init__(
-        self, ws: web.WebSocketResponse, node: LinkedNode, wire: Wire, hub: Hub, boot: Callable[[], str]
+        self,
+        ws: web.WebSocketResponse,
+        node: LinkedNode,
+        wire: Wire,
+        hub: Hub,
+        boot: Callable[[], str],
+        learner: Learner,
     ) -> None:
         self._ws = ws
         self._node = node
         self._wire = wire
         self._boot_now = boot
+        self._learner = learner
         self._mine = boot()
         self._boot = ""
         self._outbox: deque[Message] = deque()
         self._news = asyncio.Event()
         self._under_way = 0
         self._measuring = 0
+        self._new = 0
+        """Tasks that wait for their queue to be known."""
         self._relay = Relay(hub, wire, self._news.set)
 
     async def serve(self, secret: bytes) -> None:
@@ -100,18 +112,24 @@ class Guest:
             group.create_task(self._answer(ask))
 
     def _take(self, hint: Hint, group: asyncio.TaskGroup) -> None:
-        if self._wire.knows(hint):
-            self._node.take_hint(self._wire.tasks(hint), hint.at_ms)
-        elif self._under_way < UNDER_WAY:
-            self._under_way += 1
-            group.create_task(self._take_new(hint))
+        strange = self._wire.strange(hint)
+        if known := self._wire.tasks(hint):
+            self._node.take_hint(known, hint.at_ms)
+        if not strange:
+            return
+        new = [task for task in hint.tasks if task.queue in strange]
+        if self._new + len(new) <= NEW:  # else the probe finds them
+            self._new += len(new)
+            group.create_task(self._take_new(Hint(hint.at_ms, new), strange))
 
-    async def _take_new(self, hint: Hint) -> None:
-        """Of a queue that another node has made."""
-        with suppress(Unavailable):  # then the probe finds them
-            await self._node.learn_queues()
-        self._under_way -= 1
-        self._node.take_hint(self._wire.tasks(hint), hint.at_ms)
+    async def _take_new(self, hint: Hint, strange: set[int]) -> None:
+        """Tasks of queues that another node has made."""
+        try:
+            await self._learner.learn(strange)
+        finally:
+            self._new -= len(hint.tasks)
+        if known := self._wire.tasks(hint):
+            self._node.take_hint(known, hint.at_ms)
 
     async def _answer(self, ask: Ask) -> None:
         try:

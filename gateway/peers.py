@@ -2,19 +2,19 @@
 (`guest.py`), once both ends have proved that they are of one cluster (`handshake.py`).
 
 Frames are not encrypted: where the network is not trusted, nodes listen behind TLS of their own. Every frame names both
-boots. What is watched here is told to all, and what they tell of it goes to the hub (`interest.py`, `relay.py`).
+boots. What is watched here is told to all, and what they tell of it goes to the hub (`interest.py`, `relay.py`,
+`strange.py`).
 Refuses: to be relied on (see the port).
 """
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 
 import aiohttp
 from aiohttp import WSCloseCode, web
 
 from actors.core.errors import Invalid, Overloaded, Unavailable
-from actors.core.events import Answer, Command
+from actors.core.events import Answer, Change, Command
 from actors.core.live import Live
 from actors.core.reach import Reach
 from actors.core.task import Task
@@ -24,14 +24,14 @@ from actors.ports.links import LinkedNode
 from gateway.guest import Guest
 from gateway.handshake import HANDSHAKE_S, Refused
 from gateway.hub import Hub
+from gateway.learner import Learner
 from gateway.link import FRAME_BYTES, HEARTBEAT_S, Link
 from gateway.relay import wire_topic
+from gateway.strange import Strange
 from gateway.topics import Topic
 
 HINTED = 500
 """Tasks in one message."""
-LEARN_S = 1.0
-"""Queues are read at most so often because of a change that could not be read."""
 
 
 class Peers:
@@ -50,8 +50,8 @@ class Peers:
         """Hints that no link took."""
         self._links: dict[str, Link] = {}
         self._changed = asyncio.Event()
-        self._strange = asyncio.Event()
-        """Set when a change came of a queue that is not known here."""
+        self.learner = Learner(self._learn)
+        self._strange = Strange(wire, self.learner, publish=self._publish, miss=self._interrupt)
 
     # --- the port
 
@@ -141,7 +141,7 @@ class Peers:
     async def _greet(self, link: Link) -> None:
         """A link came up: what happened there before is not known here."""
         await link.watch([wire_topic(topic) for topic in self.hub.interest.topics])
-        self.hub.interrupt(foreign=True)
+        self._interrupt()
 
     def _lose(self) -> None:
         assert self.node is not None
@@ -150,13 +150,17 @@ class Peers:
     def _hear(self, message: Message) -> None:
         match message:
             case Changes():
-                told = self.wire.told_changes(message)
-                known = [change for change in told if change is not None]
-                self.hub.publish(known, foreign=True)
-                if len(known) < len(told):
-                    self._strange.set()
+                self._strange.hear(message)
             case Missed() | Watching():  # there, or because it tells of a topic only now that snapshots were read
-                self.hub.interrupt(foreign=True)
+                self._interrupt()
+
+    def _publish(self, changes: list[Change]) -> None:
+        self.hub.publish(changes, foreign=True)
+
+    def _interrupt(self) -> None:
+        """Changes of other nodes were missed: snapshots will show them, and what is held here."""
+        self._strange.forget()
+        self.hub.interrupt(foreign=True)
 
     # --- life
 
@@ -164,29 +168,23 @@ class Peers:
         """Keep a link to every node that was seen, until cancelled."""
         timeout = aiohttp.ClientTimeout(sock_connect=HANDSHAKE_S)
         async with aiohttp.ClientSession(trust_env=False, timeout=timeout) as session, asyncio.TaskGroup() as group:
-            group.create_task(self._learn())
+            group.create_task(self.learner.run())
+            group.create_task(self._strange.run())
             while True:
                 for link in self._links.values():
                     link.start(group, session)
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _learn(self) -> None:
-        """Changes of queues that other nodes have made could not be told: a snapshot will show them."""
-        while True:
-            await self._strange.wait()
-            self._strange.clear()
-            assert self.node is not None
-            with suppress(Unavailable):
-                await self.node.learn_queues()
-            self.hub.interrupt(foreign=True)
-            await asyncio.sleep(LEARN_S)
+    async def _learn(self, numbers: Collection[int]) -> None:
+        assert self.node is not None
+        await self.node.learn_queues(numbers)
 
     def _drop(self, boots: list[str]) -> None:
         for boot in boots:
             self._links.pop(boot).end()
         if boots:
-            self.hub.interrupt(foreign=True)  # what they said last may not have arrived
+            self._interrupt()  # what they said last may not have arrived
 
 
 PEERS: web.AppKey[Peers] = web.AppKey("peers", Peers)
@@ -199,7 +197,7 @@ async def peer(request: web.Request) -> web.StreamResponse:
     ws = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=FRAME_BYTES, compress=False)
     await ws.prepare(request)
     try:
-        await Guest(ws, peers.node, peers.wire, peers.hub, lambda: peers.boot).serve(peers.secret)
+        await Guest(ws, peers.node, peers.wire, peers.hub, lambda: peers.boot, peers.learner).serve(peers.secret)
     except* (Refused, Invalid, TimeoutError, ConnectionError):
         await ws.close(code=WSCloseCode.POLICY_VIOLATION)
     return ws

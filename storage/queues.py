@@ -4,7 +4,7 @@ Promises: settings that this program can't read harm nothing else; the queue kee
 Refuses: more than MAX_QUEUES queues a tenant (Invalid), those counted that were deleted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -58,6 +58,12 @@ class PgQueueStore:
         """See the port."""
         async with self._db.reads.use() as connection:
             rows = await connection.fetch(_SQL["all"])
+        self._learn(rows)
+
+    async def learn(self, numbers: Collection[int]) -> None:
+        """See the port."""
+        async with self._db.reads.use() as connection:
+            rows = await connection.fetch(_SQL["by_numbers"], list(numbers))
         self._learn(rows)
 
     async def get(self, tenant: str, name: str) -> Queue | None:

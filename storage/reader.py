@@ -39,7 +39,7 @@ class PgReader:
     def __init__(self, db: Database, book: QueueBook, codec: SpecCodec) -> None:
         self._db = db
         self._codec = codec
-        self._queues = Queues(book, PgQueueStore(db, book).refresh)
+        self._queues = Queues(book, PgQueueStore(db, book).learn)
 
     async def get(self, tenant: str, task_id: str, *, payload: bool = False) -> TaskRow | None:
         """See the port."""

@@ -5,7 +5,7 @@ row that this program can't read is left out, and its neighbours are not.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -32,18 +32,18 @@ ASK_AGAIN_S = 10.0
 class Queues:
     """Queue numbers to queues, over the process's book."""
 
-    def __init__(self, book: QueueBook, refresh: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, book: QueueBook, learn: Callable[[Collection[int]], Awaitable[None]]) -> None:
         self._book = book
-        self._refresh = refresh
+        self._learn = learn
         self._missing: dict[int, float] = {}
         """What the table did not have -> when it may be looked for again."""
 
     async def seek(self, numbers: Iterable[int]) -> set[int]:
-        """Read the table if the book lacks one of these; answers those that the table does not have either."""
+        """Read those of these that the book lacks; answers those that the table does not have either."""
         unknown = self._unknown(numbers)
         now_s = asyncio.get_running_loop().time()
         if any(self._missing.get(number, now_s) <= now_s for number in unknown):
-            await self._refresh()
+            await self._learn(unknown)
             unknown = self._unknown(unknown)
             kept = {number: again_s for number, again_s in self._missing.items() if again_s > now_s}
             self._missing = kept | dict.fromkeys(unknown, now_s + ASK_AGAIN_S)

@@ -51,7 +51,7 @@ class PgTaskStore:
     def __init__(self, db: Database, book: QueueBook, codec: SpecCodec) -> None:
         self._db = db
         self._codec = codec
-        self._queues = Queues(book, PgQueueStore(db, book).refresh)
+        self._queues = Queues(book, PgQueueStore(db, book).learn)
 
     async def accept(self, tasks: Sequence[Task]) -> dict[int, Exception]:
         """See the port."""

@@ -233,9 +233,10 @@ class Wire:
         """Tasks that were committed."""
         return Hint(at_ms, [self._of_task(task) for task in tasks])
 
-    def knows(self, hint: Hint) -> bool:
-        """Whether the queues of all its tasks are known here."""
-        return all(self._book.by_id(told.queue) is not None for told in hint.tasks)
+    def strange(self, told: Hint | Changes) -> set[int]:
+        """The numbers of those of its queues that are not known here."""
+        of = told.tasks if isinstance(told, Hint) else told.changes
+        return {number for number in {each.queue for each in of} if self._book.by_id(number) is None}
 
     def tasks(self, hint: Hint) -> list[Task]:
         """Those of them that this program can read, and whose queue is known here; the probe finds the others."""

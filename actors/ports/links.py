@@ -5,7 +5,7 @@ Nothing else: a message may be lost with its link. So nothing that must not be l
 asks learns in time that no answer will come.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from actors.core.events import Answer, Command
@@ -61,8 +61,8 @@ class LinkedNode(Protocol):
         """The database has news: another node gave me shards, or is gone."""
         ...
 
-    async def learn_queues(self) -> None:
-        """Read those that others have made. Raises Unavailable."""
+    async def learn_queues(self, numbers: Collection[int]) -> None:
+        """Read these queues, which others have made. Raises Unavailable."""
         ...
 
     async def answer(self, command: Command) -> Answer | None:

@@ -1,6 +1,6 @@
 """Port: queues and their settings."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from actors.core.queue import Queue, QueueSettings
@@ -19,6 +19,10 @@ class QueueStore(Protocol):
 
     async def refresh(self) -> None:
         """Read all settings anew into the book."""
+        ...
+
+    async def learn(self, numbers: Collection[int]) -> None:
+        """Read these queues alone into the book, as far as the table has them."""
         ...
 
     async def get(self, tenant: str, name: str) -> Queue | None:

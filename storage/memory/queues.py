@@ -1,6 +1,6 @@
 """Memory twin of the QueueStore port."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 
 from actors.core.errors import Invalid
@@ -30,6 +30,10 @@ class MemoryQueueStore:
     async def refresh(self) -> None:
         """See the port."""
         await self._link.call("refresh", self._refresh)
+
+    async def learn(self, numbers: Collection[int]) -> None:
+        """See the port."""
+        await self._link.call("learn", lambda: self._learn(numbers))
 
     async def get(self, tenant: str, name: str) -> Queue | None:
         """See the port."""
@@ -65,6 +69,11 @@ class MemoryQueueStore:
     def _refresh(self) -> None:
         for queue in self._db.queues.values():
             self._book.put(copy_of(queue))
+
+    def _learn(self, numbers: Collection[int]) -> None:
+        for number in numbers:
+            if number in self._db.queues:
+                self._book.put(copy_of(self._db.queues[number]))
 
     def _get(self, tenant: str, name: str) -> Queue | None:
         mine = self._mine(tenant)

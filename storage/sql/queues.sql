@@ -8,6 +8,10 @@ SELECT queue_id, tenant, name, paused, retry, dispatch_deadline_ms, retention, v
 SELECT queue_id, tenant, name, paused, retry, dispatch_deadline_ms, retention, version, deleted
   FROM queues;
 
+-- name: by_numbers
+SELECT queue_id, tenant, name, paused, retry, dispatch_deadline_ms, retention, version, deleted
+  FROM queues WHERE queue_id = ANY($1::int[]);
+
 -- name: page
 -- $1 tenant, $2 name to start after, $3 limit.
 SELECT queue_id, tenant, name, paused, retry, dispatch_deadline_ms, retention, version, deleted

@@ -1,7 +1,7 @@
 """Two ends of links on real sockets, each with a node that takes what it is told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -42,12 +42,17 @@ class NodeDouble:
     measured: list[int] = field(default_factory=list)
     learned: list[Queue] = field(default_factory=list)
     """Queues that it learns of when it looks."""
+    reads: list[list[int]] = field(default_factory=list)
+    """Which it looked for."""
+    table: asyncio.Event = field(default_factory=asyncio.Event)
+    """Until then it goes on looking."""
     answers: Callable[[Command], Answer | None] = lambda command: Answer(None, changed=False)
     held: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.held.set()
+        self.table.set()
 
     def take_hint(self, tasks: list[Task], at_ms: int) -> None:
         assert at_ms == T0_MS
@@ -58,9 +63,13 @@ class NodeDouble:
         self.given += 1
         self.news.set()
 
-    async def learn_queues(self) -> None:
+    async def learn_queues(self, numbers: Collection[int]) -> None:
+        self.reads.append(sorted(numbers))
+        self.news.set()
+        await self.table.wait()
         for queue in self.learned:
-            self.book.put(queue)
+            if queue.id in numbers:
+                self.book.put(queue)
         if not self.learned:
             raise Unavailable("the database is away")
 

@@ -1,5 +1,6 @@
 """What a draft holds, and which requests count as the same."""
 
+from collections.abc import Collection
 from unittest.mock import ANY
 
 import orjson
@@ -27,6 +28,8 @@ class Store:
         return self.book.put(Queue(len(self.book) + 1, tenant, name))
 
     async def refresh(self) -> None: ...
+
+    async def learn(self, numbers: Collection[int]) -> None: ...
 
     async def get(self, tenant: str, name: str) -> Queue | None:
         return self.book.by_name(tenant, name)

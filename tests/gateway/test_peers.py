@@ -12,7 +12,7 @@ from actors.core.live import gone
 from actors.core.queue import Queue
 from actors.core.reach import Reach
 from actors.core.wire import Message, Watching
-from gateway import guest, interest, link, peers, relay
+from gateway import guest, interest, learner, link, relay, strange
 from gateway.guest import Guest
 from gateway.latest import Latest
 from gateway.topics import Labelled, Topic
@@ -281,15 +281,65 @@ def hold_watching(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     return held
 
 
-async def test_changes_of_a_queue_that_is_new_are_a_gap_and_then_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "LEARN_S", 0.0)
+BLUE_LABEL = '{"team":"blue"}'
+
+
+async def test_a_queue_that_is_new_is_no_gap_for_anybody() -> None:
+    async with pair() as (a, b), watching(a, BLUE) as blue, watching(a, MAIL) as mail:
+        a.node.learned = [NEW]
+        a.node.table.clear()
+        b.hub.publish([change(1, 0, NEW, BLUE_LABEL), change(2, 0, QUEUE, BLUE_LABEL), change(1, 1, NEW, BLUE_LABEL)])
+        await a.node.until(lambda: a.node.reads == [[NEW.id]])
+        await mail.until(lambda: tells(mail, id_of(2), 0))
+        b.hub.publish([change(1, 2, NEW, BLUE_LABEL), change(2, 1)])
+        await mail.until(lambda: tells(mail, id_of(2), 1))
+        assert not tells(blue, id_of(1), 0)
+        a.node.table.set()
+        await blue.until(lambda: tells(blue, id_of(1), 2))
+        assert [told.version for told in blue.heard if told.id == id_of(1)] == [0, 1, 2]
+        assert (blue.gaps, mail.gaps) == (0, 0)
+        assert a.node.reads == [[NEW.id]]
+
+
+async def test_a_queue_that_can_not_be_read_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner, "FAILED_S", 0.0)
+    monkeypatch.setattr(strange, "MISS_S", 0.0)
     async with pair() as (a, b), watching(a, BLUE) as ear:
-        b.hub.publish([change(1, 0, NEW, '{"team":"blue"}'), change(2, 0, QUEUE, '{"team":"blue"}')])
+        b.hub.publish([change(1, 0, NEW, BLUE_LABEL), change(2, 0, QUEUE, BLUE_LABEL)])
         await ear.until(lambda: ear.gaps == 1)
         assert [told.id for told in ear.heard] == [id_of(2)]
         a.node.learned = [NEW]
-        b.hub.publish([change(1, 1, NEW, '{"team":"blue"}')])
-        await ear.until(lambda: ear.gaps == 2)
-        b.hub.publish([change(1, 2, NEW, '{"team":"blue"}')])
-        await ear.until(lambda: len(ear.heard) == 2)
-        assert ear.heard[1].version == 2
+        b.hub.publish([change(1, 1, NEW, BLUE_LABEL)])
+        await ear.until(lambda: tells(ear, id_of(1), 1))
+        assert ear.gaps == 1
+
+
+@pytest.mark.parametrize("bound", ["HELD", "HELD_BYTES"])
+async def test_more_than_can_be_held_is_a_gap(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    async with pair() as (a, b), watching(a, BLUE) as ear:
+        monkeypatch.setattr(strange, bound, 2 if bound == "HELD" else 2 * len(BLUE_LABEL))
+        a.node.learned = [NEW]
+        a.node.table.clear()
+        b.hub.publish([change(1, 0, NEW, BLUE_LABEL), change(1, 1, NEW, BLUE_LABEL)])
+        await a.node.until(lambda: bool(a.node.reads))
+        assert ear.gaps == 0
+        b.hub.publish([change(1, 2, NEW, BLUE_LABEL)])
+        await ear.until(lambda: ear.gaps == 1)
+        b.hub.publish([change(1, 3, NEW, BLUE_LABEL)])
+        a.node.table.set()
+        await ear.until(lambda: bool(ear.heard))
+        assert ([told.version for told in ear.heard], ear.gaps) == ([3], 1)
+
+
+async def test_what_was_held_when_a_link_broke_is_for_a_snapshot_to_show() -> None:
+    async with pair() as (a, b), watching(a, BLUE) as ear:
+        a.node.learned = [NEW]
+        a.node.table.clear()
+        b.hub.publish([change(1, 0, NEW, BLUE_LABEL)])
+        await a.node.until(lambda: bool(a.node.reads))
+        await (await a.linked(b)).cut()
+        await ear.until(lambda: ear.gaps == 1)
+        a.node.table.set()
+        b.hub.publish([change(1, 1, NEW, BLUE_LABEL)])
+        await ear.until(lambda: bool(ear.heard))
+        assert [told.version for told in ear.heard] == [1]

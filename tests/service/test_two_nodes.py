@@ -194,3 +194,39 @@ async def test_what_nobody_watches_is_no_longer_told(database_url: str, monkeypa
         await until(other, lambda: owner.service.hub.watchers == 0)
         assert not owner.service.hub._feeds
         assert other.service.hub.interest.topics == []
+
+
+async def test_new_queues_blind_nobody(database_url: str, hook: Hook) -> None:
+    """Each task of each queue that one node makes is told at the other, and nobody there is told of a gap."""
+    async with pair(database_url) as (owner, other), other.stream() as mail, other.stream() as blue:
+        await owner.submit(queue="mail", delay="1h")
+        await opened(mail, queue="mail")
+        await opened(blue, labels={"team": "blue"})
+        wanted = {"http": {"url": hook.url(OK)}, "labels": {"team": "blue"}}
+        letters, new = [], []
+        for n in range(20):
+            for m in range(2):
+                new.append((await owner.submit(queue=f"new-{n}", delay=0.01 * m, **wanted))["id"])
+            letters.append((await owner.submit(queue="mail", http={"url": hook.url(OK)}))["id"])
+        told = await stories(blue, new)
+        assert {tuple(state for state, _, _ in story) for story in told.values()} == {
+            ("scheduled", "running", "succeeded")
+        }
+        assert all(rises(story) for story in told.values())
+        await stories(mail, letters)
+
+
+async def test_one_who_waits_for_a_queue_hears_of_it_from_its_first_task(database_url: str, hook: Hook) -> None:
+    async with pair(database_url) as (owner, other), other.stream() as stream:
+        assert await opened(stream, queue="new") == {}
+        task = await owner.submit(queue="new", http={"url": hook.url(OK)})
+        told = await stories(stream, [task["id"]])
+        assert [state for state, _, _ in told[task["id"]]] == ["scheduled", "running", "succeeded"]
+
+
+async def test_tasks_of_new_queues_start_at_once_wherever_they_are_accepted(database_url: str, hook: Hook) -> None:
+    async with pair(database_url) as (owner, other):
+        for n in range(10):
+            task = await other.submit(queue=f"new-{n}", http={"url": hook.url(OK)})
+            await hook.called(task["id"])
+        assert owner.service.node.stats.tally.found == 0

@@ -1,5 +1,6 @@
 """Rows to tasks: what can't be read is left out alone."""
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -22,12 +23,12 @@ class Table:
     def __init__(self, *numbers: int) -> None:
         self.numbers = list(numbers)
         self.book = QueueBook()
-        self.queues = Queues(self.book, self.refresh)
+        self.queues = Queues(self.book, self.learn)
         self.reads = 0
 
-    async def refresh(self) -> None:
+    async def learn(self, numbers: Collection[int]) -> None:
         self.reads += 1
-        for number in self.numbers:
+        for number in set(self.numbers).intersection(numbers):
             self.book.put(Queue(number, "default", f"q{number}"))
 
 

@@ -171,9 +171,9 @@ class MemoryLinks:
                     told.set_result(message)
 
     async def _take(self, hint: Hint) -> None:
-        if not self._wire.knows(hint):
+        if strange := self._wire.strange(hint):
             try:
-                await self._member.node.learn_queues()
+                await self._member.node.learn_queues(strange)
             except Unavailable:
                 return
         self._member.node.take_hint(self._wire.tasks(hint), hint.at_ms)

@@ -87,8 +87,8 @@ def test_a_large_payload_stays_in_the_tables() -> None:
 def test_of_a_hint_what_is_not_known_is_passed_over() -> None:
     other = Queue(8, "acme", "other")
     hint = make_wire(QUEUE, other).hint([make_task(1, other), make_task(2, QUEUE), make_task(3, QUEUE)], T0_MS)
-    assert not WIRE.knows(hint)
-    assert make_wire(other, QUEUE).knows(hint)
+    assert WIRE.strange(hint) == {8}
+    assert make_wire(other, QUEUE).strange(hint) == set()
     odd = msgspec.structs.replace(hint.tasks[2], spec=b'{"v":99}')
     assert [task.id for task in WIRE.tasks(Hint(T0_MS, [*hint.tasks[:2], odd]))] == [task_id(2)]
 
@@ -182,6 +182,7 @@ def test_changes_are_told_as_far_as_they_are_known() -> None:
     assert isinstance(message, Changes)
     assert WIRE.told_changes(message) == [CHANGE, CHANGE._replace(version=9)]
     assert make_wire().told_changes(message) == [None, None]
+    assert (WIRE.strange(message), make_wire().strange(message)) == (set(), {QUEUE.id})
     future = msgspec.structs.replace(message.changes[0], state="dreaming")
     assert WIRE.told_changes(Changes([future, message.changes[1]])) == [None, CHANGE._replace(version=9)]
 

@@ -64,6 +64,22 @@ async def test_refresh_reads_every_queue_into_the_book(world: World, stores: Sto
     assert [known.name for queue in made if (known := other.book.by_id(queue.id))] == [queue.name for queue in made]
 
 
+async def test_learn_reads_these_queues_alone(world: World, stores: Stores) -> None:
+    other = await world.process("boot-b")
+    made = [await stores.queues.ensure("acme", f"q{n}") for n in range(5)]
+    assert await stores.queues.delete(made[2])
+    await other.queues.learn([made[1].id, made[2].id, made[4].id + 77])
+    known = [other.book.by_id(queue.id) for queue in made]
+    assert [queue and (queue.name, queue.tenant, queue.deleted) for queue in known] == [
+        None,
+        ("q1", "acme", False),
+        ("q2", "acme", True),
+        None,
+        None,
+    ]
+    assert len(other.book) == 2
+
+
 async def test_refresh_sees_changed_settings_in_the_same_object(world: World, stores: Stores) -> None:
     queue = await stores.queues.ensure("default", "emails")
     seen = [queue.paused]
