@@ -2,6 +2,10 @@
 
 Each end sends a nonce and proves by HMAC-SHA-256 (RFC 2104) that it knows the cluster's secret. A proof covers who
 proves, both boots and the nonce, so that none can be sent back, or used for another link.
+
+The end that is connected to also says who it is, under a seal that only the cluster can make: a process that came after
+another one at its address is told from a stranger, who alone is worth a warning. To an older node all of that is one
+long nonce.
 """
 
 import asyncio
@@ -14,7 +18,7 @@ from aiohttp import WSMsgType, web
 
 HANDSHAKE_S = 3.0
 NONCE_BYTES = 32
-_CLIENT, _SERVER = b"ringwheel peer client", b"ringwheel peer server"
+_CLIENT, _SERVER, _HELLO = b"ringwheel peer client", b"ringwheel peer server", b"ringwheel peer hello"
 log = structlog.get_logger("peers")
 
 
@@ -27,6 +31,8 @@ async def introduce(ws: aiohttp.ClientWebSocketResponse, secret: bytes, mine: st
     async with asyncio.timeout(HANDSHAKE_S):
         nonce = secrets.token_bytes(NONCE_BYTES)
         challenge = await ws.receive_bytes()
+        if _is_another(challenge, secret, theirs):
+            raise Refused
         await ws.send_bytes(nonce + _proof(secret, _CLIENT, challenge, mine, theirs) + mine.encode())
         proof = await ws.receive_bytes()
         if not hmac.compare_digest(proof, _proof(secret, _SERVER, nonce, theirs, mine)):
@@ -39,7 +45,7 @@ async def examine(ws: web.WebSocketResponse, secret: bytes, mine: str) -> str:
     if not secret:
         raise Refused
     async with asyncio.timeout(HANDSHAKE_S):
-        challenge = secrets.token_bytes(NONCE_BYTES)
+        challenge = _hello(secret, secrets.token_bytes(NONCE_BYTES), mine)
         await ws.send_bytes(challenge)
         message = await ws.receive()
         if message.type is not WSMsgType.BINARY or len(message.data) > 3 * NONCE_BYTES:
@@ -51,6 +57,16 @@ async def examine(ws: web.WebSocketResponse, secret: bytes, mine: str) -> str:
             raise Refused
         await ws.send_bytes(_proof(secret, _SERVER, nonce, mine, theirs))
         return theirs
+
+
+def _hello(secret: bytes, nonce: bytes, mine: str) -> bytes:
+    return nonce + _proof(secret, _HELLO, nonce, mine, "") + mine.encode()
+
+
+def _is_another(challenge: bytes, secret: bytes, theirs: str) -> bool:
+    """Whether it comes from another boot of this cluster; one without a name is an older node's."""
+    boot = challenge[2 * NONCE_BYTES :].decode(errors="replace")
+    return boot not in ("", theirs) and hmac.compare_digest(challenge, _hello(secret, challenge[:NONCE_BYTES], boot))
 
 
 def _proof(secret: bytes, role: bytes, nonce: bytes, mine: str, theirs: str) -> bytes:

@@ -58,7 +58,8 @@ class Peers:
     def see(self, boot: str, secret: bytes, peers: Sequence[Peer]) -> None:
         """See the port."""
         self.hub.interest.sweep()
-        others = {peer.boot: peer.address for peer in peers if peer.boot != boot}
+        mine = {peer.address for peer in peers if peer.boot == boot}
+        others = {peer.boot: peer.address for peer in peers if peer.boot != boot and peer.address not in mine}
         if boot == self.boot and others.keys() == self._links.keys():
             return
         if boot != self.boot:

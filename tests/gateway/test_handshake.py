@@ -7,10 +7,78 @@ import pytest
 from aiohttp import web
 
 from actors.core.wire import Frame, encode
+from actors.ports.leases import Peer
 from gateway import handshake, link
-from gateway.handshake import NONCE_BYTES
+from gateway.handshake import NONCE_BYTES, Refused, introduce
 from gateway.link import PATH
-from tests.gateway.linked import end
+from tests.gateway.linked import SECRET, end
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the log says."""
+    said: list[str] = []
+    monkeypatch.setattr(handshake.log, "warning", lambda words, **fields: said.append(words))
+    return said
+
+
+async def test_a_process_at_the_address_of_one_that_is_gone_is_no_stranger(
+    warnings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash, until the old boot is declared dead: neither side warns, and there is no link."""
+    monkeypatch.setattr(link, "PAUSES_S", (0.01,))
+    async with end("boot-a") as a, end("boot-c") as c:
+        c.see(a)
+        gone = Peer("boot-b", "name", c.address, "up", 1)
+        a.peers.see("boot-a", SECRET, [a.peer, c.peer, gone])
+        await a.linked(c)
+        for _ in range(3):
+            assert (await refusal(c.address, "boot-b")) is Refused
+        way = a.peers.link("boot-b")
+        assert way is not None
+        assert not way.up.is_set()
+        assert warnings == []
+        a.see()
+        c.see()
+
+
+async def test_a_stranger_who_says_another_name_is_a_stranger(warnings: list[str]) -> None:
+    async with end("boot-b") as b:
+        b.see(secret=b"x" * 32)
+        assert (await refusal(b.address, "boot-a")) is not None
+        assert len(warnings) >= 1
+
+
+async def refusal(address: str, theirs: str) -> type[Exception] | None:
+    """What a link to this boot ends with, at this address."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"http://{address}{PATH}") as ws:
+        try:
+            await introduce(ws, SECRET, "boot-z", theirs)
+        except (Refused, aiohttp.WSMessageTypeError) as error:
+            return type(error)
+    return None
+
+
+async def test_nodes_of_the_last_version_are_linked_with() -> None:
+    """They take the whole challenge for a nonce, and say nothing but a nonce."""
+    async with end("boot-b") as b, aiohttp.ClientSession() as session:
+        b.see()
+        async with session.ws_connect(f"http://{b.address}{PATH}") as ws, asyncio.timeout(10):
+            nonce = bytes(NONCE_BYTES)
+            challenge = await ws.receive_bytes()
+            proof = handshake._proof(SECRET, handshake._CLIENT, challenge, "boot-z", "boot-b")
+            await ws.send_bytes(nonce + proof + b"boot-z")
+            assert await ws.receive_bytes() == handshake._proof(SECRET, handshake._SERVER, nonce, "boot-b", "boot-z")
+
+
+async def test_an_older_server_is_linked_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake, "_hello", lambda secret, nonce, mine: nonce)
+    async with end("boot-a") as a, end("boot-b") as b:
+        a.see(b)
+        b.see(a)
+        await a.linked(b)
+        a.see()
+        b.see()
 
 
 @pytest.mark.parametrize("secret", [b"x" * 32, b""])
@@ -67,7 +135,7 @@ async def test_a_stranger_is_sent_away(first: bytes | str) -> None:
     async with end("boot-b") as b, aiohttp.ClientSession() as session:
         b.see()
         async with session.ws_connect(f"http://{b.address}{PATH}") as ws, asyncio.timeout(10):
-            assert len(await ws.receive_bytes()) == NONCE_BYTES
+            assert len(await ws.receive_bytes()) >= NONCE_BYTES
             await (ws.send_str(first) if isinstance(first, str) else ws.send_bytes(first))
             assert (await ws.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
 

@@ -12,11 +12,12 @@ from actors.core.live import gone
 from actors.core.queue import Queue
 from actors.core.reach import Reach
 from actors.core.wire import Message, Watching
+from actors.ports.leases import Peer
 from gateway import guest, interest, learner, link, relay, strange
 from gateway.guest import Guest
 from gateway.latest import Latest
 from gateway.topics import Labelled, Topic
-from tests.gateway.linked import NEW, QUEUE, Ear, End, command, pair, watching
+from tests.gateway.linked import NEW, QUEUE, SECRET, Ear, End, command, end, pair, watching
 from tests.gateway.watched import a_change, id_of
 from tests.support.builders import T0_MS, make_task, task_id
 
@@ -116,6 +117,14 @@ async def test_who_starts_again_under_a_new_boot_is_linked_anew() -> None:
         await a.linked(b)
         assert await a.peers.ask("boot-c", command()) is not None
         assert await a.peers.ask(old, command()) is None
+
+
+async def test_a_boot_that_was_here_before_is_not_linked() -> None:
+    """Its address is mine now: a link would lead back here."""
+    async with end("boot-a") as a:
+        a.peers.see("boot-a", SECRET, [a.peer, Peer("boot-b", "name", a.address, "up", 1)])
+        assert a.peers.link("boot-b") is None
+        assert a.hub.interest.alone
 
 
 OTHER = Queue(9, "stranger", "mail")
