@@ -34,7 +34,7 @@ class Housekeeper:
             try:
                 await self.tidy()
             except Unavailable as error:
-                log.warning("making partitions failed", detail=error.detail)
+                log.debug("making partitions failed", detail=error.detail)
                 await asyncio.sleep(RETRY_S)
             else:
                 return

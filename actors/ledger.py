@@ -93,7 +93,7 @@ class Ledger:
                 refused = await self._store.write(self._boot(), records)
                 found = await self._tasks.find(None, sorted(refused)) if refused else []
             except Unavailable as error:
-                log.warning("ledger flush not known to be committed; sending it again", detail=error.detail)
+                log.debug("ledger flush not known to be committed; sending it again", detail=error.detail)
                 await asyncio.sleep(RESEND_S)
                 batch = records
                 continue

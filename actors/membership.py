@@ -149,7 +149,7 @@ class Membership:
                 async with asyncio.timeout(BEAT_LIMIT_S):
                     await self._beat(started_ms)
             except (Unavailable, TimeoutError) as error:
-                log.warning("heartbeat failed", detail=str(error) or "no answer in time")
+                log.debug("heartbeat failed", detail=str(error) or "no answer in time")
             pause_s = HURRIED_S if self._gone else BEAT_S
             await self._rest(max(pause_s - (self._clock.boot_ms() - started_ms) / 1_000, LEAST_S))
 

@@ -522,6 +522,8 @@ class Node:
             try:
                 for refresh in self._settings:
                     await refresh()
+            except Unavailable:
+                self._settings_version = -1
             except RingwheelError as error:
                 log.warning("reading settings failed", detail=str(error))
                 self._settings_version = -1

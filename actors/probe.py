@@ -91,7 +91,7 @@ class Probe:
         try:
             answers = await self._store.load(windows + rest)
         except Unavailable as error:
-            log.warning("probe failed", detail=error.detail)
+            log.debug("probe failed", detail=error.detail)
             for page in rest:
                 _go_on(self._urgent, page)
             return

@@ -88,7 +88,7 @@ class Reading:
         try:
             answers = await self._store.load(pages)
         except Unavailable as error:
-            log.warning("load failed", detail=error.detail)
+            log.debug("load failed", detail=error.detail)
             await asyncio.sleep(PAUSE_S)
             answers = [LoadFailed(page) for page in pages]
         for answer in answers:
@@ -100,7 +100,7 @@ class Reading:
             if wanted:
                 await self._store.payloads(wanted)
         except Unavailable as error:
-            log.warning("reading payloads failed", detail=error.detail)
+            log.debug("reading payloads failed", detail=error.detail)
             await asyncio.sleep(PAUSE_S)
         else:
             missing = [task for task in wanted if task.payload is None]

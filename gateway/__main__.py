@@ -45,6 +45,7 @@ from storage.keys import PgKeyStore
 from storage.leases import PgLeaseStore
 from storage.ledger import PgLedgerStore
 from storage.migrations import migrate
+from storage.outcry import Outcry
 from storage.pool import Database
 from storage.queues import PgQueueStore
 from storage.reader import PgReader
@@ -64,7 +65,7 @@ class Service:
         self.settings = settings
         boot = new_boot()
         book, codec = QueueBook(), SpecCodec()
-        self.database = database = Database(settings.database_url, boot)
+        self.database = database = Database(settings.database_url, boot, Outcry(settings.database_url))
         tasks = PgTaskStore(database, book, codec)
         queues = PgQueueStore(database, book)
         self.hub = Hub(boot)
@@ -131,11 +132,17 @@ class Service:
 
     def stop(self) -> None:
         """Take no more, let what runs end, write everything, and go."""
+        if not self.gateway.draining:
+            log.info("stopping: what runs may take so long to end", node=self.node.name, grace_s=self.settings.grace_s)
         self.gateway.draining = True
         self._stop.set()
 
     async def run(self) -> None:
         """Listen at once (503 until the database is there), then run the children until `stop`."""
+        await self._run()
+        log.info("stopped", node=self.node.name)
+
+    async def _run(self) -> None:
         async with AsyncExitStack() as stack:
             await self.runner.setup()
             stack.push_async_callback(self.runner.cleanup)
@@ -185,8 +192,7 @@ class Service:
         while not self._stop.is_set():
             try:
                 await stack.enter_async_context(self.database)
-            except Unavailable as error:
-                log.warning("the database can't be reached; trying again", detail=error.detail)
+            except Unavailable:
                 await asyncio.sleep(RETRY_S)
             else:
                 return True
@@ -197,8 +203,7 @@ class Service:
         while not self._stop.is_set():
             try:
                 await self.keyring.refresh()
-            except Unavailable as error:
-                log.warning("the keys can't be read; trying again", detail=error.detail)
+            except Unavailable:
                 await asyncio.sleep(RETRY_S)
                 continue
             if self.keyring.local or self.keyring.usable:

@@ -25,6 +25,7 @@ import structlog
 SHOWN = frozenset(
     {"timestamp", "level", "event", "exception", "lines_lost", "url", "node", "shard", "boot", "boots", "count", "id"}
     | {"partition", "log_id", "left_out", "queues", "data", "detail", "reason", "error"}
+    | {"database", "purpose", "for_s", "grace_s"}
     | {"prefix", "tenant", "name", "scopes", "expires_ms", "revoked_ms", "bind"}
     | {"came", "went", "usable"}
 )
@@ -106,6 +107,7 @@ def set_up(*, errors: bool = False) -> None:
             _count_lost,
             *(_for_people() if people else _for_programs()),
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: output,
     )
     logging.raiseExceptions = False

@@ -54,6 +54,8 @@ def keeps_session(error: BaseException) -> bool:
 
 def as_unavailable(error: BaseException) -> Unavailable:
     """`error` in the service's own words."""
+    if isinstance(error, TimeoutError):
+        return Unavailable("the database did not answer in time")
     return Unavailable(f"the database can't do this now: {type(error).__name__}: {error}")
 
 

@@ -20,6 +20,7 @@ import asyncpg
 from actors.core.errors import Misconfigured, RingwheelError, Unavailable
 from storage.migrations import check_version
 from storage.outages import as_refusal, as_unavailable, is_outage, keeps_session
+from storage.outcry import Outcry
 from storage.sessions import NAME_PREFIX, Connection, Session, check_direct, check_server, prepare
 from storage.unreadable import Unreadable
 
@@ -28,6 +29,8 @@ ACQUIRE_S = 5.0
 """How long a caller waits for a free connection, connecting included."""
 GRACE_S = 1.0
 """The client waits this much longer than the server's own statement time-out: the server's answer says more."""
+GIVEN_UP_S = 1.0
+"""A heartbeat that is cancelled after this time was given up, for want of an answer."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 
@@ -39,9 +42,10 @@ async def _leave_alone(_: Connection) -> None:
 class Line:
     """A bounded group of connections for one purpose."""
 
-    def __init__(self, dsn: str, session: Session, name: str) -> None:
+    def __init__(self, dsn: str, session: Session, name: str, outcry: Outcry | None = None) -> None:
         self._dsn = dsn
         self._session = session
+        self._outcry = outcry
         self.name = name
         """What connections made from now on are called (application_name)."""
         self.proven = False
@@ -82,6 +86,30 @@ class Line:
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Connection]:
         """A connection for one statement or transaction. Raises Unavailable for every outage inside."""
+        if self._outcry is None:
+            async with self._use() as connection:
+                yield connection
+            return
+        began_s = asyncio.get_running_loop().time()
+        try:
+            async with self._use() as connection:
+                yield connection
+        except (Unavailable, asyncio.CancelledError) as error:
+            self._cry(self._outcry, error, asyncio.get_running_loop().time() - began_s)
+            raise
+        if self._session.beats:
+            self._outcry.works()
+
+    def _cry(self, outcry: Outcry, error: Unavailable | asyncio.CancelledError, after_s: float) -> None:
+        if isinstance(error, Unavailable):
+            expected = isinstance(error.__cause__, asyncpg.QueryCanceledError) and self._session.slow
+            if error.__cause__ is not None and not expected:
+                outcry.fails(self._session.purpose, error.detail)
+        elif self._session.beats and after_s >= GIVEN_UP_S:
+            outcry.fails(self._session.purpose, f"no answer in {after_s:.1f} s")
+
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[Connection]:
         connection = await self._acquire()
         try:
             yield connection
@@ -147,29 +175,30 @@ def _is_taken_back(connection: Connection) -> bool:
 INTAKE = Session("accepting", size=2, statement_ms=10_000, lock_ms=5_000)
 KEYED = Session("accepting by key", size=2, statement_ms=10_000, lock_ms=5_000)
 LEDGER = Session("recording results", size=2, statement_ms=10_000, lock_ms=5_000)
-LEASES = Session("heartbeats", size=2, statement_ms=2_000, lock_ms=500)
+LEASES = Session("heartbeats", size=2, statement_ms=2_000, lock_ms=500, beats=True)
 LOADS = Session("loading", size=2, statement_ms=10_000, lock_ms=2_000)
 READS = Session("reading", size=4, statement_ms=10_000, lock_ms=2_000, fixed_plans=False)
-LISTS = Session("listing", size=2, statement_ms=5_000, lock_ms=2_000, fixed_plans=False)
+LISTS = Session("listing", size=2, statement_ms=5_000, lock_ms=2_000, fixed_plans=False, slow=True)
 
 
 class Database:
     """One PostgreSQL database, as one process start (`boot`) uses it."""
 
-    def __init__(self, dsn: str, boot: str) -> None:
+    def __init__(self, dsn: str, boot: str, outcry: Outcry | None = None) -> None:
+        """`outcry`: who says of an outage; without one nobody does, and who asked is told alone."""
         self.boot = boot
         self.shards = 0
         """The cluster's number of shards; known once entered."""
         self.unreadable = Unreadable()
         """Its rows that this program can't read."""
         name = NAME_PREFIX + boot
-        self.intake = Line(dsn, INTAKE, name)
-        self.keyed = Line(dsn, KEYED, name)
-        self.ledger = Line(dsn, LEDGER, name)
-        self.leases = Line(dsn, LEASES, name)
-        self.loads = Line(dsn, LOADS, name)
-        self.reads = Line(dsn, READS, name)
-        self.lists = Line(dsn, LISTS, name)
+        self.intake = Line(dsn, INTAKE, name, outcry)
+        self.keyed = Line(dsn, KEYED, name, outcry)
+        self.ledger = Line(dsn, LEDGER, name, outcry)
+        self.leases = Line(dsn, LEASES, name, outcry)
+        self.loads = Line(dsn, LOADS, name, outcry)
+        self.reads = Line(dsn, READS, name, outcry)
+        self.lists = Line(dsn, LISTS, name, outcry)
         self._stack = AsyncExitStack()
 
     @property

@@ -35,6 +35,11 @@ class Session:
     """Hot statements are planned once, by index only: statistics of a table that is now empty, now full of a million
     rows, must not talk the planner into scanning it."""
 
+    slow: bool = False
+    """What a client asks for may take too long: no sign of trouble."""
+    beats: bool = False
+    """It is used all the time, so that an outage shows here first, and its end."""
+
     def settings(self, name: str) -> dict[str, str]:
         """Postgres settings of a connection that belongs to `name`."""
         made = {

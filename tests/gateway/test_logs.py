@@ -47,6 +47,7 @@ def test_lines_for_programs(tmp_path: Path) -> None:
             structlog.get_logger("node").exception("broke")
         logging.getLogger("aiohttp.server").error("unexpected %s", 7)
         logging.getLogger("aiohttp.server").info("not worth a line")
+        structlog.get_logger("node").debug("nor is this")
     first, second, third = lines_of(tmp_path / "log")
     assert (first["event"], first["level"], first["url"]) == ("listening", "info", "http://x")
     assert second["exception"].endswith("builtins.ValueError")

@@ -9,11 +9,13 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from structlog.testing import capture_logs
 
 from storage.embedded import EmbeddedPostgres
 from storage.migrations import migrate
@@ -71,6 +73,42 @@ async def test_away_at_the_start(database_url: str, hook: Hook) -> None:
         assert (await api.call("GET", "/startupz")).status == 200
         task = await api.submit(http={"url": hook.url()})
         assert (await api.wait(task["id"]))["state"] == "succeeded"
+
+
+async def test_an_outage_is_told_in_few_words(database_url: str, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and later on: when it begins and when it is over, and by whom it is not there."""
+    monkeypatch.setattr("storage.outcry.QUIET_S", 0.1)
+    with capture_logs() as lines:
+        async with gate_before(database_url) as gate, starting(gate.dsn) as api:
+            await is_away(api)
+            await asyncio.sleep(0.6)  # it is tried again meanwhile
+            await gate.open()
+            await ready(api)
+            await told(api, lines, 2)
+            task = await api.submit(http={"url": hook.url()}, delay=0.5)
+            gate.shut()
+            await is_away(api)
+            await asyncio.sleep(1)  # so do heartbeats, probe and keys
+            await gate.open()
+            await hook.called(task["id"])
+            await told(api, lines, 4)
+            node = api.service.node.name
+            words = [(line["log_level"], line["event"]) for line in lines if line["log_level"] != "debug"]
+        assert lines[-1]["event"] == "stopped"
+    tries, over = ("warning", "the database can't be used; trying again"), ("info", "the database can be used again")
+    assert [each for each in words if "database" in each[1]] == [tries, over, tries, over]
+    assert len(words) <= 6
+    (about,) = {line["database"] for line in lines if "database" in line}
+    assert about == urlsplit(gate.dsn).netloc.partition("@")[2] + urlsplit(gate.dsn).path
+    (stopping,) = [line for line in lines if line["event"].startswith("stopping")]
+    assert (stopping["node"], stopping["grace_s"]) == (node, 0.05)
+
+
+async def told(api: Api, lines: Sequence[Mapping[str, Any]], count: int) -> None:
+    """Return once so many lines tell of the database."""
+    async with asyncio.timeout(LIMIT_S):
+        while sum("database" in line for line in lines) < count:
+            await api.call("GET", "/livez")
 
 
 async def test_told_to_stop_while_it_waits_for_its_database(database_url: str) -> None:
