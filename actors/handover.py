@@ -199,7 +199,7 @@ class Handover:
         try:
             await self._store.give(boot, due)
         except Unavailable as error:
-            log.warning("shards that failed can't begin anew yet; trying again", detail=error.detail)
+            log.debug("shards that failed can't begin anew yet; trying again", detail=error.detail)
             return
         for shard in due:
             self._failed[shard] = self._failed[shard]._replace(again_ms=None)
@@ -238,7 +238,7 @@ class Handover:
         try:
             given = await self._store.give(boot, ready) if ready else set()
         except Unavailable as error:
-            log.warning("shards could not be given; trying again", detail=error.detail)
+            log.debug("shards could not be given; trying again", detail=error.detail)
             return False
         if boot != self._membership.boot:
             return False

@@ -4,9 +4,12 @@
 answers replays; each kind has one flush under way while its next batch gathers. After the commit the owner of each
 task's shard is told (a hint: its loss costs lateness, never the task).
 
-Promises: accepted = committed; nothing is sent twice by itself; whoever waits is answered, at the end of the node too.
-Refuses, before anything is sent (Overloaded): more than WAITING tasks or WAITING_BYTES at once, and any task while
-others have waited for PATIENCE_S. Unavailable means: outcome unknown, try again with the same key.
+Promises: accepted = committed; nothing is sent twice by itself; whoever waits is answered, at the end of the node too,
+and within PATIENCE_S when the database does not answer. A commit that hangs goes on: nobody knows how it ends.
+Refuses, before anything is sent: more than WAITING tasks or WAITING_BYTES at once, and any task while others have
+waited for PATIENCE_S (Overloaded); any task while a commit hangs, and while the last one failed and the node has no
+lease, so that the heartbeats are who looks whether the database is back (Unavailable). Otherwise Unavailable means:
+outcome unknown, try again with the same key. No lease is needed for accepting.
 """
 
 import asyncio
@@ -32,6 +35,8 @@ FLUSH_TASKS = 2_000
 TAILS = 1_000
 """Random parts of ids that are made at a time."""
 _RETRY_MS = 2_000
+_NO_ANSWER = "the database does not answer; whether the tasks were committed is not known"
+_AWAY = "the database does not answer"
 _GOING_AWAY = "this node is going away; whether the tasks were committed is not known"
 
 
@@ -99,6 +104,10 @@ class _Lane:
         self._idle = asyncio.Event()
         self._idle.set()
         self._ended = False
+        self._hangs = False
+        """The commit that is under way has taken PATIENCE_S."""
+        self._failed = False
+        """The last commit did, for want of a database."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -106,13 +115,20 @@ class _Lane:
         """Some have waited for PATIENCE_S."""
         return bool(self._batches) and self._loop.time() - self._batches[0].since_s > PATIENCE_S
 
+    @property
+    def fails(self) -> bool:
+        """As far as the last commit says, the database is away."""
+        return self._hangs or self._failed
+
     def put(self, tasks: list[Task]) -> list[_Place]:
         """Send these tasks on their way; where their answers will be (see `_answers`).
 
-        Raises Unavailable when nobody flushes any more.
+        Raises Unavailable when nobody flushes any more, or a commit hangs.
         """
         if self._ended:
             raise Unavailable(_GOING_AWAY)
+        if self._hangs:
+            raise Unavailable(_AWAY, _RETRY_MS)
         if len(tasks) <= FLUSH_TASKS:
             return [self._gather(tasks)] if tasks else []
         return [self._gather(tasks[at : at + FLUSH_TASKS]) for at in range(0, len(tasks), FLUSH_TASKS)]
@@ -137,13 +153,26 @@ class _Lane:
 
     async def _flush_one(self, batch: _Batch) -> None:
         error: Exception | None = Unavailable(_GOING_AWAY)  # unless the flush comes to an end
+        limit = self._loop.call_later(PATIENCE_S, self._give_up, batch)
         try:
             await self._flush(batch)
             error = None
         except Exception as raised:  # noqa: BLE001 - every waiter is told, whatever it was
             error = raised
         finally:
-            self._settle(batch, error)
+            limit.cancel()
+            self._hangs = False
+            self._failed = isinstance(error, Unavailable)
+            if not batch.settled:
+                self._settle(batch, error)
+
+    def _give_up(self, batch: _Batch) -> None:
+        """Nobody waits any more, neither for this commit nor for its end."""
+        self._hangs = True
+        self._settle(batch, Unavailable(_NO_ANSWER, _RETRY_MS))
+        self._some.clear()
+        while self._batches:
+            self._settle(self._batches.popleft(), Unavailable(_AWAY, _RETRY_MS))
 
     def _settle(self, batch: _Batch, error: Exception | None) -> None:
         self.waiting -= len(batch.tasks)
@@ -177,7 +206,10 @@ class Intake:
         shards: Callable[[], int],
         hint: Callable[[list[Task]], None],
         stats: Stats,
+        leased: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`leased`: whether a heartbeat has come through lately."""
+        self._leased = leased
         self._store = store
         self._clock = clock
         self._shards = shards
@@ -233,6 +265,8 @@ class Intake:
             raise Overloaded("too many tasks wait to be written")
         if unkeyed.late or keyed.late:
             raise Overloaded("tasks wait too long to be written", _RETRY_MS)
+        if (unkeyed.fails or keyed.fails) and not self._leased():
+            raise Unavailable(_AWAY, _RETRY_MS)
 
     def _tasks(self, drafts: Sequence[Draft]) -> list[Task]:
         now_ms = self._clock.now_ms()

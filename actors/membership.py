@@ -106,6 +106,10 @@ class Membership:
         """The last beat that succeeded was sent less than T_STOP_MS ago."""
         return self._clock.boot_ms() < self._fire_until_ms
 
+    def silent_s(self) -> float:
+        """How long ago the last beat that came through was sent; since the beginning of time when none has."""
+        return (self._clock.boot_ms() - self._fire_until_ms + T_STOP_MS) / 1_000
+
     def nudge(self) -> None:
         """Beat soon: there is something to be seen."""
         self._nudged.set()

@@ -173,7 +173,9 @@ class Node:
             ready=self._tell_work,
         )
         self.probe = Probe(tasks, self.clock, self._held, self._see_overdue)
-        self.intake = Intake(tasks, self.clock, lambda: self.membership.shards, self.hints.committed, self.stats)
+        self.intake = Intake(
+            tasks, self.clock, lambda: self.membership.shards, self.hints.committed, self.stats, self.may_fire
+        )
 
     # --- life
 

@@ -32,6 +32,7 @@ from gateway.demo import Demo
 from gateway.hub import Hub
 from gateway.keyring import Keyring
 from gateway.metrics import CountCollector, LoopLag
+from gateway.patience import Patience
 from gateway.peers import Peers
 from gateway.quota import Quota
 from gateway.server import Runner
@@ -103,6 +104,7 @@ class Service:
             clock=node.clock,
             admission=admission,
             quota=quota,
+            patience=Patience(node.membership.silent_s),
         )
         for name, words, count in (
             ("unreadable_rows", "Rows that this program can't read", lambda: database.unreadable.count),

@@ -34,7 +34,9 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None =
     app[GATEWAY] = gateway
     app[probes.STARTUP] = probes.Startup()
     array_of(gateway.settings.batch_items)  # made now: the first long batch would stop the loop for it
-    app[DECODER] = TaskDecoder(gateway.queues, gateway.queue_store, gateway.codec, gateway.settings.payload_bytes)
+    app[DECODER] = TaskDecoder(
+        gateway.queues, gateway.queue_store, gateway.codec, gateway.settings.payload_bytes, gateway.patience
+    )
     app[EXPRESS] = Express(gateway, app[DECODER])
     gateway.registry.register(NodeCollector(gateway.node, lag or LoopLag()))
     app[CONTRACT] = Contract(ROUTES)

@@ -24,6 +24,7 @@ from actors.ports.cluster import ClusterStore
 from actors.ports.queues import QueueStore
 from actors.ports.reader import Reader, TaskRow
 from gateway.admission import Admission
+from gateway.patience import Patience
 from gateway.quota import Quota
 
 if TYPE_CHECKING:
@@ -319,6 +320,7 @@ class Gateway:
     settings: Settings = Settings()
     admission: Admission = field(default_factory=Admission)
     quota: Quota = field(default_factory=Quota)
+    patience: Patience = field(default_factory=Patience)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """What `/metrics` shows."""
     draining: bool = False

@@ -23,6 +23,7 @@ from actors.ports.queues import QueueStore
 from gateway import bounds
 from gateway.bodies import Item, malformed
 from gateway.http_target import read_target
+from gateway.patience import Patience
 from gateway.problems import Problem, escape, invalid_of
 from gateway.schema import MAX_DEADLINE_MS, MAX_LABELS, RetryRequest, TaskRequest, given
 from gateway.times import Duration, duration_ms, schedule_ms
@@ -54,7 +55,15 @@ class QueueMissing(RingwheelError):
 class TaskDecoder:
     """Reads tasks of any tenant. One a process."""
 
-    def __init__(self, queues: QueueBook, queue_store: QueueStore, codec: SpecCodec, payload_bytes: int) -> None:
+    def __init__(
+        self,
+        queues: QueueBook,
+        queue_store: QueueStore,
+        codec: SpecCodec,
+        payload_bytes: int,
+        patience: Patience | None = None,
+    ) -> None:
+        self._patience = patience or Patience()
         self._queues = queues
         self._queue_store = queue_store
         self._codec = codec
@@ -69,7 +78,8 @@ class TaskDecoder:
         try:
             return self.read(data, tenant, now_ms, key)
         except QueueMissing as missing:
-            await self._queue_store.ensure(tenant, missing.name)
+            async with self._patience.wait():
+                await self._queue_store.ensure(tenant, missing.name)
             return self.read(data, tenant, now_ms, key)
 
     def read(self, data: Item, tenant: str, now_ms: int, key: str | None) -> Draft:

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiohttp import web
+
 from actors.core.keys import Scope
 from gateway.auth import OPEN, Access
 from gateway.bodies import JSON
+from gateway.context import GATEWAY
 from gateway.problems import Handler
 
 NO_BODY: Mapping[str, object] = {}
@@ -90,6 +93,16 @@ class Route:
             yield 404
         if self.scope is not None:
             yield from (401, 403, 429, 503)
+
+
+def patient(handler: Handler) -> Handler:
+    """The handler, which waits no longer for the database than makes sense (`patience.py`)."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        async with request.app[GATEWAY].patience.wait():
+            return await handler(request)
+
+    return answer
 
 
 def json(kind: Any, words: str, **headers: str) -> Answer:

@@ -181,7 +181,8 @@ def _open(request: web.Request) -> Gateway:
 
 
 async def _replay(request: web.Request, receipt: Receipt, headers: dict[str, str]) -> web.Response:
-    body = await read_task(request, receipt.id)
+    async with request.app[GATEWAY].patience.wait():
+        body = await read_task(request, receipt.id)
     headers |= {"Content-Type": JSON, "Idempotent-Replayed": "true"} | location(receipt)
     return web.Response(body=body, headers=headers)
 

@@ -403,3 +403,15 @@ async def test_one_that_seems_gone_but_has_sessions_keeps_its_lease(cluster: Clu
     cut_ms = cluster.now_ms()
     await cluster.until(lambda: len(b.owned) == 256)
     assert T_DEAD_MS - 600 <= cluster.now_ms() - cut_ms <= T_DEAD_MS + 510
+
+
+async def test_silence_is_counted_from_the_last_beat_that_came_through(cluster: Cluster) -> None:
+    a = await cluster.start("a")
+    await asyncio.sleep(10)
+    assert a.node.membership.silent_s() < 0.6
+    a.wire.away = True
+    await asyncio.sleep(10)
+    assert 10 <= a.node.membership.silent_s() < 10.6
+    a.wire.away = False
+    await asyncio.sleep(1)
+    assert a.node.membership.silent_s() < 0.6

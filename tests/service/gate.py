@@ -18,6 +18,8 @@ class Gate:
         self.dsn = f"postgresql://ringwheel@127.0.0.1:{self._port}{parts.path}?sslmode=disable"
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     def _reserve(self, port: int) -> None:
         """Bound, but not listening: nobody else gets the port, and connections are refused."""
@@ -37,6 +39,14 @@ class Gate:
             self._server = None
             self._reserve(self._port)
         self.cut()
+
+    def freeze(self) -> None:
+        """Take everything, connections too, and let nothing through: as a server whose processes are stopped."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Let through what was taken."""
+        self._flows.set()
 
     def cut(self) -> None:
         """End the connections that there are."""
@@ -59,10 +69,10 @@ class Gate:
         finally:
             self._writers -= ends
 
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while chunk := await reader.read(65_536):
+                await self._flows.wait()
                 writer.write(chunk)
                 await writer.drain()
         except ConnectionError:

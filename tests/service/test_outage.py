@@ -43,11 +43,13 @@ PLACES = [
 ]
 
 
-async def is_away(api: Api) -> None:
-    """Everything that needs the database says so, and when to come back."""
+async def is_away(api: Api, within_s: float = LIMIT_S) -> None:
+    """Everything that needs the database says so in time, and when to come back."""
 
     async def ask(method: str, path: str, body: object) -> None:
+        began_s = asyncio.get_running_loop().time()
         answer = await api.call(method, path, body)
+        assert asyncio.get_running_loop().time() - began_s < within_s, path
         if path.endswith(":batch") and answer.status == 200:
             problems = [item["problem"] for item in answer.body["results"]]
             assert {problem["type"] for problem in problems} == {"unavailable"}
@@ -135,6 +137,42 @@ async def test_away_later_on(database_url: str, hook: Hook, tables: Tables) -> N
             await tables.empty()
         assert await tables.value("SELECT count(*) FROM finished WHERE state = 2") == len(ids) + 1
         assert {len(calls) for calls in hook.calls.values()} == {1}
+
+
+async def test_nobody_waits_long_for_a_database_that_is_frozen(
+    database_url: str, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections and statements, and answers nothing."""
+    monkeypatch.setattr("actors.membership.T_STOP_MS", 1_500)
+    monkeypatch.setattr("actors.intake.PATIENCE_S", 0.7)
+    monkeypatch.setattr("gateway.patience.SILENT_S", 1.0)
+    monkeypatch.setattr("gateway.patience.TRY_S", 0.5)
+    with capture_logs() as lines:
+        async with gate_before(database_url) as gate:
+            await gate.open()
+            async with serving(gate.dsn) as api:
+                await api.submit()  # its queue is known
+                gate.freeze()
+                await is_away(api, 1.7)
+                await is_away(api, 0.7)
+                while api.service.node.may_fire():
+                    await api.call("GET", "/livez")
+                await is_away(api, 0.3)
+                await told(api, lines, 1)
+                gate.thaw()
+                await ready(api)
+                task = await submitted(api, hook.url())
+                await hook.called(task)
+                assert (await api.wait(task))["state"] == "succeeded"
+    assert next(line["detail"] for line in lines if "database" in line).startswith("no answer in ")
+
+
+async def submitted(api: Api, url: str) -> str:
+    """The id of a task that is accepted as soon as it can be."""
+    async with asyncio.timeout(LIMIT_S):
+        while (answer := await api.call("POST", "/v1/tasks", {"http": {"url": url}})).status != 201:
+            assert answer.status == 503, answer
+    return str(answer.body["id"])
 
 
 async def test_nothing_fires_when_the_lease_is_over(
