@@ -15,6 +15,7 @@ import asyncpg
 
 from actors.core.errors import Misconfigured
 from storage.outages import as_refusal, as_unavailable, is_outage
+from storage.rights import refused
 from storage.sessions import Connection, check_server
 
 _FOLDER = Path(__file__).with_name("migrations")
@@ -64,6 +65,8 @@ async def migrate(dsn: str) -> list[str]:
         raise as_refusal(error) from error
     try:
         return await _apply_missing(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise await refused(connection, error) from error
     except Exception as error:
         if is_outage(error):
             raise as_unavailable(error) from error

@@ -21,6 +21,7 @@ from actors.core.errors import Misconfigured, RingwheelError, Unavailable
 from storage.migrations import check_version
 from storage.outages import as_refusal, as_unavailable, is_outage, keeps_session
 from storage.outcry import Outcry
+from storage.rights import check_rights, refused
 from storage.sessions import NAME_PREFIX, Connection, Session, check_direct, check_server, prepare
 from storage.unreadable import Unreadable
 
@@ -118,9 +119,17 @@ class Line:
                 _cut(connection)
             if is_outage(error):
                 raise as_unavailable(error) from error
+            if isinstance(error, asyncpg.InsufficientPrivilegeError):
+                raise await self._refused(connection, error) from error
             raise
         finally:
             await self._release(connection)
+
+    async def _refused(self, connection: Connection, error: Exception) -> RingwheelError:
+        """A service goes on: what was taken from its role may be given back."""
+        if self._outcry is not None and self.proven:
+            return as_unavailable(error)
+        return await refused(connection, error)
 
     async def _release(self, connection: Connection) -> None:
         try:
@@ -187,6 +196,7 @@ class Database:
     def __init__(self, dsn: str, boot: str, outcry: Outcry | None = None) -> None:
         """`outcry`: who says of an outage; without one nobody does, and who asked is told alone."""
         self.boot = boot
+        self._lasts = outcry is not None
         self.shards = 0
         """The cluster's number of shards; known once entered."""
         self.unreadable = Unreadable()
@@ -223,6 +233,8 @@ class Database:
     async def _check(self) -> None:
         async with self.intake.use() as first, self.reads.use() as second:
             await check_server(first)
+            if self._lasts:
+                await check_rights(first)
             await check_direct(first, second)
             self.shards = await check_version(first)
 

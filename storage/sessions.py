@@ -3,8 +3,9 @@
 Settings are made once for each connection and read back, because a pooler that shares sessions loses them, and with
 them the time-outs that keep a stopped client from holding locks forever.
 
-Refuses (Misconfigured) a server that could lose what it acknowledged (fsync or synchronous_commit off), one that is
-too old or not a primary, a database that is not UTF-8, and a pooler in transaction mode.
+Refuses (Misconfigured) a server that could lose by itself what it acknowledged (fsync or synchronous_commit off; what
+`local` and `remote_write` mean is for whoever has a standby to decide), one that is too old or not a primary, a
+database that is not UTF-8, and a pooler in transaction mode.
 """
 
 from dataclasses import dataclass

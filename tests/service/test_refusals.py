@@ -1,21 +1,35 @@
 """Settings under which a node does not start: it says why and what helps, and ends with exit code 2."""
 
+import os
 import random
 import signal
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import asyncpg
+import pytest
 
 from storage.embedded import EmbeddedPostgres
 from storage.migrations import VERSION, migrate
+from tests.service.api import Api
 from tests.service.programs import ringwheel, serve
+from tests.service.served import ready
 
 
 async def refusal(dsn: str, *words: str) -> str:
     """What the node says when it does not start."""
     async with ringwheel(*serve(dsn), *words) as program:
+        assert await program.ended() == 2, program.output
+    assert "error: Can't run like this: " in program.output
+    return program.output
+
+
+async def refusal_of(*words: str) -> str:
+    """What another command says."""
+    async with ringwheel(*words) as program:
         assert await program.ended() == 2, program.output
     assert "error: Can't run like this: " in program.output
     return program.output
@@ -61,6 +75,43 @@ async def test_a_database_that_is_not_there(database_url: str) -> None:
 
 async def test_a_user_that_is_not_there(database_url: str) -> None:
     assert 'role "nobody" does not exist' in await refusal(database_url.replace("ringwheel@", "nobody@"))
+
+
+@pytest.fixture
+async def guest(database_url: str) -> AsyncIterator[str]:
+    """A role that may log in, and nothing else."""
+    role = f"guest_{os.getpid()}"
+    await execute(database_url, f"CREATE ROLE {role} LOGIN")
+    yield role
+    await execute(database_url, f"DROP OWNED BY {role}")
+    await execute(database_url, f"DROP ROLE {role}")
+
+
+async def test_a_role_without_rights(database_url: str, guest: str) -> None:
+    dsn = database_url.replace("ringwheel@", f"{guest}@")
+    words = f"ringwheel's tables belong to the role ringwheel, not to {guest}: use ringwheel, or run GRANT ringwheel TO"
+    assert words in await refusal(dsn)
+    assert words in await refusal_of("migrate", "--database-url", dsn)
+    assert words in await refusal_of("key", "create", "--database-url", dsn, "--tenant", "acme", "--scope", "read")
+
+
+async def test_a_role_that_may_do_what_is_needed(empty_database_url: str, guest: str) -> None:
+    """No more than that: to make tables, which are its own then."""
+    dsn = empty_database_url.replace("ringwheel@", f"{guest}@")
+    words = f"the role {guest} may make no tables: run GRANT CREATE ON SCHEMA public TO {guest}"
+    assert words in await refusal_of("migrate", "--database-url", dsn)
+    await execute(empty_database_url, f"GRANT CREATE ON SCHEMA public TO {guest}")
+    async with ringwheel("migrate", "--database-url", dsn) as program:
+        assert await program.ended() == 0, program.output
+    async with ringwheel(*serve(dsn)) as program:
+        url = await program.url()
+        async with aiohttp.ClientSession() as session:
+            await ready(Api(url, session))
+        program.signal(signal.SIGTERM)
+        assert await program.ended() == 0
+    await execute(empty_database_url, f"REVOKE CREATE ON SCHEMA public FROM {guest}")
+    assert words in await refusal(dsn)
+    await execute(empty_database_url, f"DROP OWNED BY {guest}")
 
 
 async def test_what_is_no_dsn() -> None:

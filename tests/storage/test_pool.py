@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from actors.core.errors import Misconfigured, Unavailable
+from storage.outcry import Outcry
 from storage.pool import INTAKE, LEASES, LOADS, READS, Database, Line
 from storage.sessions import check_direct, check_server, prepare
 from tests.storage.home import LIMIT_S, Home, Watch
@@ -234,7 +235,8 @@ async def test_a_server_that_cannot_keep_the_promises_is_refused(shown: dict[str
 
 
 async def test_a_good_server_is_taken(session: asyncpg.Connection) -> None:
-    await check_server(Server())
+    for commits in ("on", "local", "remote_write", "remote_apply"):
+        await check_server(Server(commits=commits))
     await check_server(session)
 
 
@@ -300,3 +302,17 @@ async def test_settings_that_do_not_stay_are_refused() -> None:
 
     with pytest.raises(Misconfigured, match="did not stay"):
         await prepare(Forgetful(), INTAKE, "ringwheel:x")
+
+
+async def test_what_is_refused_to_a_role_is_a_matter_of_the_settings_or_in_a_service_an_outage(
+    database_url: str, session: asyncpg.Connection, role: str
+) -> None:
+    dsn = database_url.replace("ringwheel@", f"{role}@")
+    async with Database(dsn, "boot-r") as once, Database(dsn, "boot-s", Outcry(dsn)) as service:
+        await session.execute(f"ALTER ROLE {role} NOSUPERUSER")
+        with pytest.raises(Misconfigured, match=f"belong to the role ringwheel, not to {role}"):
+            await _run(once.reads, "SELECT * FROM tasks")
+        with pytest.raises(Unavailable, match="permission denied"):
+            await _run(service.reads, "SELECT * FROM tasks")
+        await session.execute(f"ALTER ROLE {role} SUPERUSER")
+        assert await _run(service.reads, "SELECT count(*) FROM tasks") == 0
