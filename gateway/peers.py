@@ -49,6 +49,8 @@ class Peers:
         self.lost = 0
         """Hints that no link took."""
         self._links: dict[str, Link] = {}
+        self._replaced: set[str] = set()
+        """Boots that were where I am now."""
         self._changed = asyncio.Event()
         self.learner = Learner(self._learn)
         self._strange = Strange(wire, self.learner, publish=self._publish, miss=self._interrupt)
@@ -60,6 +62,7 @@ class Peers:
         self.hub.interest.sweep()
         mine = {peer.address for peer in peers if peer.boot == boot}
         others = {peer.boot: peer.address for peer in peers if peer.boot != boot and peer.address not in mine}
+        self._replaced = {peer.boot for peer in peers if peer.address in mine} - {boot}
         if boot == self.boot and others.keys() == self._links.keys():
             return
         if boot != self.boot:
@@ -77,7 +80,7 @@ class Peers:
     def is_gone(self, boot: str) -> bool:
         """See the port."""
         link = self._links.get(boot)
-        return link is not None and link.gone
+        return boot in self._replaced or (link is not None and link.gone)
 
     def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
         """See the port."""

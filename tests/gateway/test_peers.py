@@ -124,6 +124,7 @@ async def test_a_boot_that_was_here_before_is_not_linked() -> None:
     async with end("boot-a") as a:
         a.peers.see("boot-a", SECRET, [a.peer, Peer("boot-b", "name", a.address, "up", 1)])
         assert a.peers.link("boot-b") is None
+        assert [a.peers.is_gone(boot) for boot in ("boot-a", "boot-b")] == [False, True]
         assert a.hub.interest.alone
 
 
