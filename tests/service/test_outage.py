@@ -37,6 +37,7 @@ PLACES = [
     ("GET", f"/v1/tasks/{TASK_ID}?view=full", None),
     ("GET", f"/v1/tasks/{TASK_ID}/attempts", None),
     ("GET", "/v1/tasks?queue=mail&limit=3", None),
+    ("GET", "/v1/cluster", None),
     ("POST", f"/v1/tasks/{TASK_ID}:cancel", {}),
     ("POST", f"/v1/tasks/{TASK_ID}:reschedule", {"delay": 1}),
     ("POST", f"/v1/tasks/{TASK_ID}:complete", {"fence": "00000001.0000000001.000001"}),
