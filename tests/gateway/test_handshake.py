@@ -94,6 +94,8 @@ async def test_a_node_of_another_cluster_gets_no_link(secret: bytes, monkeypatch
         way = a.peers.link("boot-b")
         assert way is not None
         assert not way.up.is_set()
+        a.see()
+        b.see()
 
 
 async def test_a_server_that_is_not_of_the_cluster_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
