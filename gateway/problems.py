@@ -45,6 +45,7 @@ TYPES: dict[str, tuple[int, str]] = {
     "not-supported": (422, "Not supported yet"),
     "key-reused": (422, "The idempotency key was used for another request"),
     "overloaded": (429, "Too much at once"),
+    "head-too-large": (431, "The head of the request is too large"),
     "internal": (500, "Internal error"),
     "unavailable": (503, "Not available now"),
 }

@@ -4,16 +4,16 @@ aiohttp's own, but that bytes which are no HTTP get a problem like every other e
 traceback (anyone can send them, as often as they like), and the end of their connection; and that no client holds a
 connection for nothing.
 
-Promises: a head that is not whole `head_s` after its first byte, a connection that sends nothing for `idle_s`, and a
-reader that takes nothing for `stall_s` are cut off; beyond `connections` in all or `per_address`, a new connection is
-told 503 and closed. Bodies have a time of their own (`bodies.py`). A single submit that comes while as many as
-`admission.py` lets in are under way is answered 503 before it is parsed, when all of it is there; its connection stays.
-A plain one that is let in goes the short way (`express.py`); answers leave in the order of their requests all the same.
+Promises: a head that is not whole `head_s` after its first byte or after HEAD_BYTES (`heads.py`), a connection that
+sends nothing for `idle_s`, and a reader that takes nothing for `stall_s` are cut off; beyond `connections` in all or
+`per_address`, a new connection is told 503 and closed. Bodies have a time of their own (`bodies.py`). A single submit
+that comes while as many as `admission.py` lets in are under way is answered 503 before it is parsed, when all of it is
+there; its connection stays. A plain one that is let in goes the short way (`express.py`); answers leave in the order of
+their requests all the same.
 """
 
 import asyncio
 import logging
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,13 +25,11 @@ from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTo
 from gateway.admission import Admission
 from gateway.context import GATEWAY
 from gateway.express import EXPRESS, Express
+from gateway.heads import AHEAD_BYTES, END, HEAD_BYTES, PIECE_BYTES, is_whole
 from gateway.problems import Problem
 
 DETAIL_CHARS = 200
 _SUBMIT = b"POST /v1/tasks HTTP/1.1\r\n"
-_END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})\r")
-_SPECIAL = (b"transfer-encoding", b"close", b"upgrade")
 _log = logging.getLogger(__name__)
 
 
@@ -53,11 +51,13 @@ class Connection(web.RequestHandler):
     __slots__ = (
         "_address",
         "_admission",
+        "_ahead_bytes",
         "_between",
         "_bounds",
         "_express",
         "_fresh",
         "_full",
+        "_head_bytes",
         "_head_timer",
         "_on_short_way",
         "_refused",
@@ -87,6 +87,11 @@ class Connection(web.RequestHandler):
         self._full: asyncio.Future[None] | None = None
         """Set while the client takes no more."""
         self._head_timer: asyncio.TimerHandle | None = None
+        """While a head has begun to come, and is not whole."""
+        self._head_bytes = 0
+        """What came of it."""
+        self._ahead_bytes = 0
+        """What came while requests waited for the answer to another one."""
         self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -120,22 +125,66 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Start the clock with the first byte of a head that is not whole; stop it when it is."""
         submit = data.startswith(_SUBMIT)
+        if len(data) > PIECE_BYTES and self._cut(data, submit):
+            return
         if self._refused or (submit and self._admission.full and not self._admits(data)):
             return
         self._fresh = False
-        self._between = data.endswith(_END)  # `_take_short_way` knows of bodies
-        came = False
-        if self._on_short_way or (submit and self._idle and self._head_timer is None):
-            came = self._receive(data)
+        self._between = data.endswith(END)  # `_take_short_way` knows of bodies
+        if self._on_short_way:
+            whole = self._receive_ahead(data)
+        elif submit and self._idle and self._head_timer is None:
+            whole = self._receive(data)
         else:
-            super().data_received(data)
+            whole = self._parse(data)
             if submit and self._messages and self._messages[0][1].is_eof():
                 self.submit_came()
-        if came or not self._idle:  # a request came, or one is being answered
-            if self._head_timer is not None:
-                self._head_ended()
-        elif self._head_timer is None:
+        if not whole:
+            self._head_grows(len(data))
+        elif self._head_timer is not None:
+            self._head_ended()
+
+    def _cut(self, data: bytes, submit: bool) -> bool:
+        """Take much at once in pieces. False: it is no HTTP, or one whole submit, and goes on as it is."""
+        if self._upgraded or (submit and is_whole(data) and data.find(END) <= HEAD_BYTES):
+            return False
+        for start in range(0, len(data), PIECE_BYTES):
+            if self.transport is not None:
+                self.data_received(data[start : start + PIECE_BYTES])
+        return True
+
+    def _parse(self, data: bytes) -> bool:
+        """Parse. False: all of it was of a head that is not whole yet."""
+        other = self._upgraded or not self._in_head
+        count, waiting = self._request_count, bool(self._messages)
+        super().data_received(data)
+        self._ahead_bytes = self._ahead_bytes + len(data) if waiting else 0
+        if self._ahead_bytes > AHEAD_BYTES and not (self._buffer_paused or self._upgraded):
+            self._pause_reading_for_buffer()  # until `start` takes a request
+        return other or self._request_count != count
+
+    def _head_grows(self, size: int) -> None:
+        if self.transport is None or not size:
+            return
+        self._head_bytes += size
+        if self._head_timer is None:
             self._await_head()
+        if self._head_bytes > HEAD_BYTES:
+            self._give_up("head-too-large", f"the head of the request is longer than {HEAD_BYTES} bytes")
+
+    @property
+    def _in_head(self) -> bool:
+        """What comes next is of a head. False when in doubt: a body may be on its way."""
+        if self._messages:
+            return self._messages[-1][1].is_eof()
+        if self._current_request is not None:
+            return self._current_request.content.is_eof()
+        return self._unasked or self._on_short_way
+
+    @property
+    def _unasked(self) -> bool:
+        """No answer is under way that words could get into."""
+        return self._idle or not self._request_count
 
     @property
     def _idle(self) -> bool:
@@ -143,20 +192,25 @@ class Connection(web.RequestHandler):
         return self._waiter is not None and not self._waiter.done() and not self._on_short_way
 
     def _receive(self, data: bytes) -> bool:
-        """Parse, but let aiohttp's task sleep: for what goes the short way, and what has to wait for its answer.
-
-        True: a request came, or an earlier one is under way.
-        """
+        """Parse, but let aiohttp's task sleep, for what goes the short way. False: see `_parse`."""
         waiter, self._waiter = self._waiter, None
         try:
             super().data_received(data)
         finally:
             self._waiter = waiter
-        if self._on_short_way or not self._messages:
-            return self._on_short_way
+        if not self._messages:
+            return False
         if len(self._messages) > 1 or not self._take_short_way(data):
             self._wake()
         return True
+
+    def _receive_ahead(self, data: bytes) -> bool:
+        """The same, for what has to wait for the answer to the submit on the short way."""
+        waiter, self._waiter = self._waiter, None
+        try:
+            return self._parse(data)
+        finally:
+            self._waiter = waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -167,7 +221,7 @@ class Connection(web.RequestHandler):
         message, content = self._messages[0]
         if not isinstance(message, RawRequestMessage) or not content.is_eof():
             return False
-        self._between = data.find(_END) + len(_END) + content.total_bytes == len(data)
+        self._between = data.find(END) + len(END) + content.total_bytes == len(data)
         self.submit_came()
         express = self._express
         if express is None or self.over or not express.takes(message):
@@ -214,7 +268,7 @@ class Connection(web.RequestHandler):
         waits = self._fresh or self._idle  # fresh: its task may not have begun
         if not waits or self._head_timer is not None:
             return True  # pipelined, or not its beginning
-        if self._between and _whole(data) and self.transport is not None:
+        if self._between and is_whole(data) and self.transport is not None:
             self.transport.write(self._admission.refusal())
             self._stay()
             return False
@@ -257,14 +311,24 @@ class Connection(web.RequestHandler):
         self._head_timer = self._loop.call_later(self._bounds.head_s, self._late)
 
     def _head_ended(self) -> None:
+        self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _late(self) -> None:
         self._head_timer = None
+        if self._unasked:
+            self._give_up("too-slow", f"no whole request came within {self._bounds.head_s:g} s")
+        else:
+            self._await_head()  # an earlier one is being answered, and the rest may lie unread
+
+    def _give_up(self, kind: str, detail: str) -> None:
+        """End the connection because of a head; in words only where they are not taken for the answer to another."""
+        self._head_ended()
         if self.transport is not None:
-            _say(self.transport, "too-slow", f"no whole request came within {self._bounds.head_s:g} s", {})
+            if self._unasked:
+                _say(self.transport, kind, detail, {})
             self.force_close()
 
     def _flowing(self) -> None:
@@ -359,16 +423,6 @@ def _say(transport: asyncio.Transport, kind: str, detail: str, headers: dict[str
     """A problem to a client whose request, if any, nobody will read; then the end of its connection."""
     transport.write(Problem(kind, detail, headers={"Connection": "close", **headers}).written())
     transport.close()
-
-
-def _whole(data: bytes) -> bool:
-    """True for one request from its first byte to its last, after which its connection stays; False when in doubt."""
-    end = data.find(_END)
-    head = data[: end + 2].lower()
-    length = _LENGTH.search(head) if end > 0 else None
-    if length is None or len(data) != end + len(_END) + int(length[1]) or head.count(b"content-length") > 1:
-        return False
-    return not any(word in head for word in _SPECIAL)
 
 
 def _words(error: HttpProcessingError) -> str:

@@ -5,11 +5,12 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
 import pytest
 
-from gateway.server import Bounds
+from gateway.server import Bounds, Connection
 from tests.gateway.served import Served, served
 
 HEAD = b"POST /v1/tasks HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -70,6 +71,107 @@ async def test_a_head_that_drips_is_given_up_all_the_same() -> None:
             assert b" 408 " in said or not said, "a reset may take the answer away: the client is still sending"
             dripping.cancel()
         assert time.monotonic() - began < 5
+
+
+def lines(size: int) -> bytes:
+    """Fields of a head, so many bytes."""
+    return b"".join(b"X%03d: %b\r\n" % (n, b"y" * 1_017) for n in range(size // 1_024))
+
+
+@pytest.mark.parametrize("before", [b"", LIVE, LIVE * 2])
+async def test_a_head_that_is_too_long_is_refused_while_it_comes(before: bytes) -> None:
+    """Here and below: before its end, which never comes."""
+    async with served() as world, connected(world) as (reader, writer):
+        writer.write(before + LIVE[:-2] + lines(120 * 1_024))
+        said = await rest(reader)
+        assert said.count(b"HTTP/1.1 200 ") in (0, before.count(b"GET")), "the connection may end before"
+        if not before:
+            assert orjson.loads(said.partition(b"\r\n\r\n")[2])["type"] == "head-too-large"
+
+
+async def test_a_head_that_drips_is_measured_as_a_whole() -> None:
+    async with served() as world, connected(world) as (reader, writer):
+        writer.write(LIVE)
+        assert (await answer(reader))[0] == 200
+        writer.write(LIVE[:-2])
+        for _ in range(40):
+            writer.write(lines(1_024))
+            await writer.drain()
+        status, body = await answer(reader)
+        assert (status, orjson.loads(body)["type"]) == (431, "head-too-large")
+        assert await rest(reader) == b""
+
+
+@pytest.mark.parametrize("head", [LIVE, HEAD.replace(b"Host", b"Content-Length: 14\r\nHost") + b"\r\n"])
+async def test_a_long_head_that_is_whole_is_taken_and_one_too_long_is_not(head: bytes) -> None:
+    body = b'{"delay":"1h"}' if b"POST" in head else b""
+    async with served() as world, connected(world) as (reader, writer):
+        for _ in range(2):
+            writer.write(head[:-2] + lines(30 * 1_024) + b"\r\n" + body)
+            assert (await answer(reader))[0] in (200, 201)
+        writer.write(head[:-2] + lines(60 * 1_024) + b"\r\n" + body)
+        assert (await answer(reader))[0] == 431
+        assert len(world.intake.drafts) == (2 if body else 0)
+
+
+@pytest.mark.parametrize("path", [b"/v1/tasks", b"/v1/tasks:batch"])
+@pytest.mark.parametrize("parts", [1, 7])
+async def test_a_long_body_is_no_head(path: bytes, parts: int) -> None:
+    """Nor is what follows it: the connection stays, without a clock."""
+    task = orjson.dumps({"delay": "1h", "payload": "x" * 200_000})
+    body = b"[%b]" % task if path.endswith(b"batch") else task
+    async with served(bounds=Bounds(head_s=0.2)) as world, connected(world) as (reader, writer):
+        for _ in range(3):
+            request = HEAD.replace(b"/v1/tasks", path) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+            for start in range(0, len(request), -(-len(request) // parts)):
+                writer.write(request[start : start + -(-len(request) // parts)])
+                await writer.drain()
+            assert (await answer(reader))[0] in (200, 201)
+        await asyncio.sleep(0.4)
+        writer.write(LIVE)
+        assert (await answer(reader))[0] == 200
+
+
+async def test_a_long_head_behind_a_request_that_is_answered_ends_the_connection() -> None:
+    async with served(bounds=Bounds(head_s=0.05)) as world, connected(world) as (reader, writer):
+        writer.write(LIVE.replace(b"/livez", b"/v1/events?queue=emails"))
+        async with asyncio.timeout(10):
+            await reader.readuntil(b"snapshot")
+            writer.write(LIVE[:-2])
+            await asyncio.sleep(0.2)  # it is not late as long as the answer goes on
+            writer.write(lines(120 * 1_024))
+            while said := await reader.read(65_536):
+                assert b"431" not in said, "words would be taken for a part of the answer"
+
+
+async def test_what_waits_behind_a_request_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that nobody can take yet are not read without end: the rest waits where the client has to keep it."""
+    gate, full = asyncio.Event(), asyncio.Event()
+    held: list[int] = []
+    pause = Connection._pause_reading_for_buffer
+
+    def paused(self: Connection) -> None:
+        pause(self)
+        held.append(len(self._messages))
+        full.set()
+
+    monkeypatch.setattr(Connection, "_pause_reading_for_buffer", paused)
+    async with served() as world, connected(world) as (reader, writer):
+        read = world.stores.queues.page
+
+        async def slow(*args: Any) -> Any:
+            await gate.wait()
+            return await read(*args)
+
+        world.stores.queues.page = slow  # type: ignore[assignment, method-assign]
+        writer.write(LIVE.replace(b"/livez", b"/v1/queues"))
+        many = LIVE[:-2] + lines(30 * 1_024) + b"\r\n"
+        async with asyncio.timeout(10):
+            writer.write(many * 32)
+            await full.wait()
+            assert held[0] < 8
+            gate.set()
+            assert [(await answer(reader))[0] for _ in range(33)] == [200] * 33
 
 
 async def test_the_time_of_a_head_is_its_own() -> None:
