@@ -6,6 +6,8 @@ whole, null standing for the default.
 
 `:purge` goes through the owners of the tasks, as a command to cancel each of them: the owner knows at once, so nothing
 that is purged can start, and one that runs already refuses. It works for PURGE_S at most, and says whether it is done.
+
+Promises: what was done to a queue is a line of the audit log.
 """
 
 import asyncio
@@ -31,8 +33,9 @@ from actors.core.queue import (
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import Move, State
 from actors.ports.reader import TaskRow
+from gateway import audit
 from gateway.bodies import JSON, read_json
-from gateway.context import GATEWAY, Gateway, tenant_of
+from gateway.context import CALLER, GATEWAY, Gateway, tenant_of
 from gateway.decode import check_queue, read_retry
 from gateway.filters import limit_of, one
 from gateway.problems import Handler, Problem
@@ -58,6 +61,7 @@ async def put(request: web.Request) -> web.StreamResponse:
     made = await gateway.queue_store.get(tenant, name) is None
     queue = await gateway.queue_store.ensure(tenant, name)
     queue = await _change(gateway, queue, QueueSettings(), body) if queue.settings != settings else queue
+    audit.queue_changed("put", request[CALLER], name)
     status = HTTPStatus.CREATED if made else HTTPStatus.OK
     return web.Response(body=orjson.dumps(queue_object(queue)), status=status, content_type=JSON)
 
@@ -66,6 +70,7 @@ async def patch(request: web.Request) -> web.StreamResponse:
     """`PATCH /v1/queues/{q}`."""
     body = _read(await _body(request))
     queue = await _change(request.app[GATEWAY], await _queue(request), None, body)
+    audit.queue_changed("patched", request[CALLER], queue.name)
     return web.Response(body=orjson.dumps(queue_object(queue)), content_type=JSON)
 
 
@@ -98,8 +103,10 @@ async def page(request: web.Request) -> web.StreamResponse:
 async def delete(request: web.Request) -> web.StreamResponse:
     """`DELETE /v1/queues/{q}`."""
     check_parameters(request, ())
-    if not await request.app[GATEWAY].queue_store.delete(await _queue(request)):
+    queue = await _queue(request)
+    if not await request.app[GATEWAY].queue_store.delete(queue):
         raise Conflict("the queue has live tasks: purge it, and let what runs end")
+    audit.queue_changed("deleted", request[CALLER], queue.name)
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -109,6 +116,7 @@ def pausing(*, paused: bool) -> Handler:
     async def command(request: web.Request) -> web.StreamResponse:
         _empty.decode(await _body(request) or b"{}")
         queue = await _change(request.app[GATEWAY], await _queue(request), None, QueueRequest(paused=paused))
+        audit.queue_changed("paused" if paused else "resumed", request[CALLER], queue.name)
         return web.Response(body=orjson.dumps(queue_object(queue)), content_type=JSON)
 
     return command
@@ -121,17 +129,23 @@ async def purge(request: web.Request) -> web.StreamResponse:
     loop, before_us = asyncio.get_running_loop(), gateway.clock.now_ms() * 1000 + 999
     end_s = loop.time() + PURGE_S
     purged, after, done = 0, None, False
-    while not done and loop.time() < end_s:
-        rows = await gateway.reader.page(queue.tenant, queue.name, (State.SCHEDULED,), after, PURGE_ROWS)
-        purged += await _cancel(gateway, queue.tenant, [row for row in rows if row.accept_us <= before_us])
-        done = len(rows) < PURGE_ROWS
-        if rows:
-            after = (rows[-1].due_ms, rows[-1].id)
+    try:
+        while not done and loop.time() < end_s:
+            rows = await gateway.reader.page(queue.tenant, queue.name, (State.SCHEDULED,), after, PURGE_ROWS)
+            gone, error = await _cancel(gateway, queue.tenant, [row for row in rows if row.accept_us <= before_us])
+            purged += gone
+            if error is not None:
+                raise error
+            done = len(rows) < PURGE_ROWS
+            if rows:
+                after = (rows[-1].due_ms, rows[-1].id)
+    finally:
+        audit.queue_purged(request[CALLER], queue.name, purged, done=done)
     return web.Response(body=orjson.dumps({"purged": purged, "done": done}), content_type=JSON)
 
 
-async def _cancel(gateway: Gateway, tenant: str, rows: Sequence[TaskRow]) -> int:
-    """How many of them their owners have cancelled. Raises Unavailable when one could not be reached."""
+async def _cancel(gateway: Gateway, tenant: str, rows: Sequence[TaskRow]) -> tuple[int, Unavailable | None]:
+    """How many of them their owners have cancelled, and what kept one from it that could not be reached."""
     errors: list[Unavailable] = []
 
     async def cancel(task_id: str) -> bool:
@@ -145,9 +159,7 @@ async def _cancel(gateway: Gateway, tenant: str, rows: Sequence[TaskRow]) -> int
 
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(cancel(row.id)) for row in rows]
-    if errors:
-        raise errors[0]
-    return sum(one.result() for one in asked)
+    return sum(one.result() for one in asked), errors[0] if errors else None
 
 
 async def _change(gateway: Gateway, queue: Queue, base: QueueSettings | None, body: QueueRequest) -> Queue:

@@ -1,6 +1,7 @@
 """`secret`: the secrets that webhooks are signed with. Works on the database, as `migrate` does.
 
-Promises: a secret is shown once, by the command that makes it, and nowhere else.
+Promises: a secret is shown once, by the command that makes it, and nowhere else. What was done is said on standard
+error, as a line of the audit log.
 """
 
 from collections.abc import Awaitable, Callable
@@ -33,14 +34,14 @@ def secret_command() -> None:
 @_options
 def create_command(database_url: str, tenant: str, as_json: bool) -> None:
     """Make a tenant's first secret, and show it once."""
-    _show_new(_do(database_url, as_json, lambda store: store.create(tenant, _new_key())), as_json)
+    _make("created", _do(database_url, as_json, lambda store: store.create(tenant, _new_key())), as_json)
 
 
 @secret_command.command("rotate")
 @_options
 def rotate_command(database_url: str, tenant: str, as_json: bool) -> None:
     """Make a new secret, and show it once. The last one signs as well until it is revoked or rotated out."""
-    _show_new(_do(database_url, as_json, lambda store: store.rotate(tenant, _new_key())), as_json)
+    _make("rotated", _do(database_url, as_json, lambda store: store.rotate(tenant, _new_key())), as_json)
 
 
 @secret_command.command("revoke")
@@ -48,7 +49,10 @@ def rotate_command(database_url: str, tenant: str, as_json: bool) -> None:
 @_options
 def revoke_command(secret_id: int, database_url: str, tenant: str, as_json: bool) -> None:
     """Sign with this secret no more."""
+    from gateway import audit
+
     _do(database_url, as_json, lambda store: store.revoke(tenant, secret_id))
+    audit.secret_revoked(tenant, secret_id)
     _show({"id": secret_id, "revoked": True}, as_json)
 
 
@@ -71,7 +75,9 @@ def _new_key() -> bytes:
 def _do(database_url: str, as_json: bool, work: "Callable[[PgSigningStore], Awaitable[Any]]") -> Any:
     """What `work` answers; what it refuses ends the command."""
     from actors.core.errors import Conflict, Unknown
+    from gateway import logs
 
+    logs.set_up(errors=True)
     answer = answer_of(lambda: _on_database(database_url, work))
     if isinstance(answer, Conflict | Unknown):
         code = Exit.CONFLICT if isinstance(answer, Conflict) else Exit.NOT_FOUND
@@ -99,7 +105,11 @@ def _seen(secret: "SigningSecret") -> dict[str, Any]:
     return {"id": secret.id, "tenant": secret.tenant, "create_time": rfc3339(secret.made_ms)}
 
 
-def _show_new(secret: "SigningSecret", as_json: bool) -> None:
+def _make(act: str, secret: "SigningSecret", as_json: bool) -> None:
+    """`act` in the audit log, and the secret to whoever asked for it."""
+    from gateway import audit
+
+    audit.secret_made(act, secret.tenant, secret.id)
     _show({**_seen(secret), "secret": secret.text}, as_json)
 
 

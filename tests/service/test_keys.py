@@ -47,6 +47,7 @@ async def created(dsn: str, *words: str) -> dict[str, Any]:
     made: dict[str, Any] = orjson.loads(out)
     line = orjson.loads(err)
     assert (line["event"], line["prefix"], line["tenant"]) == ("key created", made["prefix"], made["tenant"])
+    assert line["by"] == "database"
     assert made["key"].rpartition("_")[2] not in err
     return made
 

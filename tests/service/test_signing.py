@@ -23,9 +23,16 @@ async def secret(dsn: str, *words: str) -> tuple[int, str]:
 
 
 async def made(dsn: str, verb: str) -> dict[str, Any]:
+    """The new secret, after the line that is kept of it."""
     code, output = await secret(dsn, verb, "--json")
     assert code == 0, output
-    return json.loads(output)  # type: ignore[no-any-return]
+    lines = [json.loads(text) for text in output.splitlines()]
+    (line,) = (line for line in lines if "event" in line)
+    (shown,) = (line for line in lines if "secret" in line)
+    said = line["event"], line["by"], line["tenant"], line["id"]
+    assert said == (f"signing secret {verb.removesuffix('e')}ed", "database", shown["tenant"], shown["id"])
+    assert shown["secret"].removeprefix("whsec_") not in str(line)
+    return shown  # type: ignore[no-any-return]
 
 
 async def signed(api: Api, hook: Hook, signatures: int) -> Call:
@@ -49,7 +56,10 @@ async def test_a_rotation_from_the_command_line(database_url: str, service: Api,
     for one in (old, new):
         assert Webhook(one["secret"]).verify(call.body, call.headers) == {"n": 1}
     code, output = await secret(database_url, "revoke", str(old["id"]))
-    assert (code, output.split()) == (0, ["id", str(old["id"]), "revoked", "True"])
+    (line,) = (json.loads(text) for text in output.splitlines() if text.startswith("{"))
+    assert (line["event"], line["by"], line["tenant"]) == ("signing secret revoked", "database", "default")
+    shown = [text.split() for text in output.splitlines() if not text.startswith("{")]
+    assert (code, line["id"], shown) == (0, old["id"], [["id", str(old["id"])], ["revoked", "True"]])
     call = await signed(service, hook, 1)
     assert Webhook(new["secret"]).verify(call.body, call.headers) == {"n": 1}
 
