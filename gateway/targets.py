@@ -9,19 +9,18 @@ Promises: what is not a public unicast address is refused unless the configurati
 IPv6 one (mapped, 6to4, NAT64) is judged as the IPv4 address that it leads to, and every one that some tunnel or
 translator might lead to (compatible, translated, Teredo, ISATAP) has to pass as well.
 Refuses: loopback, private, shared (100.64.0.0/10), link-local with its metadata services, multicast, unspecified and
-reserved addresses, and the metadata services that live on public addresses. Whatever is allowed: this service itself.
+reserved addresses (`ranges.py`), and the metadata services that live on public addresses. Whatever is allowed: this
+service itself.
 """
 
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from actors.core.errors import Misconfigured
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from gateway.ranges import Address, Network, kind_of
 
 NAMED: dict[str, tuple[str, ...]] = {
     "loopback": ("127.0.0.0/8", "::1/128"),
@@ -51,11 +50,7 @@ METADATA = frozenset(
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _COMPATIBLE = IPv6Network("::/96")  # RFC 4291, 2.5.5.1
 _TRANSLATED = IPv6Network("::ffff:0:0:0/96")  # RFC 2765
-_UNICAST = IPv6Network("2000::/3")
-"""All that was ever given out as global unicast: local NAT64 and segment routing lie elsewhere."""
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214, 6.1
-_RESERVED: tuple[Network, ...] = (IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
-"""6to4 relays (RFC 7526) and documentation (RFC 9637): some versions of Python hold them for global."""
 _KEPT = 1024
 """How many judged addresses are remembered."""
 
@@ -120,7 +115,7 @@ class TargetPolicy:
             return None if address in self._exact else "metadata service"
         if any(address in network for network in self._allowed):
             return None
-        return _kind(address)
+        return kind_of(address)
 
     def _is_own(self, text: str, port: int) -> bool:
         return any((address, port) in self._own or _is_here(address) for address in _reached(ip_address(text)))
@@ -169,22 +164,3 @@ def _is_here(address: Address) -> bool:
         except OSError:
             return False
         return ip_address(probe.getsockname()[0]) == address
-
-
-def _kind(address: Address) -> str | None:
-    """What keeps an address from being public unicast; None: nothing."""
-    if address.is_unspecified:
-        return "unspecified"
-    if address.is_loopback:
-        return "loopback"
-    if address.is_link_local:
-        return "link-local"
-    if address.is_multicast:
-        return "multicast"
-    if address.is_reserved or (isinstance(address, IPv6Address) and address.is_site_local):
-        return "reserved"
-    if any(address in network for network in _RESERVED):
-        return "reserved"
-    if isinstance(address, IPv6Address) and address not in _UNICAST and not address.is_private:
-        return "reserved"
-    return None if address.is_global else "private"

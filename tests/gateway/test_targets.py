@@ -51,6 +51,7 @@ def test_public_addresses_may_be_reached(address: str) -> None:
         ("2600::200:5efe:10.0.0.1", "private"),
         ("192.88.99.1", "reserved"),
         ("3fff::1", "reserved"),
+        *((f"192.0.0.{last}", "private") for last in (0, 7, 8, 9, 10, 11, 100, 170, 191, 255)),
     ],
 )
 def test_other_addresses_are_refused(address: str, why: str) -> None:
@@ -71,6 +72,16 @@ def test_an_ipv4_address_inside_an_ipv6_one_is_judged_as_itself(address: IPv4Add
 @given(ipv4)
 def test_what_is_not_global_is_refused(address: IPv4Address) -> None:
     if not address.is_global:
+        assert CLOSED.refusal(str(address)) is not None
+
+
+ipv6 = st.integers(0, 2**128 - 1).map(IPv6Address) | st.integers(0x2000 << 112, (0x4000 << 112) - 1).map(IPv6Address)
+
+
+@given(ipv6)
+def test_what_is_not_global_is_refused_in_ipv6_too(address: IPv6Address) -> None:
+    inner = address.ipv4_mapped or address.sixtofour
+    if not (inner or address).is_global:
         assert CLOSED.refusal(str(address)) is not None
 
 
