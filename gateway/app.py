@@ -41,12 +41,14 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None =
     gateway.registry.register(NodeCollector(gateway.node, lag or LoopLag()))
     app[CONTRACT] = Contract(ROUTES)
     for route in ROUTES:
-        add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
+        add = partial(app.router.add_route, route.method)
+        if route.method == "GET":
+            add = partial(app.router.add_get, allow_head=not route.endless)
         handler = guarded(gateway.keyring, route.access, route.handler)
         add(_PARAMETER.sub(r"{\1:[^/:]+}", route.path), answering(handler), expect_handler=_expect)
     if peers is not None:
         app[PEERS] = peers
-        app.router.add_get(PATH, answering(peer))
+        app.router.add_route("GET", PATH, answering(peer))
     app.router.add_route("*", r"/{rest:[\s\S]*}", answering(no_route), expect_handler=_expect)
     return app
 

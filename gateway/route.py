@@ -72,6 +72,8 @@ class Route:
     problems: tuple[int, ...] = ()
     """Statuses of problems beyond those that follow from its shape."""
     words: str = ""
+    endless: bool = False
+    """Its answer does not end: there is no HEAD of it."""
 
     @property
     def scope(self) -> Scope | None:

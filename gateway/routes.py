@@ -295,6 +295,7 @@ ROUTES: tuple[Route, ...] = (
         "Watch tasks live",
         {101: Answer("A websocket of the subprotocol `ringwheel.v1.json`.")},
         WATCH,
+        endless=True,
         words='Send `{"type": "subscribe", "sub": "s1", "filter": {"id": ...}}` (or `{"queue": ...}`, `{"labels": '
         '{...}}`, or both; and `"from": cursor` to go on): a `snapshot`, then an `event` for each change, and a `gap` '
         "when some could not be kept.",
@@ -312,6 +313,7 @@ ROUTES: tuple[Route, ...] = (
             _QUEUE,
             Parameter("Last-Event-ID", "Goes on after this event.", place="header"),
         ),
+        endless=True,
         words="Either `id`, or `queue` or `label.<name>=<value>` or both say what to watch.",
     ),
     Route(

@@ -1,5 +1,6 @@
 """Routes that no handler takes, probes, metrics, and what clients see of an unexpected error."""
 
+import asyncio
 import logging
 
 import pytest
@@ -8,7 +9,7 @@ from actors.core.events import Verdict
 from actors.core.queue import Queue
 from actors.core.task import State
 from gateway.metrics import CountCollector
-from tests.gateway.served import served
+from tests.gateway.served import raw, served
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ from tests.gateway.served import served
         ("GET", "/v1/tasks:batch", 405, "POST"),
         ("PUT", "/livez", 405, "GET, HEAD"),
         ("PROPFIND", "/livez", 405, "GET, HEAD"),
+        ("POST", "/v1/events", 405, "GET"),
     ],
 )
 async def test_what_is_not_there_is_a_problem_too(method: str, path: str, status: int, allow: str | None) -> None:
@@ -34,6 +36,17 @@ async def test_what_is_not_there_is_a_problem_too(method: str, path: str, status
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.json["status"] == status
         assert set(answer.json) == {"type", "title", "status", "detail", "instance", "errors"}
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/events?queue=emails", "/v1/stream"])
+async def test_there_is_no_head_of_what_does_not_end(path: str) -> None:
+    upgrade = b"Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    fields = b"Host: a\r\n" + upgrade + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    async with served() as world, asyncio.timeout(10):
+        answer = await raw(world.server, b"HEAD %b HTTP/1.1\r\n%b" % (path.encode(), fields))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 405 ")
+        assert (b"Allow: GET\r\n" in head, body) == (True, b"")
 
 
 async def test_an_unexpected_error_shows_nothing_but_its_id(
