@@ -15,6 +15,7 @@ their requests all the same.
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from gateway.admission import Admission
 from gateway.context import GATEWAY
 from gateway.express import EXPRESS, Express
 from gateway.heads import AHEAD_BYTES, END, HEAD_BYTES, PIECE_BYTES, is_whole
-from gateway.problems import Problem
+from gateway.problems import Problem, problem_of
 
 DETAIL_CHARS = 200
 _SUBMIT = b"POST /v1/tasks HTTP/1.1\r\n"
@@ -359,6 +360,14 @@ class Connection(web.RequestHandler):
         response = Problem("malformed", detail).response(request.raw_path)
         response.force_close()
         return response
+
+    def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        """As aiohttp does; what its router refused by itself (no path: `*`, an authority) is a problem all the same."""
+        if isinstance(resp, web.HTTPException):
+            resp = problem_of(resp).response(request.raw_path)
+        return super().finish_response(request, resp, start_time)
 
     def log_exception(self, *args: Any, **options: Any) -> None:
         """For what surfaced where no answer could follow; a damaged rest of a body is the client's affair."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+import orjson
 import pytest
 
 from actors.core.events import Verdict
@@ -36,6 +37,16 @@ async def test_what_is_not_there_is_a_problem_too(method: str, path: str, status
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.json["status"] == status
         assert set(answer.json) == {"type", "title", "status", "detail", "instance", "errors"}
+
+
+@pytest.mark.parametrize("line", ["OPTIONS *", "CONNECT a:80", "CONNECT a.example:443", "OPTIONS http://a"])
+async def test_what_is_no_path_is_a_problem_too(line: str) -> None:
+    async with served() as world, asyncio.timeout(10):
+        request = f"{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        head, _, body = (await raw(world.server, request.encode())).partition(b"\r\n\r\n")
+        assert b"Content-Type: application/problem+json" in head
+        problem = orjson.loads(body)
+        assert (problem["status"], problem["type"], problem["instance"]) == (404, "not-found", line.split()[1])
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/events?queue=emails", "/v1/stream"])
