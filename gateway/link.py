@@ -3,10 +3,11 @@
 Promises: bounded. At most `OUTBOX` tasks and questions wait for it, and `ASKED` questions for their answers; what is
 too many is lost (a hint) or refused (a question). What is watched is not refused: it is bounded where it comes from
 (`interest.py`). When the link breaks, every question that was open on it is answered Unavailable. Frames for another
-boot end it: they were meant for who was here before.
+boot end it: they were meant for who was here before. A living node that can't be reached is a warning in the log.
 """
 
 import asyncio
+import os
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import aiohttp
+import structlog
 from aiohttp import WSMsgType
 
 from actors.core.errors import Invalid, Overloaded, Unavailable
@@ -33,6 +35,11 @@ WATCH_S = 1.0
 HEARTBEAT_S = 5.0
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Before a link is opened anew, about."""
+PATIENCE_S = 10.0
+"""So long a link may fail to come up before it is said: a node that died is known to be dead by then."""
+SILENCE_S = 60.0
+"""It is said at most so often."""
+log = structlog.get_logger("links")
 
 
 class Link:
@@ -74,6 +81,9 @@ class Link:
         """Set while both ends know each other."""
         self._opening = True
         """It was not up yet, and nothing says that it will not be."""
+        self._complain_s: float | None = None
+        """When it is said that it does not come up; None: it came up last time."""
+        self._complained_s = float("-inf")
         self._ws: aiohttp.ClientWebSocketResponse | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -147,10 +157,16 @@ class Link:
     async def _run(self, session: aiohttp.ClientSession) -> NoReturn:
         tries = 0
         while True:
+            why = "ended at once"
             try:
                 await self._connect(session)
             except* _ENDS as ends:  # however it ended, it is tried again
                 self._see_gone(ends)
+                why = _why(ends)
+            if self.up.is_set():
+                self._complain_s = None
+            else:
+                self._complain(why)
             tries = 0 if self.up.is_set() else tries + 1
             self._fall()
             pause_s = PAUSES_S[min(tries, len(PAUSES_S) - 1)]
@@ -160,6 +176,17 @@ class Link:
         was_gone, self.gone = self.gone, ends.subgroup(_says_gone) is not None
         if self.gone and not was_gone:
             self._lose()
+
+    def _complain(self, why: str) -> None:
+        """It did not come up."""
+        now_s = asyncio.get_running_loop().time()
+        if self._complain_s is None:
+            self._complain_s = max(now_s + PATIENCE_S, self._complained_s + SILENCE_S)
+        if now_s >= self._complain_s:
+            self._complained_s = now_s
+            self._complain_s = now_s + SILENCE_S
+            url = f"http://{self._address}{PATH}"
+            log.warning("a living node can't be reached where it says it is", boot=self.boot, url=url, reason=why)
 
     async def _connect(self, session: aiohttp.ClientSession) -> None:
         """One connection, from its beginning to its end."""
@@ -251,6 +278,14 @@ def check(frame: Frame, mine: str, theirs: str) -> None:
     """Raises Invalid for a frame that is not from there to here."""
     if (frame.to, frame.sender) != (mine, theirs):
         raise Invalid("a frame of another boot")
+
+
+def _why(error: BaseException) -> str:
+    """Its kind, and what the system says to it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    words = f": {os.strerror(error.errno)}" if isinstance(error, OSError) and isinstance(error.errno, int) else ""
+    return f"{type(error).__name__}{words}"
 
 
 def _weight(message: Message) -> int:

@@ -29,6 +29,27 @@ def _host(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     return value
 
 
+def _advertised(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """`host:port`, as other nodes put it into a URL."""
+    import re
+    from ipaddress import IPv6Address
+
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":")
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            IPv6Address(host[1:-1])
+        elif re.fullmatch(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", host) is None:
+            raise ValueError
+        if not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65_536):
+            raise ValueError
+    except ValueError as error:
+        words = f"{value!r}: expected host:port or [IPv6 address]:port, with a port from 1 to 65535"
+        raise click.BadParameter(words) from error
+    return value
+
+
 def _networks(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
     from ipaddress import ip_network
 
@@ -84,7 +105,12 @@ def dev_command(port: int, data: Path, no_demo: bool) -> None:
 )
 @click.option("--port", type=_PORT, default=PORT, show_default=True, envvar="RINGWHEEL_PORT", help="0 = any free one.")
 @click.option(
-    "--advertise", type=TEXT, envvar="RINGWHEEL_ADVERTISE", help="host:port under which other nodes reach this one."
+    "--advertise",
+    type=TEXT,
+    callback=_advertised,
+    envvar="RINGWHEEL_ADVERTISE",
+    metavar="HOST:PORT",
+    help="Where other nodes reach this one.",
 )
 @click.option(
     "--name", type=TEXT, envvar="RINGWHEEL_NAME", help="Stable name of this node.  [default: host name and port]"

@@ -1,6 +1,8 @@
 """What a link that is down, broken or full means for those who use it."""
 
 import asyncio
+import socket
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,27 @@ async def test_a_hint_waits_for_a_link_that_is_opened_for_the_first_time() -> No
         await (await a.linked(b)).cut()
         a.see()
         b.see()
+
+
+async def test_a_living_node_that_can_not_be_reached_is_told_of_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at once, not each time, and no more once it is reached."""
+    monkeypatch.setattr(link, "PAUSES_S", (0.001,))
+    monkeypatch.setattr(link, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(link, "SILENCE_S", 0.2)
+    said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    monkeypatch.setattr(link.log, "warning", lambda event, **fields: said.put_nowait(fields), raising=False)
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        async with end("boot-a") as a, asyncio.timeout(10):
+            began_s = asyncio.get_running_loop().time()
+            a.peers.see("boot-a", SECRET, [Peer("boot-b", "b", address, "up", 0)])
+            first, _ = await said.get(), await said.get()
+            assert asyncio.get_running_loop().time() - began_s >= 0.25
+            assert said.empty()
+            assert (first["boot"], first["url"]) == ("boot-b", f"http://{address}/peer/v1")
+            assert first["reason"] == "ClientConnectorError: Connection refused"
+            a.see()
 
 
 async def test_no_hint_waits_for_a_link_that_fell() -> None:

@@ -123,6 +123,43 @@ def test_serve_takes_flags(root: Root) -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["a:80", "10.0.0.7:7070", "node_1.internal.:65535", "[::1]:1", "[fe80::2]:7070"])
+def test_where_a_node_may_say_that_it_is(root: Root, value: str) -> None:
+    assert run("serve", "--database-url", "postgresql://db", "--advertise", value).exit_code == 0
+    assert isinstance(root.settings, ServeSettings)
+    assert root.settings.advertise == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "foo",
+        "foo:",
+        ":80",
+        "foo:0",
+        "foo:65536",
+        "foo:-1",
+        "foo:1e3",
+        "foo:８０",
+        "::1:80",
+        "[::1]",
+        "[foo]:80",
+        "http://foo:80",
+        "foo:80/x",
+        "a b:80",
+        "foo:80 ",
+        "u@foo:80",
+        "föö:80",
+        "a..b:80",
+    ],
+)
+def test_where_no_node_can_be(root: Root, value: str) -> None:
+    result = run("serve", "--database-url", "postgresql://db", "--advertise", value)
+    assert result.exit_code == 2
+    assert "expected host:port" in " ".join(result.output.split())
+    assert run("serve", RINGWHEEL_DATABASE_URL="postgresql://db", RINGWHEEL_ADVERTISE=value).exit_code == 2
+
+
 def test_serve_takes_the_environment(root: Root) -> None:
     assert run("serve", RINGWHEEL_DATABASE_URL="postgresql://db", RINGWHEEL_ALLOW_TARGETS="::1/128").exit_code == 0
     assert root.settings == ServeSettings(database_url="postgresql://db", allow_targets=("::1/128",))
