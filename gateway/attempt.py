@@ -1,14 +1,17 @@
 """One attempt of one webhook: the call, its deadline, its answer, and the words for what went wrong.
 
-Promises: every attempt ends, with exactly one outcome; whatever fails is said in one short line.
+Promises: every attempt ends, with exactly one outcome; whatever fails is said in one short line, which shows no address
+that the task did not name: who may submit could else look names up in the network that ringwheel stands in.
 """
 
 import asyncio
 import errno
 import logging
+import os
 import random
 import ssl
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
@@ -26,6 +29,7 @@ from gateway.targets import Refused
 from gateway.webhook import Plan, retry_after_ms, verdict_of
 
 MAX_ERROR_CHARS = 200
+NAME_CHARS = 150
 SHORT_OF_MS = 1_000
 """How long an attempt waits that this machine had no descriptor, port or buffer for."""
 SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
@@ -91,9 +95,9 @@ def _explain(error: Exception, outcome: Outcome, deadline_ms: int) -> None:
     if isinstance(error, LeaseEnded):
         outcome.verdict = Verdict.UNSENT
         outcome.error = "lease ended before the request was sent"
-    elif isinstance(cause, Refused):
+    elif isinstance(cause, Refused) and isinstance(error, aiohttp.ClientConnectorError):
         outcome.verdict = Verdict.NEVER
-        outcome.error = f"target address {cause.address} is not allowed ({cause.why})"
+        outcome.error = f"{_target(error.host, cause)} is not allowed ({cause.why})"
     elif cause is not None and cause.errno in SHORT_OF and not isinstance(error, aiohttp.ClientConnectorDNSError):
         outcome.verdict = Verdict.UNSENT
         outcome.retry_after_ms = SHORT_OF_MS
@@ -104,6 +108,15 @@ def _explain(error: Exception, outcome: Outcome, deadline_ms: int) -> None:
             log.error("webhook attempt failed in an unknown way", exc_info=error)
             words = f"not sent or not understood: {type(error).__name__}"
         outcome.error = words[:MAX_ERROR_CHARS]
+
+
+def _target(host: str, refused: Refused) -> str:
+    """The target as its task has it."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return f"target {host[:NAME_CHARS]}"
+    return f"target address {refused.address}"
 
 
 def _words(error: Exception, deadline_ms: int) -> str | None:
@@ -136,8 +149,9 @@ def _connect_words(error: OSError) -> str:
         return "connect refused"
     if error.errno == errno.ETIMEDOUT:
         return "connect timed out"
-    words = error.strerror or str(error)
-    return f"connect failed: {words.removeprefix('Multiple exceptions: ')}"
+    if error.errno is None:  # addresses that failed in different ways: the text names them
+        return "connect failed"
+    return f"connect failed: {os.strerror(error.errno)}"
 
 
 def _reason(error: Exception) -> str:

@@ -121,6 +121,27 @@ async def test_no_name_reaches_this_machine(names: NameServer, bird: Canary) -> 
     ended = await outcomes_of([f"http://{name}:{bird.port}/" for name in names.known], Offline())
     assert bird.hits == 0
     assert [(a, o.error) for a, o in zip(addresses, ended, strict=True) if o.verdict is not Verdict.NEVER] == []
+    for name, outcome in zip(names.known, ended, strict=True):
+        assert str(outcome.error).startswith(f"target {name} is not allowed ("), "and not where it leads to"
+
+
+async def test_no_failure_tells_where_a_name_leads_to(names: NameServer) -> None:
+    """Also where some of its addresses are allowed: nobody listens, no way there, and one that is refused."""
+    long = f"{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * 50}.test"
+    names.known = {
+        "closed.leads.test": ["127.0.0.9"],
+        "far.leads.test": ["8.8.8.8"],
+        "mixed.leads.test": ["8.8.8.8", "127.0.0.9", "10.1.2.3"],
+        long: ["10.1.2.3"],
+    }
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.9", 0))
+        port = bound.getsockname()[1]
+        ended = await outcomes_of([f"http://{name}:{port}/" for name in names.known], Offline(["127.0.0.0/8"]))
+    closed, far, mixed, refused = (str(outcome.error) for outcome in ended)
+    assert (closed, far) == ("connect refused", "connect failed: Network is unreachable")
+    assert not any(character.isdigit() for character in mixed)
+    assert refused == f"target {long[:150]} is not allowed (private)"
 
 
 async def test_a_name_that_changes_after_it_was_looked_at_gains_nothing(names: NameServer, bird: Canary) -> None:
@@ -140,7 +161,7 @@ async def test_a_name_that_changes_after_it_was_looked_at_gains_nothing(names: N
         (Verdict.FAILED, "connect failed: Network is unreachable")
     }
     assert {(outcome.verdict, outcome.error) for outcome in second} == {
-        (Verdict.NEVER, "target address 127.0.0.1 is not allowed (loopback)")
+        (Verdict.NEVER, f"target {name} is not allowed (loopback)") for name in names.known
     }
 
 
