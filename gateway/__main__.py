@@ -110,6 +110,11 @@ class Service:
             ("unreadable_rows", "Rows that this program can't read", lambda: database.unreadable.count),
             ("lost_hints", "Tasks whose owner could not be told of them over a link", lambda: self.peers.lost),
             ("refused_submits", "Submits refused as more than can be answered in time", lambda: admission.refused),
+            (
+                "refused_bodies",
+                "Requests refused for want of room for large bodies",
+                lambda: self.gateway.room.refused,
+            ),
             ("refused_by_quota", "Submits refused because a tenant had used up its quota", lambda: quota.refused),
             ("refused_keys", "Requests refused for their key", lambda: self.keyring.refused),
         ):

@@ -1,6 +1,7 @@
 """Request bodies: read up to a limit, checked for their media type, and cut into the items of a batch.
 
-Promises: no more than the limit is kept, however long a client sends, and not for longer than BODY_S; items of a batch
+Promises: no more than the limit is kept, however long a client sends, and not for longer than BODY_S, nor of all bodies
+more than there is room for (`room.py`); items of a batch
 are cut so that one which is no JSON, is not UTF-8 or is nested too deeply is refused alone; no body, whatever is in it,
 keeps the loop for longer than reading it once takes.
 """
@@ -16,7 +17,9 @@ import msgspec
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from gateway.context import GATEWAY
 from gateway.problems import Problem
+from gateway.room import Share
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -43,19 +46,25 @@ _MARK = re.compile(rb'[\[\]{},"]')
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
-    """The whole body. Raises Problem: longer than `limit` bytes, or broken off."""
-    if (request.content_length or 0) > limit:
+    """The whole body. Raises Problem: longer than `limit` bytes, broken off, or one too many."""
+    announced = request.content_length or 0
+    if announced > limit:
         raise _too_large(limit)
     content = request.content
     try:
         if content.is_eof():  # all of it came with the head: the usual case
             return within(await content.readany(), limit)
+        room = request.app[GATEWAY].room
+        room.check(announced)
+        share = Share(room)
         async with asyncio.timeout(BODY_S):
             chunks = [await content.readany()]
             size = len(chunks[0])
+            share.grow(size)
             while not content.at_eof() and size <= limit:
                 chunks.append(await content.readany())
                 size += len(chunks[-1])
+                share.grow(size)
     except TimeoutError as error:
         raise Problem("too-slow", f"the body did not come within {BODY_S:g} s") from error
     except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError, ConnectionError) as error:

@@ -26,6 +26,7 @@ from actors.ports.reader import Reader, TaskRow
 from gateway.admission import Admission
 from gateway.patience import Patience
 from gateway.quota import Quota
+from gateway.room import Room
 
 if TYPE_CHECKING:
     from gateway.hub import Hub
@@ -321,6 +322,7 @@ class Gateway:
     admission: Admission = field(default_factory=Admission)
     quota: Quota = field(default_factory=Quota)
     patience: Patience = field(default_factory=Patience)
+    room: Room = field(default_factory=Room)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """What `/metrics` shows."""
     draining: bool = False

@@ -101,11 +101,14 @@ class Problem(RingwheelError):
 
     def response(self, instance: str) -> web.Response:
         """The problem as an HTTP answer."""
-        return web.Response(
+        response = web.Response(
             body=orjson.dumps(self.body(instance)),
             status=self.status,
             headers=self.headers | {"Content-Type": MEDIA_TYPE},
         )
+        if "Connection" in self.headers:
+            response.force_close()
+        return response
 
     def written(self, instance: str | None = None) -> bytes:
         """The same as bytes, for where there is no request to answer."""
