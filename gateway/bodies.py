@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import msgspec
-from aiohttp import ClientPayloadError, web
+from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.context import GATEWAY
@@ -84,7 +84,7 @@ def media_type(request: web.Request, accepted: Sequence[str]) -> str:
 
     Raises Problem when it is another, or when the body has a content coding.
     """
-    if request.headers.get("Content-Encoding", IDENTITY) != IDENTITY:
+    if hdrs.CONTENT_ENCODING in request.headers:
         _check_coding(request)
     given = request.headers.get("Content-Type")
     if given is None:
@@ -152,7 +152,7 @@ def malformed(error: Exception) -> Problem:
 
 
 def _check_coding(request: web.Request) -> None:
-    codings = ",".join(request.headers.getall("Content-Encoding")).split(",")
+    codings = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING)).split(",")
     if any(coding.strip().lower() not in ("", IDENTITY) for coding in codings):
         raise Problem("unsupported-media-type", "a body must be sent as it is", headers={"Accept-Encoding": IDENTITY})
 

@@ -193,6 +193,14 @@ async def test_bodies_come_as_they_are(coding: str) -> None:
         assert (await world.post("/v1/tasks", b"{}", headers={"Content-Encoding": "Identity"})).status == 201
 
 
+@pytest.mark.parametrize("codings", [["identity", "gzip"], ["gzip", "identity"], ["", "identity, br"]])
+async def test_each_line_of_codings_counts(codings: list[str]) -> None:
+    async with served() as world:
+        lines = CIMultiDict(("Content-Encoding", coding) for coding in codings)
+        for path in ("/v1/tasks", "/v1/tasks:batch"):
+            assert (await world.post(path, b"[{}]", headers=lines)).status == 415
+
+
 async def test_two_keys_for_one_task_are_refused() -> None:
     async with served() as world:
         key = {"Idempotency-Key": "a"}
