@@ -11,7 +11,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from gateway import probes
 from gateway.auth import guarded
-from gateway.bodies import array_of
+from gateway.bodies import CONTINUE, array_of
 from gateway.context import GATEWAY, Gateway
 from gateway.contract_api import CONTRACT, Contract
 from gateway.decode import DECODER, TaskDecoder
@@ -54,11 +54,7 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None =
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:
-    """As aiohttp meets expectations, but that one which is not met is a problem like any other."""
-    if request.version < HttpVersion11:
-        return None
-    if request.headers[hdrs.EXPECT].lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
+    """Refuse an expectation that can't be met. Whoever reads the body meets the other one (`bodies.py`)."""
+    if request.version < HttpVersion11 or request.headers[hdrs.EXPECT].lower() == CONTINUE:
         return None
     return Problem("unreadable", "no expectation but 100-continue is met").response(request.raw_path)

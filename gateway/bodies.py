@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import msgspec
-from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.context import GATEWAY
@@ -24,6 +24,7 @@ from gateway.room import Share
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 IDENTITY = "identity"
+CONTINUE = "100-continue"
 
 BODY_S = 30.0
 """A body that takes longer to come is given up."""
@@ -57,6 +58,8 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         room = request.app[GATEWAY].room
         room.check(announced)
         share = Share(room)
+        if hdrs.EXPECT in request.headers and request.version >= HttpVersion11:
+            await _invite(request)
         async with asyncio.timeout(BODY_S):
             chunks = [await content.readany()]
             size = len(chunks[0])
@@ -70,6 +73,12 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     except (web.RequestPayloadError, ClientPayloadError, HttpProcessingError, ConnectionError) as error:
         raise Problem("unreadable", "the body broke off, or its encoding is damaged") from error
     return within(b"".join(chunks), limit)
+
+
+async def _invite(request: web.Request) -> None:
+    """Tell a client that waits for it to send the body: what it could be refused for without one, it was not."""
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # aiohttp's: it is no part of the answer
 
 
 async def read_json(request: web.Request, limit: int) -> bytes:

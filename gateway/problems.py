@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import msgspec
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from actors.core.errors import (
     Conflict,
@@ -171,7 +171,10 @@ def answering(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - the last line of defence: it is logged by problem_of
-            return problem_of(error).response(request.raw_path)
+            response = problem_of(error).response(request.raw_path)
+            if hdrs.EXPECT in request.headers and not request.content.is_eof():
+                response.force_close()  # nobody knows whether the body comes now
+            return response
 
     return answer
 

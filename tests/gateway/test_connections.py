@@ -253,7 +253,28 @@ async def test_expectations() -> None:
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b'{"delay":"1h"}')
         assert (await answer(reader))[0] == 201
+        writer.write(HEAD + b"Content-Length: 14\r\nExpect: 100-continue\r\n\r\n" + b'{"delay":"2h"}')
+        assert (await answer(reader))[0] == 201, "what is there needs no invitation"
         for path in (b"/livez", b"/nowhere"):
             writer.write(LIVE.replace(b"/livez", path).replace(b"Host", b"Expect: miracles\r\nHost"))
             status, body = await answer(reader)
             assert (status, orjson.loads(body)["type"]) == (400, "unreadable")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (b"Content-Length: 99999999", 413),
+        (b"Content-Length: 14\r\nAuthorization: Bearer nonsense", 401),
+        (b"Content-Length: 14\r\nContent-Encoding: gzip", 415),
+        (b"Content-Length: 14\r\nOrigin: http://evil.example", 403),
+    ],
+)
+async def test_nobody_is_asked_for_a_body_that_is_refused_in_any_case(fields: bytes, status: int) -> None:
+    async with served() as world, connected(world) as (reader, writer):
+        if status == 401:
+            world.gateway.keyring.local = False
+        writer.write(HEAD + fields + b"\r\nExpect: 100-continue\r\n\r\n")
+        assert (await answer(reader))[0] == status
+        writer.write_eof()
+        assert await rest(reader) == b"", "a next request could not be told from the body"
