@@ -54,6 +54,8 @@ from storage.signing import PgSigningStore
 from storage.tasks import PgTaskStore
 
 RETRY_S = 0.5
+EARLY_S = 2.0
+"""How long a server for others waits for the database before it listens without one."""
 SHUTDOWN_S = 2.0
 """How long open requests may take to end after the last task was settled."""
 log = structlog.get_logger("ringwheel")
@@ -145,20 +147,24 @@ class Service:
         self._stop.set()
 
     async def run(self) -> None:
-        """Listen at once (503 until the database is there), then run the children until `stop`."""
+        """Listen at once (503 until the database is there), then run the children until `stop`.
+
+        Where others may connect, only once a key was seen, should the database be there to tell.
+        """
         await self._run()
         log.info("stopped", node=self.node.name)
 
     async def _run(self) -> None:
         async with AsyncExitStack() as stack:
+            entered = not await self._binds_loopback() and await self._enter_early(stack)
             await self.runner.setup()
             stack.push_async_callback(self.runner.cleanup)
             await self._listen()
             self.policy.shield(self._own_addresses())
-            self.url = f"http://{self.settings.bind}:{self.runner.addresses[0][1]}"
+            self.url = f"http://{in_url(self.settings.bind)}:{self.runner.addresses[0][1]}"
             self.node.membership.address = self._address()
             log.info("listening", url=self.url, node=self.node.name)
-            if not await self._enter_database(stack) or not await self._learn_keys():
+            if not (entered or await self._enter_database(stack)) or not await self._learn_keys():
                 return
             async with asyncio.TaskGroup() as group:
                 running = [group.create_task(child) for child in self.children]
@@ -169,6 +175,29 @@ class Service:
                 self.hub.close()
                 for task in running:
                     task.cancel()
+
+    async def _binds_loopback(self) -> bool:
+        """Whether only this machine will be able to connect. True also when that can't be told: `_listen` says why."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self.settings.bind or None, self.settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except (OSError, UnicodeError):
+            return True
+        return all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)
+
+    async def _enter_early(self, stack: AsyncExitStack) -> bool:
+        """Enter the database if that takes no time. False: it could not be reached. Raises Misconfigured."""
+        entered = False
+        try:
+            async with asyncio.timeout(EARLY_S):
+                await stack.enter_async_context(self.database)
+                entered = True
+                await self.keyring.refresh()
+        except (Unavailable, TimeoutError):
+            return entered
+        self._check_keys()
+        return True
 
     async def _listen(self) -> None:
         bind, port = self.settings.bind, self.settings.port
@@ -184,9 +213,7 @@ class Service:
         address = ipaddress.ip_address(host)
         if address.is_unspecified:
             host = socket.gethostname()
-        elif address.version == 6:
-            host = f"[{host}]"
-        return self.settings.advertise or f"{host}:{port}"
+        return self.settings.advertise or f"{in_url(host)}:{port}"
 
     def _own_addresses(self) -> list[tuple[str, int]]:
         """Where this service is reached, as far as it knows."""
@@ -213,20 +240,30 @@ class Service:
             except Unavailable:
                 await asyncio.sleep(RETRY_S)
                 continue
-            if self.keyring.local or self.keyring.usable:
-                return True
-            audit.start_refused(self.settings.bind)
-            raise Misconfigured(
-                f"no API key is in use, and without one only a loopback address can be served, not "
-                f"{self.settings.bind}: make one with `ringwheel key create --database-url ...`"
-            )
+            self._check_keys()
+            return True
         return False
+
+    def _check_keys(self) -> None:
+        """Raises Misconfigured where everybody could connect, and nobody has a key."""
+        if self.keyring.local or self.keyring.usable:
+            return
+        audit.start_refused(self.settings.bind)
+        raise Misconfigured(
+            f"no API key is in use, and without one only a loopback address can be served, not "
+            f"{self.settings.bind}: make one with `ringwheel key create --database-url ...`"
+        )
 
     async def _leave(self) -> None:
         try:
             await self.node.membership.leave()
         except Unavailable as error:
             log.warning("could not leave in good order; others take over after the time-out", detail=error.detail)
+
+
+def in_url(host: str) -> str:
+    """A name or an address as a URL has it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _tune_collector() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import orjson
 import pytest
 
 from actors.core.errors import Misconfigured
-from gateway.__main__ import Service
+from gateway.__main__ import Service, in_url
 from gateway.settings import ServeSettings
 from tests.service.api import LIMIT_S, Api
 from tests.service.keys import client, make_key, revoke_key, status
 from tests.service.programs import RINGWHEEL, ringwheel, serve
-from tests.service.served import serving
+from tests.service.served import serving, starting
 from tests.support.keys import bearer
 
 SEEN_S = 5.0
@@ -108,6 +109,39 @@ async def refused(dsn: str) -> None:
     service = Service(ServeSettings(dsn, bind="0.0.0.0", port=0))
     with pytest.raises(Misconfigured, match="ringwheel key create"):
         await service.run()
+
+
+async def test_nobody_can_connect_before_a_key_was_seen(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def listen(_: Service) -> None:
+        raise AssertionError("listens")
+
+    monkeypatch.setattr(Service, "_listen", listen)
+    for bind in ("0.0.0.0", "::"):
+        service = Service(ServeSettings(database_url, bind=bind, port=0))
+        with pytest.raises(Misconfigured, match="ringwheel key create"):
+            await service.run()
+    await make_key(database_url, "acme")
+    with pytest.raises(AssertionError, match="listens"):
+        await Service(ServeSettings(database_url, bind="0.0.0.0", port=0)).run()
+
+
+async def test_a_server_for_others_listens_while_the_database_is_away() -> None:
+    async with starting("postgresql://ringwheel@127.0.0.1:1/none", bind="0.0.0.0") as node:
+        assert (await node.call("GET", "/livez")).status == 200
+        assert (await node.call("GET", "/v1/tasks")).status == 503
+
+
+def test_addresses_in_urls() -> None:
+    assert [in_url(host) for host in ("127.0.0.1", "::", "fe80::1", "a.example")] == [
+        *("127.0.0.1", "[::]", "[fe80::1]", "a.example")
+    ]
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+async def test_where_a_server_listens_is_a_url_in_ipv6_too(database_url: str) -> None:
+    async with serving(database_url, bind="::1") as node:
+        assert node.url.startswith("http://[::1]:")
+        assert (await node.call("GET", "/livez")).status == 200
 
 
 async def test_no_server_for_others_without_a_key(database_url: str) -> None:
