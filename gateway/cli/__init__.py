@@ -1,7 +1,8 @@
 """The command line, `ringwheel`: servers (`dev`, `serve`, `migrate`), API keys (`key`), a client (`submit`, `get`, ..),
 and the cluster (`nodes`, `shards`, `ring`, `drain`).
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 not found, 4 conflict, 5 the service can't be reached.
+Exit codes: 0 done, 1 failed, 2 wrong usage, settings or values (whoever refuses them), 3 not found, 4 conflict, 5 the
+service can't be reached.
 Promises: `--help` costs little more than click itself; a command loads what it needs when it runs.
 `NO_COLOR` and pipes are honoured; with `--json` standard output carries JSON and nothing else.
 """

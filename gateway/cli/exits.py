@@ -11,7 +11,7 @@ from gateway.cli.streams import Unwritable, note
 
 
 class Exit(enum.IntEnum):
-    """Exit codes; 2 is click's own for wrong usage."""
+    """Exit codes; 2 is click's own for wrong usage, and ours for values that the service refuses."""
 
     OK = 0
     FAILED = 1
@@ -21,7 +21,17 @@ class Exit(enum.IntEnum):
     UNREACHABLE = 5
 
 
-_BY_STATUS = {404: Exit.NOT_FOUND, 409: Exit.CONFLICT, 502: Exit.UNREACHABLE, 503: Exit.UNREACHABLE}
+_BY_STATUS = {
+    400: Exit.USAGE,
+    404: Exit.NOT_FOUND,
+    409: Exit.CONFLICT,
+    413: Exit.USAGE,
+    422: Exit.USAGE,
+    502: Exit.UNREACHABLE,
+    503: Exit.UNREACHABLE,
+}
+_BY_TYPE = {"key-reused": Exit.CONFLICT}
+"""Problems whose status says less than they do."""
 
 
 class Refused(Exception):
@@ -36,7 +46,8 @@ class Refused(Exception):
     @property
     def code(self) -> Exit:
         """The exit code that fits."""
-        return _BY_STATUS.get(self.status, Exit.FAILED)
+        by_status = _BY_STATUS.get(self.status, Exit.FAILED)
+        return _BY_TYPE.get(str(self.problem.get("type")), by_status)
 
 
 class Unreachable(Exception):

@@ -9,6 +9,7 @@ import orjson
 
 from gateway.cli.api import Api
 from gateway.cli.exits import Refused, Unreachable
+from gateway.problems import TYPES
 
 ENDED = frozenset({"succeeded", "dead", "expired", "cancelled"})
 RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -30,7 +31,7 @@ async def follow(api: Api, wanted: Sequence[Wanted]) -> AsyncGenerator[Message, 
     while True:
         try:
             await _subscribe(ws, wanted, cursors)
-            async for message in _messages(ws):
+            async for message in _messages(ws, wanted):
                 if "cursor" in message:
                     cursors[message["sub"]] = message["cursor"]
                 yield message
@@ -48,14 +49,23 @@ async def _subscribe(ws: aiohttp.ClientWebSocketResponse, wanted: Sequence[Wante
         await ws.send_bytes(orjson.dumps({"type": "subscribe", "sub": sub, "filter": one} | cursor))
 
 
-async def _messages(ws: aiohttp.ClientWebSocketResponse) -> AsyncIterator[Message]:
+async def _messages(ws: aiohttp.ClientWebSocketResponse, wanted: Sequence[Wanted]) -> AsyncIterator[Message]:
     async for frame in ws:
         if frame.type is not aiohttp.WSMsgType.TEXT:
             return
         message: Message = orjson.loads(frame.data)
         if message["type"] == "error" and message.get("problem") != "unavailable":
-            raise Refused(422, message)
+            raise _refused(message, wanted)
         yield message
+
+
+def _refused(error: Message, wanted: Sequence[Wanted]) -> Refused:
+    """As the service would refuse a request: an id that can be no task's is not found, like any that is unknown."""
+    if any(field["pointer"] == "/filter/id" for field in error.get("errors", ())):
+        return Refused(
+            404, {"title": TYPES["not-found"][1], "detail": f"no such task: {wanted[int(error['sub'])]['id']}"}
+        )
+    return Refused(TYPES.get(error["problem"], (422, ""))[0], error | {"type": error["problem"]})
 
 
 async def _reconnect(api: Api) -> aiohttp.ClientWebSocketResponse:

@@ -47,12 +47,12 @@ async def test_a_refusal_names_the_fields() -> None:
         service.answer(problem, 422)
         service.answer(problem, 422)
         done = await service.run("submit", "--delay", "1parsec")
-        assert (done.code, done.out) == (1, "")
+        assert (done.code, done.out) == (2, "")
         assert done.err == (
             "error: The request breaks the contract: no such �[31munit\n  /delay: no such �[31munit\n"
         )  # fmt: skip
         done = await service.run("submit", "--delay", "1parsec", "--json")
-        assert (done.code, done.out) == (1, "")
+        assert (done.code, done.out) == (2, "")
         assert orjson.loads(done.err) == problem
 
 
@@ -111,11 +111,17 @@ async def test_get() -> None:
 
 async def test_exit_codes() -> None:
     async with double() as service:
-        for status, code in ((404, 3), (409, 4), (422, 1), (500, 1), (503, 5)):
+        for status, code in ((400, 2), (403, 1), (404, 3), (409, 4), (413, 2), (422, 2), (429, 1), (500, 1), (503, 5)):
             service.answer(a_problem(status, "No", "not so"), status)
             done = await service.run("get", "a/b?c")
             assert (done.code, done.err) == (code, "error: No: not so\n")
         assert service.asked[0].line == "GET /v1/tasks/a%2Fb%3Fc"
+
+
+async def test_a_key_that_another_task_has_is_a_conflict() -> None:
+    async with double() as service:
+        service.answer(a_problem(422, "The idempotency key was used", "before") | {"type": "key-reused"}, 422)
+        assert (await service.run("submit", "--idempotency-key", "k")).code == 4
 
 
 async def test_what_is_no_service_of_ours() -> None:
@@ -173,7 +179,15 @@ async def test_watch_an_unknown_task_is_3() -> None:
         done = await service.run("watch", id_of(9))
         assert done.code == 3
         assert id_of(9) in done.err
-        assert (await service.run("watch", "nonsense")).code == 1
+        done = await service.run("watch", id_of(9), "nonsense")
+        assert (done.code, done.err) == (3, "error: Not found: no such task: nonsense\n")
+
+
+async def test_watching_what_the_service_takes_for_wrong_is_2() -> None:
+    async with double() as service:
+        done = await service.run("watch", "--queue", "a b", "--json")
+        assert (done.code, orjson.loads(done.err)["type"]) == (2, "invalid")
+        assert (await service.run("watch", "--label", "a b=c")).code == 2
 
 
 @pytest.mark.parametrize("words", [("--queue", "mail"), ("--label", "team=blue", "--queue", "mail")])

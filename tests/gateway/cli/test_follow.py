@@ -70,11 +70,15 @@ async def test_it_goes_on_where_it_broke_off_and_gives_up_in_the_end(monkeypatch
     assert heard == [subscribe, subscribe | {"from": "c1"}, subscribe | {"from": "c2"}]
 
 
-async def test_a_refused_subscription_ends_it() -> None:
-    error = {"type": "error", "sub": "0", "problem": "invalid", "detail": "no"}
+@pytest.mark.parametrize(
+    ("problem", "code"), [("invalid", 2), ("not-supported", 2), ("overloaded", 1), ("conflict", 4), ("new", 2)]
+)
+async def test_a_refused_subscription_ends_it(problem: str, code: int) -> None:
+    error = {"type": "error", "sub": "0", "problem": problem, "detail": "no"}
     async with scripted([error]) as (api, _):
-        with pytest.raises(Refused, match="no"):
+        with pytest.raises(Refused, match="no") as refused:
             await collect(api, {"id": "x"}, [])
+    assert refused.value.code == code
 
 
 def test_what_was_seen_never_goes_back() -> None:
