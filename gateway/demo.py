@@ -46,7 +46,10 @@ class Demo:
         try:
             await _listen(runner)
             target = f"http://{LOOPBACK}:{runner.addresses[0][1]}"
-            output.say(_welcome(url, target, "demo" if traffic else "default"))
+            if output.only_json:
+                log.info("the webhook target listens", url=target)
+            else:
+                output.say(_welcome(url, target, "demo" if traffic else "default"))
             if traffic:
                 await self._traffic(target)
             await asyncio.Event().wait()

@@ -43,6 +43,8 @@ class Output:
 
     def __init__(self, descriptor: int | None = None) -> None:
         self.descriptor = descriptor
+        self.only_json = False
+        """Nothing is meant for people, and nothing else than JSON is wanted."""
         self.lost = 0
         """Lines that could not be written, or not be made."""
         self._torn = False
@@ -88,14 +90,15 @@ class _Library(logging.Handler):
 _library = _Library(logging.WARNING)
 
 
-def set_up(*, errors: bool = False) -> None:
+def set_up(*, errors: bool = False, only_json: bool = False) -> None:
     """Make this process log like this; again, to follow a standard output that is another one.
 
-    `errors`: on standard error, because standard output carries something else.
+    `errors`: on standard error, because standard output carries something else. `only_json`: on terminals too.
     """
     stream: TextIO | None = sys.stderr if errors else sys.stdout  # None when it was closed before the process began
     output.descriptor = _descriptor(stream)
-    people = stream is not None and stream.isatty()
+    output.only_json = only_json
+    people = stream is not None and stream.isatty() and not only_json
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -14,7 +14,7 @@ import click
 
 from actors.core.keys import PREFIX_CHARS, SECRET_CHARS, ApiKey, NewKey, Scope, key_text, secret_hash
 from gateway.cli.exits import Exit, show_problem
-from gateway.cli.options import TEXT, database_option
+from gateway.cli.options import TEXT, database_option, json_option
 from gateway.cli.servers import answer_of
 from gateway.cli.streams import Unwritable
 
@@ -28,7 +28,6 @@ NAME_CHARS = 100
 USUAL = (Scope.SUBMIT, Scope.READ)
 _PREFIX_LETTERS = string.ascii_lowercase + string.digits
 _SECRET_LETTERS = string.ascii_letters + string.digits
-_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else.")
 
 
 @click.group()
@@ -84,7 +83,7 @@ def _ttl_ms(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     help=f"What it may do: {', '.join(Scope)}; may be repeated, none includes another.",
 )
 @click.option("--expires-in", "ttl_ms", metavar="DURATION", callback=_ttl_ms, help='Like "90d".  [default: never]')
-@_json
+@json_option
 def create_command(
     database_url: str, tenant: str, name: str, scopes: frozenset[Scope], ttl_ms: int | None, as_json: bool
 ) -> None:
@@ -118,7 +117,7 @@ def _say_made(made: ApiKey, text: str, as_json: bool) -> None:
 @key_command.command("list")
 @database_option
 @click.option("--tenant", type=TEXT, callback=_tenant, help="Of this tenant only.")
-@_json
+@json_option
 def list_keys_command(database_url: str, tenant: str | None, as_json: bool) -> None:
     """List keys, newest first (with --json: one object a line). Secrets are not known."""
     from gateway.cli.show import show, show_json
@@ -134,7 +133,7 @@ def list_keys_command(database_url: str, tenant: str | None, as_json: bool) -> N
 @key_command.command("revoke")
 @database_option
 @click.argument("prefix", type=TEXT)
-@_json
+@json_option
 def revoke_command(database_url: str, prefix: str, as_json: bool) -> None:
     """End a key, named by its PREFIX (or by the whole key, of which only that is used)."""
     from gateway import audit
@@ -168,7 +167,7 @@ def _on(database_url: str, work: "Callable[[KeyStore], Awaitable[T]]", as_json: 
 
     logs.set_up(errors=True)
     try:
-        answer: T = answer_of(carry_out)
+        answer: T = answer_of(carry_out, as_json)
     except Unknown:
         show_problem({"title": "Not found", "detail": "there is no key of this prefix"}, as_json)
         click.get_current_context().exit(Exit.NOT_FOUND)

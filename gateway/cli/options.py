@@ -28,6 +28,11 @@ class _Text(click.ParamType[str]):
 TEXT = _Text()
 
 
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`, which every command has."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else.")(command)
+
+
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--url`, `--key` and `--json`. The key is no argument of the command: `key_given` has it."""
     url = click.option(
@@ -40,7 +45,6 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_http_url,
         help="Where the service is.",
     )
-    as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else.")
     key = click.option(
         "--key",
         "api_key",
@@ -51,7 +55,7 @@ def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_api_key,
         help="API key, or @ and a file that holds it; others can see what is written here, but not the variable.",
     )
-    return url(key(as_json(command)))
+    return url(key(json_option(command)))
 
 
 def key_given() -> str | None:

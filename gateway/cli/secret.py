@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli.exits import Exit, show_problem
-from gateway.cli.options import TEXT, database_option
+from gateway.cli.options import TEXT, database_option, json_option
 from gateway.cli.servers import answer_of
 from gateway.cli.streams import Unwritable
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     tenant = click.option("--tenant", type=TEXT, default="default", show_default=True, help="Whose secrets.")
-    as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output, nothing else.")
-    return database_option(tenant(as_json(command)))
+    return database_option(tenant(json_option(command)))
 
 
 @click.group()
@@ -78,7 +77,7 @@ def _do(database_url: str, as_json: bool, work: "Callable[[PgSigningStore], Awai
     from gateway import logs
 
     logs.set_up(errors=True)
-    answer = answer_of(lambda: _on_database(database_url, work))
+    answer = answer_of(lambda: _on_database(database_url, work), as_json)
     if isinstance(answer, Conflict | Unknown):
         code = Exit.CONFLICT if isinstance(answer, Conflict) else Exit.NOT_FOUND
         show_problem({"title": code.name.replace("_", " ").capitalize(), "detail": str(answer)}, as_json)

@@ -1,5 +1,6 @@
 """`dev`, `serve` and `migrate`: flags and environment to settings, then to the composition root."""
 
+import json
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import click
 
 from gateway.cli.exits import Exit, show_problem
-from gateway.cli.options import TEXT, database_option, finite
+from gateway.cli.options import TEXT, database_option, finite, json_option
 from gateway.cli.streams import Unwritable, say
 from gateway.settings import GRACE_S, LOOPBACK, PORT, DevSettings, ServeSettings
 
@@ -87,9 +88,10 @@ def _rates(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
     help="Folder of the database.  [default: ~/.local/share/ringwheel]",
 )
 @click.option("--no-demo", is_flag=True, help="Without the demo.")
-def dev_command(port: int, data: Path, no_demo: bool) -> None:
+@json_option
+def dev_command(port: int, data: Path, no_demo: bool, as_json: bool) -> None:
     """Run the service on a PostgreSQL of its own, for development."""
-    _run("dev", DevSettings(data=data, port=port, demo=not no_demo))
+    _run("dev", DevSettings(data=data, port=port, demo=not no_demo), as_json)
 
 
 @click.command()
@@ -140,6 +142,7 @@ def dev_command(port: int, data: Path, no_demo: bool) -> None:
     metavar="[TENANT=]N",
     help="Tasks a second that a tenant may submit to this node; may be repeated.",
 )
+@json_option
 def serve_command(
     database_url: str,
     bind: str,
@@ -149,6 +152,7 @@ def serve_command(
     grace: float,
     allow_target: tuple[str, ...],
     tenant_rate: dict[str, float],
+    as_json: bool,
 ) -> None:
     """Run a node on a PostgreSQL that is there already."""
     settings = ServeSettings(
@@ -162,35 +166,36 @@ def serve_command(
         tenant_rate_hz=tenant_rate.pop("", None),
         tenant_rates_hz=tenant_rate,
     )
-    _run("serve", settings)
+    _run("serve", settings, as_json)
 
 
 @click.command()
 @database_option
-def migrate_command(database_url: str) -> None:
+@json_option
+def migrate_command(database_url: str, as_json: bool) -> None:
     """Bring the database's schema up to date."""
     from storage.migrations import migrate
 
-    applied: list[str] = answer_of(lambda: migrate(database_url))
+    applied: list[str] = answer_of(lambda: migrate(database_url), as_json)
     words = [f"applied {name}" for name in applied] or ["up to date"]
     try:
-        say("\n".join(words))
+        say(json.dumps({"applied": applied}) if as_json else "\n".join(words))
     except Unwritable as error:
-        show_problem({"title": "The schema is up to date", "detail": str(error)}, as_json=False)
+        show_problem({"title": "The schema is up to date", "detail": str(error)}, as_json)
         click.get_current_context().exit(Exit.FAILED)
 
 
-def _run(entry: str, settings: ServeSettings | DevSettings) -> None:
+def _run(entry: str, settings: ServeSettings | DevSettings, as_json: bool) -> None:
     from importlib import import_module
 
     from gateway import logs
 
-    logs.set_up()
+    logs.set_up(only_json=as_json)
     root = import_module("gateway.__main__")
-    answer_of(lambda: getattr(root, entry)(settings))
+    answer_of(lambda: getattr(root, entry)(settings), as_json)
 
 
-def answer_of(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+def answer_of(work: Callable[[], Coroutine[Any, Any, Any]], as_json: bool) -> Any:
     """What `work` answers; what it refuses ends the process with words and an exit code."""
     import uvloop
 
@@ -206,7 +211,7 @@ def answer_of(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         refusals.append((Exit.UNREACHABLE, "Not available", group))
     for code, title, errors in refusals:
         for error in _leaves(errors):
-            show_problem({"title": title, "detail": str(error)}, as_json=False)
+            show_problem({"title": title, "detail": str(error)}, as_json)
         click.get_current_context().exit(code)
     return answer
 

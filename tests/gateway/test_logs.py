@@ -22,7 +22,7 @@ def _as_before() -> Iterator[None]:
     structlog.reset_defaults()
     logging.getLogger().removeHandler(logs._library)
     logging.raiseExceptions = True
-    output.descriptor, output.lost = None, 0
+    output.descriptor, output.lost, output.only_json = None, 0, False
 
 
 @contextmanager
@@ -53,6 +53,15 @@ def test_lines_for_programs(tmp_path: Path) -> None:
     assert second["exception"].endswith("builtins.ValueError")
     assert "in test_lines_for_programs" in second["exception"]
     assert (third["event"], third["level"]) == ("unexpected 7", "error")
+
+
+def test_only_json_is_json_on_a_terminal_too() -> None:
+    screen, terminal = os.openpty()
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(terminal, "w") as stream, os.fdopen(screen, "rb") as seen:
+        patch.setattr(sys, "stdout", stream)
+        logs.set_up(only_json=True)
+        structlog.get_logger("node").info("listening", url="http://x")
+        assert json.loads(seen.readline())["url"] == "http://x"
 
 
 def test_what_was_sent_is_in_no_line(tmp_path: Path) -> None:

@@ -85,9 +85,12 @@ async def test_interrupted_while_it_starts(tmp_path: Path) -> None:
         await program.ended()
     while left_of(data):
         pass
-    async with ringwheel("dev", "--data", str(data), "--port", "0") as program:
-        await program.says(f"ready at +{URL}")
+    async with ringwheel("dev", "--data", str(data), "--port", "0", "--json") as program:
+        await program.says('"event": "the webhook target listens"')
         await interrupted(program, data)
+        assert {"listening", "the webhook target listens"} <= {
+            orjson.loads(line)["event"] for line in program.output.splitlines()
+        }
 
 
 async def ready(session: aiohttp.ClientSession, url: str) -> bool:

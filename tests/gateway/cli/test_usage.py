@@ -1,11 +1,13 @@
 """What is checked before anything is asked: options, settings, exit codes; and what `--help` costs."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -26,7 +28,7 @@ class Root:
         self.settings: Any = None
         self.error: Exception | None = None
         monkeypatch.setitem(sys.modules, "gateway.__main__", self)
-        monkeypatch.setattr("gateway.logs.set_up", lambda: None)
+        monkeypatch.setattr("gateway.logs.set_up", lambda *, only_json: None)
 
     async def serve(self, settings: ServeSettings) -> None:
         self.settings = settings
@@ -48,6 +50,26 @@ def test_help_names_every_command() -> None:
     for name in COMMANDS:
         assert f"\n  {name} " in result.output
         assert run(name, "--help").exit_code == 0
+
+
+def _verbs(command: click.Command, *words: str) -> list[tuple[str, ...]]:
+    if not isinstance(command, click.Group):
+        return [words]
+    context = click.Context(command)
+    below = {name: command.get_command(context, name) for name in command.list_commands(context)}
+    return [verb for name, one in below.items() if one is not None for verb in _verbs(one, *words, name)]
+
+
+@pytest.mark.parametrize("words", _verbs(main), ids=" ".join)
+def test_every_command_has_json(words: tuple[str, ...]) -> None:
+    assert "--json " in run(*words, "--help").output
+
+
+@pytest.mark.parametrize("words", [("serve",), ("migrate",), ("key", "list"), ("secret", "list")])
+def test_a_refusal_as_json(words: tuple[str, ...]) -> None:
+    result = run(*words, "--database-url", "nonsense", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert json.loads(result.stderr)["title"] == "Can't run like this"
 
 
 def test_version() -> None:
@@ -185,6 +207,8 @@ def test_migrate(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("migrate", "--database-url", "postgresql://db")
     assert run(*words).output == "applied 0001_tasks\napplied 0002_more\n"
     assert run(*words).output == "up to date\n"
+    applied += [["0003_last"], []]
+    assert [json.loads(run(*words, "--json").output) for _ in range(2)] == [{"applied": ["0003_last"]}, {"applied": []}]
 
 
 def test_a_service_that_is_not_there_is_5() -> None:
