@@ -38,7 +38,8 @@ READ = Access(Scope.READ)
 WORK = Access(Scope.WORK)
 ADMIN = Access(Scope.ADMIN)
 WATCH = Access(Scope.READ, by_message=True)
-METRICS = Access(Scope.ADMIN, despite_outage=True)
+OPERATE = Access(Scope.OPERATE)
+METRICS = Access(Scope.METRICS, despite_outage=True)
 
 
 def guarded(keyring: Keyring, access: Access, handler: Handler) -> Handler:

@@ -11,7 +11,7 @@ that (`census.py`); then the rows within it are counted. What ends between the t
 its way to their owners; a task whose time is moved to an earlier one in just that moment may be counted for once.
 
 Promises: a node that can't be reached in half a second, and rows that can't be counted in time, are null; nothing waits
-for either. Of no tenant: its scope is admin.
+for either. Of no tenant: its scope is operate.
 """
 
 from collections.abc import Mapping, Sequence

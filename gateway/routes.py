@@ -25,7 +25,7 @@ from gateway.answers import (
     TaskId,
     TaskPage,
 )
-from gateway.auth import ADMIN, METRICS, READ, SUBMIT, WATCH, WORK
+from gateway.auth import ADMIN, METRICS, OPERATE, READ, SUBMIT, WATCH, WORK
 from gateway.bodies import JSON, NDJSON
 from gateway.bounds import published
 from gateway.cluster_api import cluster, marking
@@ -323,7 +323,7 @@ ROUTES: tuple[Route, ...] = (
         patient(cluster),
         "See nodes and shards, and whether every near task is armed",
         {200: json(Cluster, "The cluster as the tables have it, and as the asked node sees it.")},
-        ADMIN,
+        OPERATE,
         problems=(422,),
         words="Of all tenants. A node that can't be reached within half a second is shown with `armed: null`, and rows "
         "that can't be counted in time are null.",
@@ -335,7 +335,7 @@ ROUTES: tuple[Route, ...] = (
         patient(marking("leaving")),
         "Have a node give its shards to the others",
         {200: json(Marked, "It does, from its next heartbeat on (half a second).")},
-        ADMIN,
+        OPERATE,
         Body({JSON: NamedNode}, example={"node": "node-a"}),
         problems=(404,),
         words="The node lives on: it takes requests, and ends what runs. `GET /v1/cluster` shows how far it is.",
@@ -347,7 +347,7 @@ ROUTES: tuple[Route, ...] = (
         patient(marking("up")),
         "Have a drained node take its part again",
         {200: json(Marked, "It does, from its next heartbeat on (half a second).")},
-        ADMIN,
+        OPERATE,
         Body({JSON: NamedNode}, example={"node": "node-a"}),
         problems=(404,),
     ),

@@ -27,7 +27,11 @@ class Scope(enum.StrEnum):
     WORK = "work"
     """Carry tasks out."""
     ADMIN = "admin"
-    """Operate the service: what it shows is not of one tenant alone."""
+    """Make, set up, hold up and empty the queues of its tenant."""
+    METRICS = "metrics"
+    """See how the service does, for all tenants: for operators."""
+    OPERATE = "operate"
+    """See and change the cluster, which serves all tenants: for operators."""
 
 
 ALL = frozenset(Scope)

@@ -1,17 +1,21 @@
 """Keys over HTTP: every route of the table asks for its scope, and no key is seen where it does not belong."""
 
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from actors.core.keys import Scope
+from gateway.routes import ROUTES
 from tests.gateway.served import Served, served
 from tests.support.keys import bearer, new_key
 
 TASK_ID = "018f0000-0000-7000-8000-000000000000"
 PROBES = {"/livez", "/readyz", "/startupz", "/openapi.json", "/docs", "/docs/{file}"}
+GUIDE = Path(__file__).parents[2] / "docs" / "keys.md"
 NO_ROUTE = "/{rest}"
 
 
@@ -70,8 +74,18 @@ async def test_every_route_asks_for_one_scope_and_no_other_opens_it() -> None:
             for scope in set(Scope) - set(opened):
                 challenge = answers[scope].headers["WWW-Authenticate"]
                 assert f'error="insufficient_scope", scope="{opened[0]}"' in challenge
-            changes = method == "POST"
-            assert (opened[0] in (Scope.SUBMIT, Scope.WORK, Scope.ADMIN)) or not changes, "reading changes nothing"
+            changes = method not in ("GET", "HEAD")
+            assert (opened[0] in (Scope.SUBMIT, Scope.WORK, Scope.ADMIN, Scope.OPERATE)) or not changes, (
+                "reading changes nothing"
+            )
+
+
+def test_the_guide_has_every_route_in_the_row_of_its_scope() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (.+) \|$", GUIDE.read_text(), re.MULTILINE)
+    told = {Scope(scope): sorted(re.findall(r"`([A-Z]+ /\S+)`", opened)) for scope, opened in rows}
+    assert told == {
+        scope: sorted(f"{route.method} {route.path}" for route in ROUTES if route.scope is scope) for scope in Scope
+    }
 
 
 async def test_what_is_not_there_needs_no_key() -> None:

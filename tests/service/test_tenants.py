@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
 
+from actors.core.keys import ALL, Scope
 from gateway.watch import Filter
 from tests.service.api import LIMIT_S, Api
 from tests.service.hook import LATER, Hook
 from tests.service.keys import client, make_key
 from tests.service.served import Node, serving
+from tests.support.keys import bearer
 
 OPEN = {"/livez", "/readyz", "/startupz", "/openapi.json", "/docs", "/docs/{file}", "/{rest}"}
 WITHOUT_ID = {
@@ -25,10 +28,10 @@ WITHOUT_ID = {
     "/v1/stream": "test_streams_tell_ones_own",
     "/v1/events": "test_events_tell_ones_own",
     "/v1/queues": "test_queues_are_ones_own",
-    "/v1/cluster": "of the whole cluster: its scope is admin, and it shows no task",
-    "/v1/cluster:drain": "the same, and it touches no task",
-    "/v1/cluster:undrain": "the same",
-    "/metrics": "of the whole node: its scope is admin",
+    "/v1/cluster": "of the whole cluster, as is what follows: test_no_scope_of_a_tenants_opens_what_is_of_all",
+    "/v1/cluster:drain": "",
+    "/v1/cluster:undrain": "",
+    "/metrics": "",
     "/peer/v1": "for nodes alone, who prove that they are: tests/gateway/test_peers.py",
 }
 BODIES: dict[str, list[Any]] = {
@@ -36,6 +39,14 @@ BODIES: dict[str, list[Any]] = {
     ":complete": [{"fence": "00000001.0000000001.000001"}, {"fence": "FENCE", "ok": False, "error": "x"}],
 }
 QUEUE = "mail"
+TENANTS = ALL - {Scope.METRICS, Scope.OPERATE}
+"""The scopes that a tenant may have."""
+OF_ALL = [
+    ("GET", "/metrics", "metrics"),
+    ("GET", "/v1/cluster", "operate"),
+    ("POST", "/v1/cluster:drain", "operate"),
+    ("POST", "/v1/cluster:undrain", "operate"),
+]
 
 
 @dataclass
@@ -55,7 +66,7 @@ class Two:
 
 @pytest.fixture
 async def two(database_url: str, hook: Hook) -> AsyncIterator[Two]:
-    mine, theirs = await make_key(database_url, "acme"), await make_key(database_url, "other")
+    mine, theirs = await make_key(database_url, "acme", TENANTS), await make_key(database_url, "other", TENANTS)
     async with (
         serving(database_url) as node,
         client(node.url, mine) as owner,
@@ -86,6 +97,24 @@ def routes(node: Node) -> list[tuple[str, str]]:
 def test_every_route_without_an_id_was_looked_at(two: Two) -> None:
     patterns = {pattern for _, pattern in routes(two.node) if "{" not in pattern}
     assert patterns == set(WITHOUT_ID)
+
+
+async def test_no_scope_of_a_tenants_opens_what_is_of_all(two: Two, database_url: str) -> None:
+    for api in (two.owner, two.stranger):
+        for method, path, scope in OF_ALL:
+            answer = await api.call(method, path, {"node": "node-a"} if method == "POST" else None)
+            assert (answer.status, answer.body["detail"]) == (403, f"the key lacks the scope {scope}")
+    operators = await make_key(database_url, "default", ALL - TENANTS)
+    async with aiohttp.ClientSession(headers=bearer(operators)) as session:
+        api = Api(two.node.url, session)
+        async with asyncio.timeout(LIMIT_S):
+            while (await api.call("GET", "/metrics")).status != 200:
+                pass
+        refused = {(method, path): (await api.call(method, path)).status for method, path in routes(two.node)}
+    opened = {(method, path): refused.pop((method, path)) for method, path, _ in OF_ALL}
+    assert 403 not in opened.values()
+    assert refused.pop(("GET", "/peer/v1")) != 200
+    assert set(refused.values()) == {403}, "and it opens nothing of a tenant's"
 
 
 async def test_another_ones_id_is_no_id(two: Two) -> None:

@@ -6,6 +6,8 @@ import asyncpg
 import pytest
 
 from actors.core.errors import Misconfigured, Unavailable
+from storage import migrations
+from storage.keys import PgKeyStore
 from storage.migrations import VERSION, check_version, known, migrate
 from storage.pool import Database
 
@@ -51,6 +53,31 @@ async def test_a_lost_cluster_row_is_refused(session: asyncpg.Connection) -> Non
     await session.execute("DELETE FROM cluster")
     with pytest.raises(Misconfigured, match="backup"):
         await check_version(session)
+
+
+async def test_an_operators_key_still_opens_what_is_of_all_and_a_tenants_does_not(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "known", lambda: known()[:6])
+        before.setattr(migrations, "VERSION", 6)
+        await migrate(empty_database_url)
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        await connection.executemany(
+            "INSERT INTO api_keys (created_ms, prefix, tenant, name, hash, scopes) VALUES (1, $1, $2, '', $3, $4)",
+            [
+                (name.ljust(12, "0"), tenant, bytes(32), ["read", scope])
+                for name, tenant, scope in (("a", "default", "admin"), ("b", "default", "work"), ("c", "acme", "admin"))
+            ],
+        )
+        await migrate(empty_database_url)
+        assert await connection.fetchval("SELECT keys_version FROM cluster") == 1, "nodes look at the keys again"
+    finally:
+        await connection.close()
+    async with Database(empty_database_url, "boot-c") as database:
+        scopes = {key.prefix[0]: set(key.scopes) for key in await PgKeyStore(database).known()}
+    assert scopes == {"a": {"read", "admin", "metrics", "operate"}, "b": {"read", "work"}, "c": {"read", "admin"}}
 
 
 async def test_no_server_is_unavailable(tmp_path: object) -> None:

@@ -131,7 +131,7 @@ async def test_a_plan_that_can_not_be(words: tuple[str, ...], code: int, detail:
 @pytest.mark.parametrize("words", [("nodes",), ("shards",), ("ring", "plan", "--add", "x")])
 async def test_who_may_not_look_is_told(words: tuple[str, ...]) -> None:
     async with double() as service:
-        service.answer(a_problem(403, "Not allowed", "the key lacks the scope admin"), 403)
+        service.answer(a_problem(403, "Not allowed", "the key lacks the scope operate"), 403)
         done = await service.run(*words)
         assert (done.code, done.out) == (1, "")
         assert "lacks the scope" in done.err
