@@ -204,7 +204,9 @@ ROUTES: tuple[Route, ...] = (
         WORK,
         Body({JSON: Complete}, example={"fence": "00000001.0000000001.000001", "result": {"sent": 7}}),
         problems=(409,),
-        words="For targets that answered 202 with `ringwheel-complete: later`. A result under an old fence is refused.",
+        words="For targets that answered 202 with `ringwheel-complete: later`. There is time until the attempt's "
+        "`dispatch_deadline`, which counts from its start; then it has failed, and the target may be called again. A "
+        "result under an old fence is refused.",
     ),
     Route(
         "listQueues",

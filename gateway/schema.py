@@ -75,6 +75,10 @@ Labels = Annotated[
 ]
 
 _AT = _says("When: RFC 3339 with a zone; from a year ago to 100 years ahead.")
+_DEADLINE = (
+    "Limit of one attempt, from its start to its answer, or, after a 202 with `ringwheel-complete: later`, to its "
+    "completion: up to a day. Without, as its queue says: 30 s by default."
+)
 _PRIORITY = "1 is first; without a decimal point. Others than 3 are not supported yet."
 _NOT_YET = Meta(description="Not supported yet.", extra_json_schema={"type": "null"})
 
@@ -90,7 +94,7 @@ class TaskRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     payload_base64: Annotated[str | None, _says("A payload of bytes, instead of `payload`.")] = None
     content_type: Annotated[MediaType | None, _says("Of `payload_base64`.")] = None
     retry: Annotated[Raw, _either("RetryRequest", "When it is tried again; without, as its queue says.")] = ABSENT
-    dispatch_deadline: Annotated[OneDay | None, _says("Limit of one attempt.")] = None
+    dispatch_deadline: Annotated[OneDay | None, _says(_DEADLINE)] = None
     idempotency_key: Annotated[Key | None, _says("As the header, which may not say another.")] = None
     ttl: Annotated[Some | None, _says("Give up when not started so long after its time.")] = None
     labels: Annotated[Labels | None, _says("Pairs to find it by.")] = None
@@ -127,7 +131,9 @@ class QueueRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     paused: Annotated[bool | UnsetType | None, _says("Nothing of it starts.")] = UNSET
     retry: Annotated[Raw, _either("RetryRequest", "For tasks that bring none of their own.")] = ABSENT
-    dispatch_deadline: Annotated[OneDay | UnsetType | None, _says("For tasks that bring none.")] = UNSET
+    dispatch_deadline: Annotated[
+        OneDay | UnsetType | None, _says("For tasks that bring none: up to a day, 30 s by default.")
+    ] = UNSET
     retention: Annotated[Retention | UnsetType | None, _says("How long what is over can be read.")] = UNSET
     max_dispatches_per_second: Annotated[Raw, _NOT_YET] = ABSENT
     max_burst_size: Annotated[Raw, _NOT_YET] = ABSENT
