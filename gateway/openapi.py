@@ -163,13 +163,14 @@ def _parameters(route: Route) -> list[Parameter]:
 
 def _parameter(parameter: Parameter, schemas: _Schemas) -> dict[str, Any]:
     schema = schemas.of(parameter.type)
-    return {
+    shown = {
         "name": parameter.name,
         "in": parameter.place,
         "required": parameter.place == "path",
         "description": parameter.words,
         "schema": {"type": "array", "items": schema} if parameter.many else schema,
     }
+    return shown | {"style": "form", "explode": True} if schema.get("type") == "object" else shown
 
 
 def _body(body: Body, schemas: _Schemas) -> dict[str, Any]:

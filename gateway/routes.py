@@ -33,7 +33,7 @@ from gateway.context import Settings
 from gateway.events import events
 from gateway.metrics import metrics
 from gateway.route import Answer, Body, Parameter, Route, json, patient
-from gateway.schema import Complete, Empty, NamedNode, QueueRequest, Reschedule, TaskRequest
+from gateway.schema import Complete, Empty, LabelQuery, NamedNode, QueueRequest, Reschedule, TaskRequest
 from gateway.stream import stream
 from gateway.times import TIME
 
@@ -54,6 +54,12 @@ _STATE = Parameter("state", "Only in one of these states; also as one value with
 _TIMES = tuple(
     Parameter(f"schedule_time.{bound}", f"Only {words} this time.", Annotated[str, Meta(extra_json_schema=_TIME)])
     for bound, words in (("gte", "from"), ("gt", "after"), ("lt", "before"), ("lte", "up to"))
+)
+_LABELS = Parameter(
+    "labels",
+    "Only with these labels, all of them: `label.<name>=<value>` for each, so that `labels` itself is no part of the "
+    "query.",
+    LabelQuery,
 )
 _LIMIT = Parameter(
     "limit",
@@ -134,10 +140,9 @@ ROUTES: tuple[Route, ...] = (
         "List tasks",
         {200: json(TaskPage, "A page, in order of the next due time.")},
         READ,
-        parameters=(_QUEUE, _STATE, *_TIMES, _CURSOR, _LIMIT),
-        words="`label.<name>=<value>` asks for tasks with that label; several, for those with all of them. A list that "
-        "takes longer than 5 s is given up: narrow it. Running is known to a task's owner alone, so that a page of one "
-        "state may hold fewer than `limit`.",
+        parameters=(_QUEUE, _STATE, _LABELS, *_TIMES, _CURSOR, _LIMIT),
+        words="A list that takes longer than 5 s is given up: narrow it. Running is known to a task's owner alone, so "
+        "that a page of one state may hold fewer than `limit`.",
     ),
     Route("getTask", "GET", "/v1/tasks/{id}", patient(tasks_api.get), "Read a task", _TASK, READ, parameters=(_VIEW,)),
     Route(
@@ -313,10 +318,11 @@ ROUTES: tuple[Route, ...] = (
         parameters=(
             Parameter("id", "This task.", TaskId),
             _QUEUE,
+            _LABELS,
             Parameter("Last-Event-ID", "Goes on after this event.", place="header"),
         ),
         endless=True,
-        words="Either `id`, or `queue` or `label.<name>=<value>` or both say what to watch.",
+        words="Either `id`, or `queue` or `labels` or both say what to watch.",
     ),
     Route(
         "getCluster",

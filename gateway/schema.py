@@ -74,6 +74,18 @@ Labels = Annotated[
     ),
 ]
 
+LabelQuery = Annotated[
+    dict[str, Annotated[str, _text(bounds.LABEL_VALUE)]],
+    Meta(
+        extra_json_schema={
+            "maxProperties": MAX_LABELS,
+            "propertyNames": {"pattern": published(rf"label\.{bounds.LABEL_NAME}")},
+            "example": {"label.customer": "7"},
+        }
+    ),
+]
+"""Labels in a query: each property is a parameter of its own, `label.customer=7` (style `form`, exploded)."""
+
 _AT = _says("When: RFC 3339 with a zone; from a year ago to 100 years ahead.")
 _DEADLINE = (
     "Limit of one attempt, from its start to its answer, or, after a 202 with `ringwheel-complete: later`, to its "

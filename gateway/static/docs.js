@@ -22,6 +22,9 @@ function words(schema) {
   const either = schema.anyOf ?? schema.oneOf;
   if (either) return either.flatMap((part, at) => (at ? [" or ", ...words(part)] : words(part)));
   if (schema.type === "array") return ["array of ", ...words(schema.items ?? {})];
+  if (schema.type === "object" && schema.additionalProperties?.type) {
+    return ["object of ", ...words(schema.additionalProperties)];
+  }
   const parts = [schema.enum ? schema.enum.map((value) => JSON.stringify(value)).join(", ") : (schema.type ?? "any")];
   if ("const" in schema) parts.push(JSON.stringify(schema.const));
   if (schema.format) parts.push(`(${schema.format})`);
@@ -103,11 +106,26 @@ function parametersOf(operation) {
       make("td", {}, parameter.description ?? "")));
 }
 
+/** Whether each property is a parameter of its own (style form, exploded): written as lines of name=value. */
+const isObject = (parameter) => parameter.schema.type === "object";
+const pairsOf = (object) => Object.entries(object ?? {}).map((pair) => pair.join("=")).join("\n");
+
+/** The lines of a form, as the parameters that they stand for. */
+function addLines(query, text) {
+  for (const line of text.split("\n").map((line) => line.trim()).filter(Boolean)) {
+    const at = line.indexOf("=");
+    if (at < 1) throw new Error(`expected lines of name=value, not ${line}`);
+    query.append(line.slice(0, at), line.slice(at + 1));
+  }
+}
+
 /** The form that tries an operation, and what came back. */
 function trial(method, path, operation) {
   const inputs = (operation.parameters ?? []).map((parameter) => {
     const id = `${operation.operationId}-${parameter.name}`;
-    const input = make("input", { id, required: parameter.required ?? false, autocomplete: "off" });
+    const input = isObject(parameter)
+      ? make("textarea", { id, spellcheck: false, placeholder: pairsOf(parameter.schema.example) })
+      : make("input", { id, required: parameter.required ?? false, autocomplete: "off" });
     return { parameter, input, row: make("p", {}, make("label", { htmlFor: id }, parameter.name), input) };
   });
   const medias = Object.entries(operation.requestBody?.content ?? {});
@@ -139,6 +157,7 @@ async function send(method, path, inputs, body, medias) {
   for (const { parameter, input } of inputs) {
     const value = input.value.trim();
     if (parameter.in === "path") target = target.replace(`{${parameter.name}}`, encodeURIComponent(value));
+    else if (isObject(parameter)) addLines(query, value);
     else if (value && parameter.in === "query") query.append(parameter.name, value);
     else if (value) headers.set(parameter.name, value);
   }

@@ -2,15 +2,18 @@
 
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from actors.core.errors import Invalid
 from gateway import bounds
 from gateway.decode import check_key, check_queue
+from gateway.filters import labels_of
 from gateway.openapi import describe, document
 from gateway.routes import ROUTES
 from tests.gateway.served import served
@@ -72,6 +75,19 @@ async def test_it_is_served_as_prepared_bytes_with_a_tag() -> None:
             again = await world.get("/openapi.json", headers={"If-None-Match": asked})
             assert (again.status, again.body, again.headers["ETag"]) == (304, b"", tag)
         assert (await world.get("/openapi.json", headers={"If-None-Match": '"other"'})).status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/tasks", "/v1/events"])
+def test_labels_are_a_parameter_that_tools_write_as_it_is_read(shown: dict[str, Any], path: str) -> None:
+    labels = {one["name"]: one for one in shown["paths"][path]["get"]["parameters"]}["labels"]
+    assert (labels["in"], labels["style"], labels["explode"]) == ("query", "form", True)
+    request = make_mocked_request("GET", f"{path}?{urlencode(labels['schema']['example'])}")
+    assert labels_of(request) == {"customer": "7"}
+    names = re.compile(labels["schema"]["propertyNames"]["pattern"])
+    others = {one["name"] for one in shown["paths"][path]["get"]["parameters"]}
+    assert not any(names.match(other) for other in others), "no label is taken for another parameter"
+    values = re.compile(labels["schema"]["additionalProperties"]["pattern"].replace("$", r"\Z"))
+    assert [values.match(text) is not None for text in ("7", "", "\n", "x" * 256)] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("name", ["a", "a.b-c_9", "x" * 100, "", "x" * 101, "a b", "ä", "a\n", "a/b"])

@@ -83,6 +83,13 @@ def test_it_can_be_used_without_a_mouse_and_by_ear() -> None:
     assert ":focus-visible" in TEXT["docs.css"]
 
 
+def test_labels_can_be_tried() -> None:
+    script = TEXT["docs.js"]
+    assert 'parameter.schema.type === "object"' in script
+    assert "addLines(query, value)" in script
+    assert "placeholder: pairsOf(parameter.schema.example)" in script
+
+
 def test_both_colour_schemes_have_every_colour() -> None:
     colours = re.findall(r"--\w+: (.*);", TEXT["docs.css"])
     assert len(colours) > 5
