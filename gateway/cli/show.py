@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,14 @@ COLOURS = {
     "expired": "magenta",
     "cancelled": "dim",
 }
+TASK_COLUMNS = ("id", "queue", "state", "attempt", "schedule_time", "late ms", "last attempt")
+FIRST_TO_GO = ("last attempt", "late ms", "schedule_time", "attempt", "queue")
+"""What is left out, one after the other, where a terminal has no room for it."""
+LEAST = {"queue": 12, "last attempt": 20}
+"""Columns that may be narrower than what they hold, but not than this; queues are folded, errors are cut."""
+GAP = 2
+"""Between two columns."""
+_OVERFLOW: dict[str, OverflowMethod] = {"last attempt": "ellipsis"}
 PIPE_COLUMNS = 250
 """Width of what goes into a file or a pipe: nothing is cut there."""
 
@@ -51,22 +60,47 @@ def show_task(task: dict[str, Any]) -> None:
     show(grid)
 
 
-def task_table(tasks: Iterable[dict[str, Any]], title: str | None = None) -> Table:
-    """Tasks in columns."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("id", "queue", "state", "attempt", "schedule_time", "late ms", "last attempt"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis" if name == "last attempt" else "fold")
-    for task in tasks:
-        table.add_row(
-            text_of(task["id"]),
-            text_of(task["queue"]),
-            _state(task["state"]),
-            text_of(task["attempt"]),
-            text_of(task["schedule_time"]),
-            text_of("" if task["lateness_ms"] is None else task["lateness_ms"]),
-            text_of(_last(task.get("last_attempt"))),
-        )
+def task_table(tasks: Iterable[dict[str, Any]], columns: int | None = None) -> Table:
+    """Tasks in a table that fits: what there is no room for is left out, and said to be; ids and states never are."""
+    rows = [_cells(task) for task in tasks]
+    widest = {name: max(len(name), *(cell_len(row[name].plain) for row in rows), 0) for name in TASK_COLUMNS}
+    widths = _fitting(widest, console().width if columns is None else columns)
+    left_out = ", ".join(name for name in TASK_COLUMNS if name not in widths)
+    table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
+    table.caption = f"no room for: {left_out}" if left_out else None
+    for name, width in widths.items():
+        table.add_column(name, width=width, no_wrap=name != "queue", overflow=_OVERFLOW.get(name, "fold"))
+    for row in rows:
+        table.add_row(*(row[name] for name in widths))
     return table
+
+
+def _cells(task: dict[str, Any]) -> dict[str, Text]:
+    return {
+        "id": text_of(task["id"]),
+        "queue": text_of(task["queue"]),
+        "state": _state(task["state"]),
+        "attempt": text_of(task["attempt"]),
+        "schedule_time": text_of(task["schedule_time"]),
+        "late ms": text_of("" if task["lateness_ms"] is None else task["lateness_ms"]),
+        "last attempt": text_of(_last(task.get("last_attempt"))),
+    }
+
+
+def _fitting(widest: dict[str, int], columns: int) -> dict[str, int]:
+    """Widths of the columns that are shown."""
+    widths = {name: min(width, LEAST.get(name, width)) for name, width in widest.items()}
+
+    def room() -> int:
+        return columns - sum(widths.values()) - GAP * (len(widths) - 1)
+
+    for name in FIRST_TO_GO:
+        if room() >= 0:
+            break
+        del widths[name]
+    for name in [name for name in LEAST if name in widths]:
+        widths[name] += min(widest[name] - widths[name], max(room(), 0))
+    return widths
 
 
 def queue_table(queues: Iterable[dict[str, Any]]) -> Table:
