@@ -2,7 +2,7 @@
 and the cluster (`nodes`, `shards`, `ring`, `drain`).
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, settings or values (whoever refuses them), 3 not found, 4 conflict, 5 the
-service can't be reached.
+service can't be reached, 141 the reader of standard output has left.
 Promises: `--help` costs little more than click itself; a command loads what it needs when it runs.
 `NO_COLOR` and pipes are honoured; with `--json` standard output carries JSON and nothing else.
 """
@@ -36,6 +36,8 @@ COMMANDS = {
     "drain": "cluster",
 }
 """Command -> module of this package that holds it."""
+NO_READER = 141
+"""`Exit.NO_READER`, which is too heavy for `--help`."""
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG)
 
 
@@ -54,6 +56,7 @@ class _Commands(click.Group):
         from gateway.cli.streams import hold, let_go, note
 
         hold()
+        stream = sys.stdout
         try:
             return super().main(*args, **options) or 0
         except click.ClickException as error:
@@ -63,6 +66,10 @@ class _Commands(click.Group):
             return error.exit_code
         except click.Abort:
             note("Aborted!")
+        except SystemExit:
+            if sys.stdout is stream:
+                raise
+            return NO_READER  # click has put something in the stream's place because its reader has left
         except OSError as error:
             if error.filename is not None or error.errno not in _OUTPUT_ERRORS:
                 raise

@@ -18,8 +18,6 @@ SUBPROTOCOL = "ringwheel.v1.json"
 MESSAGE_BYTES = 64 * 1024 * 1024
 """Longest message of a stream: a snapshot of a thousand tasks with all their labels fits."""
 
-_REFUSALS = {401: "Not authenticated", 403: "Not allowed", 503: "Not available now"}
-
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
@@ -51,10 +49,18 @@ class Api:
                 f"{self.url}/v1/stream", protocols=(SUBPROTOCOL,), heartbeat=20, max_msg_size=MESSAGE_BYTES
             )
         except aiohttp.WSServerHandshakeError as error:
-            title = _REFUSALS.get(error.status, "No stream here")
-            raise Refused(error.status, {"title": title, "detail": error.message}) from error
+            raise await self._why(error.status) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
+
+    async def _why(self, status: int) -> Refused:
+        """Why there is no stream: the answer to a handshake is lost to us, so we ask again without one."""
+        try:
+            await self._ask("GET", "/v1/stream")
+        except Refused as refused:
+            if refused.status == status:
+                return refused
+        return Refused(status, {"title": "No stream here", "detail": f"the service answered {status}"})
 
     async def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.streams import Unwritable, note
+from gateway.cli.streams import NoReader, Unwritable, note
 
 
 class Exit(enum.IntEnum):
@@ -19,6 +19,8 @@ class Exit(enum.IntEnum):
     NOT_FOUND = 3
     CONFLICT = 4
     UNREACHABLE = 5
+    NO_READER = 141
+    """As a shell tells the end by SIGPIPE: what other programs come to whose reader has left."""
 
 
 _BY_STATUS = {
@@ -66,6 +68,8 @@ def carry_out(work: Coroutine[Any, Any, Exit], as_json: bool) -> None:
     except Unreachable as error:
         show_problem({"title": "The service can't be reached", "detail": str(error)}, as_json)
         code = Exit.UNREACHABLE
+    except NoReader:
+        code = Exit.NO_READER
     except Unwritable as error:
         show_problem({"title": "The answer can't be shown", "detail": str(error)}, as_json)
         code = Exit.FAILED

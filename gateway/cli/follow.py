@@ -9,6 +9,7 @@ import orjson
 
 from gateway.cli.api import Api
 from gateway.cli.exits import Refused, Unreachable
+from gateway.cli.options import key_given
 from gateway.problems import TYPES
 
 ENDED = frozenset({"succeeded", "dead", "expired", "cancelled"})
@@ -16,6 +17,9 @@ RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Pauses between tries to reconnect; then it is given up."""
 MOST_TASKS = 10_000
 """Tasks that are remembered; the oldest ended ones are let go first."""
+
+_FAREWELLS = {4401: "unauthenticated", 4403: "forbidden", 4408: "unauthenticated"}
+"""Close codes -> problems."""
 
 Wanted = dict[str, Any]
 Message = dict[str, Any]
@@ -50,13 +54,24 @@ async def _subscribe(ws: aiohttp.ClientWebSocketResponse, wanted: Sequence[Wante
 
 
 async def _messages(ws: aiohttp.ClientWebSocketResponse, wanted: Sequence[Wanted]) -> AsyncIterator[Message]:
-    async for frame in ws:
+    while True:
+        frame = await ws.receive()
+        if frame.type is aiohttp.WSMsgType.CLOSE and frame.data in _FAREWELLS:
+            raise _dismissed(frame.data, frame.extra)
         if frame.type is not aiohttp.WSMsgType.TEXT:
             return
         message: Message = orjson.loads(frame.data)
         if message["type"] == "error" and message.get("problem") != "unavailable":
             raise _refused(message, wanted)
         yield message
+
+
+def _dismissed(code: int, words: str | None) -> Refused:
+    """As a request without this key would be refused: coming back helps nobody."""
+    status, title = TYPES[_FAREWELLS[code]]
+    return Refused(
+        status, {"title": title, "detail": words if key_given() else "a key is needed: --key or RINGWHEEL_KEY"}
+    )
 
 
 def _refused(error: Message, wanted: Sequence[Wanted]) -> Refused:

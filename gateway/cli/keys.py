@@ -16,7 +16,7 @@ from actors.core.keys import PREFIX_CHARS, SECRET_CHARS, ApiKey, NewKey, Scope, 
 from gateway.cli.exits import Exit, show_problem
 from gateway.cli.options import TEXT, database_option, json_option
 from gateway.cli.servers import answer_of
-from gateway.cli.streams import Unwritable
+from gateway.cli.streams import NoReader, Unwritable
 
 if TYPE_CHECKING:
     from actors.ports.keys import KeyStore
@@ -149,6 +149,8 @@ def revoke_command(database_url: str, prefix: str, as_json: bool) -> None:
 def _shown(show: Callable[[], None], as_json: bool) -> None:
     try:
         show()
+    except NoReader:
+        click.get_current_context().exit(Exit.NO_READER)
     except Unwritable as error:
         show_problem({"title": "The answer can't be shown", "detail": str(error)}, as_json)
         click.get_current_context().exit(Exit.FAILED)

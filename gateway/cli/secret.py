@@ -12,7 +12,7 @@ import click
 from gateway.cli.exits import Exit, show_problem
 from gateway.cli.options import TEXT, database_option, json_option
 from gateway.cli.servers import answer_of
-from gateway.cli.streams import Unwritable
+from gateway.cli.streams import NoReader, Unwritable
 
 if TYPE_CHECKING:
     from actors.core.signing import SigningSecret
@@ -59,8 +59,9 @@ def revoke_command(secret_id: int, database_url: str, tenant: str, as_json: bool
 @_options
 def list_command(database_url: str, tenant: str, as_json: bool) -> None:
     """The secrets that sign now, newest first; never what they are."""
-    for secret in _do(database_url, as_json, lambda store: store.of(tenant)):
-        _show(_seen(secret), as_json)
+    known = _do(database_url, as_json, lambda store: store.of(tenant))
+    for secret in known:
+        _show(_seen(secret), as_json, quiet=True)
 
 
 def _new_key() -> bytes:
@@ -112,7 +113,7 @@ def _make(act: str, secret: "SigningSecret", as_json: bool) -> None:
     _show({**_seen(secret), "secret": secret.text}, as_json)
 
 
-def _show(fields: dict[str, Any], as_json: bool) -> None:
+def _show(fields: dict[str, Any], as_json: bool, *, quiet: bool = False) -> None:
     from gateway.cli.show import show_json, show_task
 
     try:
@@ -121,5 +122,7 @@ def _show(fields: dict[str, Any], as_json: bool) -> None:
         else:
             show_task(fields)
     except Unwritable as error:
+        if quiet and isinstance(error, NoReader):
+            click.get_current_context().exit(Exit.NO_READER)
         show_problem({"title": "It is done, but can't be shown", "detail": str(error)}, as_json)
         click.get_current_context().exit(Exit.FAILED)

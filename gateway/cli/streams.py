@@ -16,6 +16,10 @@ class Unwritable(Exception):
     """Standard output is closed, full or without a reader."""
 
 
+class NoReader(Unwritable):
+    """Whoever read standard output has seen enough, as `head` has: no failure, and nothing to tell."""
+
+
 def say(text: str | bytes, *, nl: bool = True) -> None:
     """Write to standard output. Raises Unwritable."""
     stream: TextIO | None = sys.stdout  # None when it was closed before the process began
@@ -25,7 +29,8 @@ def say(text: str | bytes, *, nl: bool = True) -> None:
         click.echo(text, nl=nl)
     except OSError as error:
         let_go(stream)
-        raise Unwritable(f"standard output can't be written: {error.strerror}") from error
+        kind = NoReader if isinstance(error, BrokenPipeError) else Unwritable
+        raise kind(f"standard output can't be written: {error.strerror}") from error
 
 
 def note(text: str) -> None:

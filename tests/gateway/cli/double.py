@@ -95,11 +95,19 @@ class Double:
 
     async def run_full(self, *words: str, stdin: bytes = b"") -> Done:
         """The same with its standard output on a full disk."""
-        full = os.open("/dev/full", os.O_WRONLY)
+        return await self._run_into(os.open("/dev/full", os.O_WRONLY), *words, stdin=stdin)
+
+    async def run_unread(self, *words: str) -> Done:
+        """The same when whoever read its standard output has left."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        return await self._run_into(writer, *words)
+
+    async def _run_into(self, descriptor: int, *words: str, stdin: bytes = b"") -> Done:
         try:
-            process = await self.start(*words, terminal=full)
+            process = await self.start(*words, terminal=descriptor)
         finally:
-            os.close(full)
+            os.close(descriptor)
         async with asyncio.timeout(60):
             _, err = await process.communicate(stdin)
         assert process.returncode is not None

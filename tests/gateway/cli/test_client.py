@@ -10,10 +10,12 @@ import termios
 import orjson
 import pytest
 
+from actors.core.keys import Scope
 from actors.core.task import State
 from gateway.cli.bulk import LINE_BYTES
 from tests.gateway.cli.double import a_problem, a_task, double
 from tests.gateway.watched import a_change, a_row, id_of
+from tests.support.keys import new_key
 
 
 async def test_submit_sends_what_the_options_say() -> None:
@@ -94,6 +96,34 @@ async def test_what_can_not_be_shown_is_said_in_one_line() -> None:
             done = await service.run_full(*words)
             assert (done.code, done.err.count("\n")) == (1, 1)
             assert FULL in done.err
+
+
+async def test_a_reader_that_has_left_has_seen_enough() -> None:
+    async with double() as service:
+        service.world.tables.put(a_row(1, 1))
+        service.answer(a_task())
+        service.answer({"tasks": [a_task()], "next_cursor": None})
+        service.answer({"tasks": [a_task()], "next_cursor": None})
+        for words in (("get", id_of(1)), ("list",), ("list", "--json"), ("watch", id_of(1))):
+            done = await service.run_unread(*words)
+            assert (done.code, done.err) == (141, "")
+        service.answer(a_task(), 201)
+        done = await service.run_unread("submit")
+        assert (done.code, f"task {id_of(1)} was accepted, but" in done.err) == (1, True), "not to be lost"
+
+
+async def test_watching_without_the_scope_is_told_in_the_words_of_the_service() -> None:
+    async with double() as service:
+        keyring, store = service.world.gateway.keyring, service.world.keys
+        new, text = new_key(scopes=frozenset({Scope.SUBMIT}))
+        await store.create(new)
+        await keyring.refresh()
+        done = await service.run("watch", id_of(1), "--key", text)
+        assert (done.code, done.err) == (1, "error: Not allowed: the key lacks the scope read\n")
+        done = await service.run("watch", id_of(1), "--key", f"{text[:-1]}x")
+        assert (done.code, done.err) == (1, "error: Not authenticated: this key is not in use\n")
+        done = await service.run("watch", id_of(1))
+        assert (done.code, done.err) == (1, "error: Not authenticated: a key is needed: --key or RINGWHEEL_KEY\n")
 
 
 async def test_get() -> None:

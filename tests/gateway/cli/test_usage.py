@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from actors.core.errors import Misconfigured, Unavailable
-from gateway.cli import COMMANDS, main
+from gateway.cli import COMMANDS, NO_READER, main
+from gateway.cli.exits import Exit
 from gateway.settings import DevSettings, ServeSettings
 from tests.gateway.cli.double import ROOT
 
@@ -241,6 +242,18 @@ def test_streams_that_can_not_be_used_change_no_exit_code(words: str, redirect: 
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "list --help"])
+def test_a_reader_that_has_left_is_no_failure(words: str) -> None:
+    program = [sys.executable, "-c", "from gateway.cli import main; main()"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    with os.fdopen(writer, "wb") as nobody:
+        done = subprocess.run([*program, *words.split()], env=env, stdout=nobody, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert NO_READER == Exit.NO_READER
 
 
 HEAVY = {"aiohttp", "asyncio", "rich", "uvloop", "asyncpg", "orjson", "msgspec", "prometheus_client", "structlog"}
