@@ -130,7 +130,9 @@ ROUTES: tuple[Route, ...] = (
         Body({JSON: _MANY, NDJSON: str}, example=[_EXAMPLE, {"queue": "reports", "payload": 7}]),
         (_KEY,),
         words="As a JSON array, or as lines of JSON. An item that is refused never hurts its neighbours: it has a "
-        "problem in its place, and the answer is 200 all the same.",
+        "problem in its place, and the answer is 200 all the same. So a body that breaks the schema in an item is not "
+        "refused as a whole, whatever a tool may expect that checks by this document; no item at all is (422), and so "
+        f"are more than {LIMITS.batch_items:,} (413).",
     ),
     Route(
         "listTasks",
