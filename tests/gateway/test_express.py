@@ -368,9 +368,11 @@ async def test_both_ways_lead_to_the_same_answer(
 
 async def test_who_asks_before_it_sends_is_answered_the_long_way(went: list[bool]) -> None:
     async with world_of() as world, waited_for(world) as (reader, writer):
-        writer.write(submit(fields=JSON + b"Expect: 100-continue\r\n"))
+        head, _, body = submit(fields=JSON + b"Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
         async with asyncio.timeout(10):
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
         assert (await answer(reader))[0] == 201
         assert went == []
 
