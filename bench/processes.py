@@ -16,6 +16,8 @@ from pathlib import Path
 READY_S = 60.0
 END_S = 30.0
 KEPT_BYTES = 16_384
+KEPT_COMPLAINTS = 20
+_COMPLAINT = re.compile(r'"level": ?"(?:error|critical)"|Traceback|never retrieved')
 _TICKS_HZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -30,13 +32,20 @@ class Child(asyncio.SubprocessProtocol):
         loop = asyncio.get_running_loop()
         self._pattern = re.compile(pattern)
         self._output = ""
+        self._line = ""
+        self.complaints: list[str] = []
+        """The first lines that tell of an error of its own."""
         self.pid = 0
         self.ready: asyncio.Future[re.Match[str]] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Looks for the ready line; keeps the tail."""
-        self._output = (self._output + data.decode("utf-8", "replace"))[-KEPT_BYTES:]
+        """Looks for the ready line, and for complaints; keeps the tail."""
+        text = data.decode("utf-8", "replace")
+        self._output = (self._output + text)[-KEPT_BYTES:]
+        *lines, self._line = (self._line[-KEPT_BYTES:] + text).split("\n")
+        room = KEPT_COMPLAINTS - len(self.complaints)
+        self.complaints += [line for line in lines if _COMPLAINT.search(line)][:room]
         if not self.ready.done() and (match := self._pattern.search(self._output)):
             self.ready.set_result(match)
 

@@ -1,7 +1,8 @@
 """A webhook target that behaves as each task's URL says, and remembers every call.
 
 Scripts, by path: `ok`; `e500` fails twice, then answers 200; `busy` answers 429 with `Retry-After: 1` once; `hang`
-never answers the first call; `close` closes the connection on the first call; `dead` always answers 500.
+never answers the first call; `close` closes the connection on the first call; `dead` always answers 500; `slow` answers
+200 after SLOW_S; `cancel` is `ok`, but whoever submits it wants to cancel it before it is called.
 """
 
 import asyncio
@@ -15,7 +16,10 @@ from bench.sink import LENGTH, value
 
 SCRIPTS = {"ok": 80, "e500": 6, "busy": 4, "hang": 2, "close": 4, "dead": 4}
 """Script -> share of the tasks, in percent."""
-FAILURES = {"ok": 0, "e500": 2, "busy": 1, "hang": 1, "close": 1, "dead": 1 << 30}
+WITH_FAULTS = {"ok": 83, "e500": 4, "busy": 2, "hang": 1, "close": 2, "dead": 2, "slow": 3, "cancel": 3}
+"""The same where something is done to the nodes: some attempts are long, some tasks are cancelled."""
+SLOW_S = 1.0
+FAILURES = {"slow": 0, "cancel": 0, "ok": 0, "e500": 2, "busy": 1, "hang": 1, "close": 1, "dead": 1 << 30}
 """How many calls of a task fail before one succeeds."""
 ANSWERS = {
     "ok": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
@@ -42,8 +46,8 @@ class Target:
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.heard: Callable[[], None] = lambda: None
 
-    def answer(self, head: bytes) -> bytes | None:
-        """Note the call; answers what to send: None = hang, b"" = close."""
+    def answer(self, head: bytes) -> tuple[bytes | None, float]:
+        """Note the call; answers what to send (None = hang, b"" = close) after how many seconds."""
         script = head.split(b" ", 2)[1].rpartition(b"/")[2].decode()
         task_id = (value(head, b"webhook-id: ") or b"").decode()
         calls = self.calls[task_id]
@@ -53,8 +57,8 @@ class Target:
         calls.append(Call(time() * 1e3, fence, attempt, not failed))
         self.heard()
         if not failed:
-            return ANSWERS["ok"]
-        return {"hang": None, "close": b""}.get(script, ANSWERS.get(script))
+            return ANSWERS["ok"], SLOW_S if script == "slow" else 0.0
+        return {"hang": None, "close": b""}.get(script, ANSWERS.get(script)), 0.0
 
 
 class _Connection(asyncio.Protocol):
@@ -73,11 +77,13 @@ class _Connection(asyncio.Protocol):
             if len(self._buffer) < end + 4 + length:
                 return
             self._buffer = self._buffer[end + 4 + length :]
-            answer = self._target.answer(head)
+            answer, delay_s = self._target.answer(head)
             if answer == b"":
                 self._transport.close()
                 return
-            if answer is not None:
+            if answer is not None and delay_s:
+                asyncio.get_running_loop().call_later(delay_s, self._transport.write, answer)
+            elif answer is not None:
                 self._transport.write(answer)
 
 

@@ -70,7 +70,7 @@ class Stage:
         child = await self._stack.enter_async_context(
             process(*SERVE, "--database-url", dsn, ready=r"listening.*?127\.0\.0\.1:(\d+)")
         )
-        await _ready(child)
+        await ready(child)
         return child
 
     async def bare_handler(self) -> Child:
@@ -86,8 +86,8 @@ class Stage:
             await connection.close()
 
 
-async def _ready(child: Child) -> None:
-    """Waits until it owns its shards; it listens before that."""
+async def ready(child: Child) -> None:
+    """Waits until all shards have living owners; a node listens before that."""
     async with asyncio.timeout(READY_S):
         while True:
             child.check()

@@ -1,0 +1,86 @@
+"""The nodes of a cluster: `serve` processes on one database, each with a name; one that ended starts on its old port.
+
+Promises: whatever state they were left in, all of them are ended with the stack that they were entered in.
+"""
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from bench.load import ask, get
+from bench.processes import Child, process
+from bench.stage import SERVE, ready
+
+NAMES = "abcdefgh"
+_SAMPLE = re.compile(r"^(ringwheel_\w+?)(?:_total)? (\S+)$", re.MULTILINE)
+
+
+class Nodes:
+    """Their processes by name. `advertise`: name -> address under which others reach it, if not its own."""
+
+    def __init__(self, dsn: str, stack: AsyncExitStack, advertise: Mapping[str, str] | None = None) -> None:
+        self._dsn = dsn
+        self._stack = stack
+        self._advertise = advertise or {}
+        self._ports: dict[str, int] = {}
+        self._complaints: list[str] = []
+        self.children: dict[str, Child] = {}
+
+    async def start(self, name: str) -> None:
+        """Start (or start again) the node of this name; it listens then, and may own nothing yet."""
+        arguments = [*SERVE, "--database-url", self._dsn, "--name", name]
+        arguments[arguments.index("--port") + 1] = str(self._ports.get(name, 0))
+        if name in self._advertise:
+            arguments += ["--advertise", self._advertise[name]]
+        if name in self.children:
+            self._complaints += self.children[name].complaints
+        child = await self._stack.enter_async_context(process(*arguments, ready=r"listening.*?127\.0\.0\.1:(\d+)"))
+        self.children[name] = child
+        self._ports[name] = child.port
+
+    async def ready(self) -> None:
+        """Return when every shard has a living owner and all nodes say that they are ready."""
+        for child in self.children.values():
+            await ready(child)
+
+    def signal(self, name: str, number: int) -> None:
+        """Send the node a signal."""
+        os.kill(self.children[name].pid, number)
+
+    def go_on(self) -> None:
+        """No node stays stopped: a process that is can't end."""
+        for child in self.children.values():
+            if not child.ended.done():
+                os.kill(child.pid, signal.SIGCONT)
+
+    @property
+    def ports(self) -> list[int]:
+        """Where they listen."""
+        return list(self._ports.values())
+
+    def port(self, name: str) -> int:
+        """Where this one listens, or did before it ended."""
+        return self._ports[name]
+
+    @property
+    def complaints(self) -> list[str]:
+        """Errors that the nodes logged, dead ones included."""
+        return [*self._complaints, *(line for child in self.children.values() for line in child.complaints)]
+
+    async def counters(self) -> Counter[str]:
+        """What the living nodes count (`/metrics` without labels), summed."""
+        found = Counter[str]()
+        for child in self.children.values():
+            for name, number in _SAMPLE.findall((await ask(child.port, get("/metrics"))).decode()):
+                found[name] += int(float(number))
+        return found
+
+    def held(self) -> tuple[float, int]:
+        """Resident memory (MiB) and open descriptors, of the node that has most of each."""
+        living = [child for child in self.children.values() if not child.ended.done()]
+        descriptors = [len(list(Path(f"/proc/{child.pid}/fd").iterdir())) for child in living]
+        return max(child.rss_mib() for child in living), max(descriptors)
