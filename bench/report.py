@@ -18,7 +18,10 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One claim and what was measured. `ratio` = ours / floor; `ok` None = for information, without a goal."""
+    """One claim and what was measured. `ratio` = ours / floor; `ok` None = for information, without a goal.
+
+    `promise`: it has to hold whatever the size of the load; others only count at full size.
+    """
 
     name: str
     ours: float
@@ -27,6 +30,7 @@ class Row:
     ratio: float | None = None
     goal: str = ""
     ok: bool | None = None
+    promise: bool = False
 
 
 @dataclass(slots=True)
@@ -63,9 +67,20 @@ class Pairs:
 class Options:
     """How a benchmark is to run, and where it tells of its progress."""
 
-    def __init__(self, iterations: int = 5, *, smoke: bool = False, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        iterations: int = 5,
+        *,
+        smoke: bool = False,
+        progress: Progress | None = None,
+        only: Sequence[str] = (),
+        rate_hz: float | None = None,
+    ) -> None:
+        """`only`: these parts of it, if not all; `rate_hz`: tasks a second, if it is not to choose by itself."""
         self.iterations = 1 if smoke else iterations
         self.smoke = smoke
+        self.only = only
+        self.rate_hz = rate_hz
         self._progress = progress
 
     def size(self, full: int, smoke: int) -> int:

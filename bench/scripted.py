@@ -82,9 +82,13 @@ class _Connection(asyncio.Protocol):
                 self._transport.close()
                 return
             if answer is not None and delay_s:
-                asyncio.get_running_loop().call_later(delay_s, self._transport.write, answer)
+                asyncio.get_running_loop().call_later(delay_s, self._late, answer)
             elif answer is not None:
                 self._transport.write(answer)
+
+    def _late(self, answer: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(answer)
 
 
 async def listen(target: Target) -> asyncio.Server:
