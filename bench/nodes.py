@@ -51,11 +51,12 @@ class Nodes:
         """Send the node a signal."""
         os.kill(self.children[name].pid, number)
 
-    def go_on(self) -> None:
-        """No node stays stopped: a process that is can't end."""
+    def end(self) -> None:
+        """Let all of them end at the same time; a process that is stopped can't."""
         for child in self.children.values():
             if not child.ended.done():
                 os.kill(child.pid, signal.SIGCONT)
+                os.kill(child.pid, signal.SIGTERM)
 
     @property
     def ports(self) -> list[int]:

@@ -99,7 +99,7 @@ async def scene(
         async with asyncio.TaskGroup() as group:
             for name in NAMES[:nodes]:
                 group.create_task(running.start(name))
-        stack.callback(running.go_on)
+        stack.callback(running.end)
         await running.ready()
         traffic = Traffic(Plan(url, scripts, span_s, seed=seed), lambda: running.ports)
         yield Scene(postgres.dsn, Postgres(postgres.folder), target, running, traffic, stack)

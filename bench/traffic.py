@@ -53,9 +53,14 @@ class Traffic:
     """Set to end: no new batch begins."""
     _number: int = 0
 
-    async def run(self, rate_hz: float, tasks: int, told: Callable[[int], object] = lambda _: None) -> None:
-        """Submit `tasks`, fewer if `over` is set; return when all are answered. `told` of each batch that is."""
-        size = max(1, min(BATCH, round(rate_hz / BATCHES_HZ)))
+    async def run(
+        self, rate_hz: float, tasks: int, told: Callable[[int], object] = lambda _: None, *, batch: int | None = None
+    ) -> None:
+        """Submit `tasks`, fewer if `over` is set; return when all are answered. `told` of each batch that is.
+
+        The same plan in batches of the same size makes the same requests.
+        """
+        size = batch or batch_of(rate_hz)
         limit, begin, first = asyncio.Semaphore(UNDER_WAY), monotonic(), self._number
         roll = random.Random(self.plan.seed * 1_000_003 + first)
         scripts, shares = list(self.plan.scripts), list(self.plan.scripts.values())
@@ -66,6 +71,11 @@ class Traffic:
                 body = [self._item(script, roll) for script in part]
                 await limit.acquire()
                 group.create_task(self._submit(session, part, body, limit, told))
+
+    @property
+    def submitted(self) -> int:
+        """Tasks that were sent, answered or not."""
+        return self._number
 
     def _item(self, script: str, roll: random.Random) -> dict[str, object]:
         plan, number = self.plan, self._number
@@ -138,6 +148,11 @@ class Traffic:
             except (aiohttp.ClientError, TimeoutError):
                 pass
             await asyncio.sleep(AGAIN_S)
+
+
+def batch_of(rate_hz: float) -> int:
+    """Tasks in a batch at this rate."""
+    return max(1, min(BATCH, round(rate_hz / BATCHES_HZ)))
 
 
 def _session() -> aiohttp.ClientSession:

@@ -19,7 +19,7 @@ import uvloop
 
 from bench.report import Options, Row
 
-FAULTS = ("kills", "stops")
+FAULTS = ("kills", "stops", "postgres", "commit")
 
 
 def run(options: Options) -> list[Row]:
