@@ -3,16 +3,17 @@
 Promises: whatever state they were left in, all of them are ended with the stack that they were entered in.
 """
 
+import asyncio
 import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.load import ask, get
 from bench.processes import Child, process
+from bench.relay import Streams
 from bench.stage import SERVE, ready
 
 NAMES = "abcdefgh"
@@ -20,12 +21,13 @@ _SAMPLE = re.compile(r"^(ringwheel_\w+?)(?:_total)? (\S+)$", re.MULTILINE)
 
 
 class Nodes:
-    """Their processes by name. `advertise`: name -> address under which others reach it, if not its own."""
+    """Their processes by name."""
 
-    def __init__(self, dsn: str, stack: AsyncExitStack, advertise: Mapping[str, str] | None = None) -> None:
+    def __init__(self, dsn: str, stack: AsyncExitStack) -> None:
         self._dsn = dsn
         self._stack = stack
-        self._advertise = advertise or {}
+        self.advertised: dict[str, str] = {}
+        """Name -> address under which others reach it, if not its own."""
         self._ports: dict[str, int] = {}
         self._complaints: list[str] = []
         self.children: dict[str, Child] = {}
@@ -34,8 +36,8 @@ class Nodes:
         """Start (or start again) the node of this name; it listens then, and may own nothing yet."""
         arguments = [*SERVE, "--database-url", self._dsn, "--name", name]
         arguments[arguments.index("--port") + 1] = str(self._ports.get(name, 0))
-        if name in self._advertise:
-            arguments += ["--advertise", self._advertise[name]]
+        if name in self.advertised:
+            arguments += ["--advertise", self.advertised[name]]
         if name in self.children:
             self._complaints += self.children[name].complaints
         child = await self._stack.enter_async_context(process(*arguments, ready=r"listening.*?127\.0\.0\.1:(\d+)"))
@@ -63,9 +65,15 @@ class Nodes:
         """Where they listen."""
         return list(self._ports.values())
 
-    def port(self, name: str) -> int:
-        """Where this one listens, or did before it ended."""
-        return self._ports[name]
+    def name_at(self, port: int) -> str:
+        """Who listens there."""
+        return next(name for name, other in self._ports.items() if other == port)
+
+    async def reach(self, name: str) -> Streams:
+        """A connection to this one. Raises OSError, also before it has said where it listens."""
+        if name not in self._ports:
+            raise ConnectionRefusedError
+        return await asyncio.open_connection("127.0.0.1", self._ports[name])
 
     @property
     def complaints(self) -> list[str]:

@@ -9,7 +9,8 @@ async with scene(nodes=3, plan=...) as here:
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -19,6 +20,7 @@ import asyncpg
 
 from bench.nodes import NAMES, Nodes
 from bench.postgres import AWAY, Postgres
+from bench.relay import Mode, Relay
 from bench.scripted import Target, listen
 from bench.traffic import Plan, Traffic
 from bench.verdict import Tables, Verdict, judge, read_tables
@@ -38,8 +40,14 @@ class Scene:
     postgres: Postgres
     target: Target
     nodes: Nodes
+    relays: dict[str, Relay]
+    """Name -> what other nodes reach it through, if anything."""
     traffic: Traffic
-    stack: AsyncExitStack = field(repr=False)
+
+    def cut(self, mode: Mode) -> None:
+        """How all nodes reach all others from now on."""
+        for relay in self.relays.values():
+            relay.mode = mode
 
     async def ask(self, statement: str) -> list[Any]:
         """Rows of one query. Raises one of AWAY."""
@@ -81,10 +89,10 @@ async def scene(
     span_s: float,
     seed: int = 0,
     through: Callable[[DataFolder, AsyncExitStack], Awaitable[str]] | None = None,
-    advertise: Mapping[str, str] | None = None,
+    relayed: bool = False,
 ) -> AsyncIterator[Scene]:
     """Sets it up, and clears it whatever happened. `through`: puts something between the nodes
-    and the database, and answers the DSN of that.
+    and the database, and answers the DSN of that; `relayed`: something is put between them.
     """
     async with AsyncExitStack() as stack:
         data = Path(stack.enter_context(TemporaryDirectory(prefix="ringwheel-bench-"))) / "data"
@@ -95,11 +103,14 @@ async def scene(
         stack.callback(server.close)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         dsn = postgres.dsn if through is None else await through(postgres.folder, stack)
-        running = Nodes(dsn, stack, advertise)
+        running, relays = Nodes(dsn, stack), {}
+        for name in NAMES[: nodes if relayed else 0]:
+            relays[name] = await stack.enter_async_context(Relay(partial(running.reach, name)))
+            running.advertised[name] = f"127.0.0.1:{relays[name].port}"
         async with asyncio.TaskGroup() as group:
             for name in NAMES[:nodes]:
                 group.create_task(running.start(name))
         stack.callback(running.end)
         await running.ready()
         traffic = Traffic(Plan(url, scripts, span_s, seed=seed), lambda: running.ports)
-        yield Scene(postgres.dsn, Postgres(postgres.folder), target, running, traffic, stack)
+        yield Scene(postgres.dsn, Postgres(postgres.folder), target, running, relays, traffic)

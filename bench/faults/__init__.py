@@ -19,7 +19,7 @@ import uvloop
 
 from bench.report import Options, Row
 
-FAULTS = ("kills", "stops", "postgres", "commit")
+FAULTS = ("kills", "stops", "postgres", "commit", "peers", "hints")
 
 
 def run(options: Options) -> list[Row]:

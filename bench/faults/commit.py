@@ -13,7 +13,6 @@ from bench.scripted import WITH_FAULTS
 from bench.traffic import Traffic, batch_of
 from storage.datafolder import DataFolder
 
-
 RATE_HZ = 200.0
 SPAN_S = 1.0
 LEDGER = "ledger"
