@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import msgspec
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import ClientConnectionResetError, hdrs, web
 
 from actors.core.errors import (
     Conflict,
@@ -170,6 +170,8 @@ def answering(handler: Handler) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
+        except ClientConnectionResetError:  # the client has gone: nobody will see this, and nothing is wrong here
+            return Problem("unreadable", "the connection was closed").response(request.raw_path)
         except Exception as error:  # noqa: BLE001 - the last line of defence: it is logged by problem_of
             response = problem_of(error).response(request.raw_path)
             if hdrs.EXPECT in request.headers and not request.content.is_eof():

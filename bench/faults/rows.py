@@ -9,8 +9,8 @@ from bench.verdict import BROKEN
 PATIENCE_S = 120.0
 LEAST = "> 0"
 SHOWN = 5
-WORDS = 400
-"""So much is shown of each of the first lines."""
+WORDS = 200
+"""So much is shown of each of the first lines: how it begins and how it ends."""
 
 
 def zero(name: str, count: float, unit: str = "") -> Row:
@@ -65,6 +65,9 @@ async def ending(here: Scene, fault: str, late_s: float, *, patience_s: float = 
         *(zero(f"{fault}: {words}", getattr(verdict, name)) for name, words in BROKEN.items()),
         told(f"{fault}: lateness p99", verdict.late_ms(99) / 1e3, "s"),
         at_most(f"{fault}: C5 lateness, worst", verdict.late_ms(100) / 1e3, late_s),
-        *(told(f"{fault}: logged: {line[:WORDS]}", 1, "line") for line in here.nodes.complaints[:SHOWN]),
+        *(
+            told(f"{fault}: logged: {line[:WORDS]} ... {line[-WORDS:]}", 1, "line")
+            for line in here.nodes.complaints[:SHOWN]
+        ),
         zero(f"{fault}: C10 errors logged", len(here.nodes.complaints), "lines"),
     ]
