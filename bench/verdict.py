@@ -37,6 +37,7 @@ class Ended(NamedTuple):
     schedule_ms: int
     finish_ms: int
     epoch: int
+    attempt: int
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Verdict:
     two_owners: int = 0
     """Calls under an older epoch than that of an earlier call for the same shard."""
     after_end: int = 0
-    """Calls after the task's recorded end."""
+    """Calls after the task's recorded end, other than that which ended it."""
     twice: int = 0
     """Records of an end beyond the first."""
     lateness_ms: list[float] = field(default_factory=list)
@@ -143,7 +144,8 @@ def _runs(
         else:
             verdict.unexplained += 1
     verdict.stale += any(epoch_of(c.fence) > row.epoch and c.arrived_ms < row.finish_ms - CLOCK_MS for c in calls)
-    verdict.after_end += sum(call.arrived_ms > row.finish_ms + CLOCK_MS for call in calls)
+    others = (call for call in calls if (epoch_of(call.fence), call.attempt) != (row.epoch, row.attempt))
+    verdict.after_end += sum(call.arrived_ms > row.finish_ms + CLOCK_MS for call in others)
 
 
 def two_owners(calls: Mapping[str, Sequence[Call]]) -> int:
@@ -174,9 +176,9 @@ async def read_tables(dsn: str) -> Tables:
     """What they say now. Raises what asyncpg raises."""
     connection = await asyncpg.connect(dsn, timeout=10)
     try:
-        rows = await connection.fetch("SELECT id::text, state, schedule_ms, finish_ms, epoch FROM finished")
+        rows = await connection.fetch("SELECT id::text, state, schedule_ms, finish_ms, epoch, attempt FROM finished")
         attempts = await connection.fetch("SELECT id::text, fence FROM attempts")
     finally:
         await connection.close()
-    ended = [Ended(row[0], STATES[row[1]], row[2], row[3], row[4]) for row in rows]
+    ended = [Ended(row[0], STATES[row[1]], row[2], row[3], row[4], row[5]) for row in rows]
     return Tables(ended, {(row[0], row[1]) for row in attempts})

@@ -5,7 +5,7 @@ from bench.verdict import BROKEN, Ended, Tables, Verdict, judge, two_owners
 
 ID = "00000000-0000-7000-8000-000000000000"
 SAME_SHARD = "00000000-0000-7000-8000-000000000001"
-END = Ended(ID, "succeeded", schedule_ms=1_000, finish_ms=1_100, epoch=2)
+END = Ended(ID, "succeeded", schedule_ms=1_000, finish_ms=1_100, epoch=2, attempt=1)
 
 
 def call(at_ms: float, epoch: int = 2, attempt: int = 1) -> Call:
@@ -46,7 +46,7 @@ def test_a_task_that_ran_once() -> None:
         (judged(call(1_005), call(1_050, attempt=2)), "unexplained"),
         (judged(call(1_005), call(1_050, epoch=3)), "stale"),
         (judged(call(1_005, attempt=2), call(1_050), recorded=("1.0002.0002",)), "backwards"),
-        (judged(call(1_121)), "after_end"),
+        (judged(call(1_121), end=END._replace(attempt=2)), "after_end"),
         (
             judged(call(1_005), script="cancel", end=END._replace(state="cancelled"), cancelled_ms=1_001),
             "cancelled_ran",
@@ -62,6 +62,7 @@ def test_each_promise_that_is_broken_is_seen(verdict: Verdict, name: str) -> Non
     [
         judged(call(1_005), call(1_050, attempt=2), recorded=("1.0002.0001",)),
         judged(call(1_005, epoch=1), call(1_050)),
+        judged(call(1_121)),
         judged(script="cancel", end=END._replace(state="cancelled"), cancelled_ms=900),
         judged(call(1_005), script="cancel"),
         judged(call(1_005), script="dead", end=END._replace(state="dead")),
