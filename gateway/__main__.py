@@ -1,7 +1,7 @@
 """The composition root: what a ringwheel process is made of, as a literal list.
 
-`serve` runs a node on a database that somebody else runs; `dev` runs one on an embedded PostgreSQL, with a demo. This
-is the only module of the gateway that imports storage.
+`serve` runs a node on a database that somebody else runs; `dev` runs one or several on an embedded PostgreSQL, with a
+demo. This is the only module of the gateway that imports storage.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ import ipaddress
 import resource
 import signal
 import socket
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import structlog
@@ -37,6 +37,7 @@ from gateway.peers import Peers
 from gateway.quota import Quota
 from gateway.server import Runner
 from gateway.settings import DevSettings, ServeSettings
+from gateway.siblings import Siblings, siblings_of
 from gateway.signing import Signer
 from gateway.targets import TargetPolicy
 from storage.cluster import PgClusterStore
@@ -53,11 +54,14 @@ from storage.reader import PgReader
 from storage.signing import PgSigningStore
 from storage.tasks import PgTaskStore
 
+STDIN = 0
 RETRY_S = 0.5
 EARLY_S = 2.0
 """How long a server for others waits for the database before it listens without one."""
 SHUTDOWN_S = 2.0
 """How long open requests may take to end after the last task was settled."""
+LINKED_S = 15.0
+"""How long `dev` waits for its other nodes before it says where they are."""
 log = structlog.get_logger("ringwheel")
 
 
@@ -126,7 +130,7 @@ class Service:
         self.lag = LoopLag()
         self.runner = Runner(make_app(self.gateway, self.lag, self.peers), access_log=None, shutdown_timeout=SHUTDOWN_S)
         self.url = ""
-        self._stop = asyncio.Event()
+        self.stopping = asyncio.Event()
 
     @property
     def children(self) -> list[Coroutine[Any, Any, None]]:
@@ -144,7 +148,7 @@ class Service:
         if not self.gateway.draining:
             log.info("stopping: what runs may take so long to end", node=self.node.name, grace_s=self.settings.grace_s)
         self.gateway.draining = True
-        self._stop.set()
+        self.stopping.set()
 
     async def run(self) -> None:
         """Listen at once (503 until the database is there), then run the children until `stop`.
@@ -168,7 +172,7 @@ class Service:
                 return
             async with asyncio.TaskGroup() as group:
                 running = [group.create_task(child) for child in self.children]
-                await self._stop.wait()
+                await self.stopping.wait()
                 if not await self.node.drain(self.settings.grace_s):
                     log.warning("attempts were still under way at the end of the grace time; others will repeat them")
                 await self._leave()
@@ -223,7 +227,7 @@ class Service:
 
     async def _enter_database(self, stack: AsyncExitStack) -> bool:
         """Wait for the database; False: told to stop first. Raises Misconfigured."""
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             try:
                 await stack.enter_async_context(self.database)
             except Unavailable:
@@ -234,7 +238,7 @@ class Service:
 
     async def _learn_keys(self) -> bool:
         """Until here every request was refused. False: told to stop first. Raises Misconfigured."""
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             try:
                 await self.keyring.refresh()
             except Unavailable:
@@ -279,8 +283,21 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _attach(loop: asyncio.AbstractEventLoop, service: Service) -> None:
+    """Nothing is read from standard input; that it can be read means that it has ended."""
+
+    def ended() -> None:
+        loop.remove_reader(STDIN)
+        service.stop()
+
+    loop.add_reader(STDIN, ended)
+    structlog.contextvars.bind_contextvars(node=service.node.name)  # its lines come among those of others
+
+
 async def _run(service: Service) -> None:
     loop = asyncio.get_running_loop()
+    if service.settings.attached:
+        _attach(loop, service)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, service.stop)
     _raise_descriptor_limit()
@@ -294,20 +311,26 @@ async def serve(settings: ServeSettings) -> None:
 
 
 async def dev(settings: DevSettings) -> None:
-    """Run a node on an embedded PostgreSQL in `settings.data`, with a demo."""
+    """Run a node on an embedded PostgreSQL in `settings.data`, with a demo; and further nodes beside it."""
     async with EmbeddedPostgres(settings.data) as server, asyncio.TaskGroup() as group:
         await migrate(server.dsn)
         service = Service(settings.serve(server.dsn))
+        others = siblings_of(settings, server.dsn)
         helping = [
             group.create_task(server.run(), name="keeper"),
-            group.create_task(_show(service, traffic=settings.demo), name="demo"),
+            group.create_task(_show(service, [other.url for other in others], traffic=settings.demo), name="demo"),
         ]
+        siblings = group.create_task(Siblings(others, service.stopping).run(), name="siblings")
         await _run(service)
+        await siblings
         for task in helping:
             task.cancel()
 
 
-async def _show(service: Service, *, traffic: bool) -> None:
+async def _show(service: Service, others: Sequence[str], *, traffic: bool) -> None:
     await service.node.membership.beaten.wait()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINKED_S):
+            await service.peers.linked(len(others))
     demo = Demo(service.node.intake, service.gateway.queue_store, service.gateway.codec)
-    await demo.run(service.url, traffic=traffic)
+    await demo.run(service.url, others, traffic=traffic)

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import os
 import sys
+from collections.abc import Sequence
 from shutil import which
 
 import structlog
@@ -39,7 +40,7 @@ class Demo:
         self._queues = queues
         self._codec = codec
 
-    async def run(self, url: str, *, traffic: bool) -> None:
+    async def run(self, url: str, others: Sequence[str], *, traffic: bool) -> None:
         """Serve the target, say where everything is, and submit tasks until cancelled."""
         runner = web.AppRunner(Sink().app(), access_log=None)
         await runner.setup()
@@ -49,7 +50,7 @@ class Demo:
             if output.only_json:
                 log.info("the webhook target listens", url=target)
             else:
-                output.say(_welcome(url, target, "demo" if traffic else "default"))
+                output.say(_welcome(url, others, target, "demo" if traffic else "default"))
             if traffic:
                 await self._traffic(target)
             await asyncio.Event().wait()
@@ -81,11 +82,12 @@ def _program() -> str:
     return "ringwheel" if which("ringwheel") else os.path.relpath(sys.argv[0])
 
 
-def _welcome(url: str, target: str, queue: str) -> str:
+def _welcome(url: str, others: Sequence[str], target: str, queue: str) -> str:
     task = f'{{"http": {{"url": "{target}/ok"}}, "payload": {{"hello": "world"}}, "delay": 3}}'
+    more = "".join(f"\n  another node is at      {other}" for other in others)
     there = "" if url == DEFAULT_URL else f" --url {url}"
     return f"""
-  ringwheel is ready at   {url}
+  ringwheel is ready at   {url}{more}
   a webhook target is at  {target}   (open it to see what arrives)
 
   Try:  curl -s {url}/v1/tasks -H 'content-type: application/json' -d '{task}'

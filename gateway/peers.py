@@ -54,6 +54,8 @@ class Peers:
         self._changed = asyncio.Event()
         self.learner = Learner(self._learn)
         self._strange = Strange(wire, self.learner, publish=self._publish, miss=self._interrupt)
+        self._greeted = asyncio.Event()
+        """Set when a link came up."""
 
     # --- the port
 
@@ -124,6 +126,12 @@ class Peers:
             return None
         return measured.reaches if isinstance(measured, Measured) else None
 
+    async def linked(self, count: int) -> None:
+        """Return when links to so many other nodes are up."""
+        while sum(link.up.is_set() for link in self._links.values()) < count:
+            self._greeted.clear()
+            await self._greeted.wait()
+
     def link(self, boot: str) -> Link | None:
         """The link to this boot, if it lives."""
         return self._links.get(boot)
@@ -144,6 +152,7 @@ class Peers:
 
     async def _greet(self, link: Link) -> None:
         """A link came up: what happened there before is not known here."""
+        self._greeted.set()
         await link.watch([wire_topic(topic) for topic in self.hub.interest.topics])
         self._interrupt()
 

@@ -35,28 +35,37 @@ class ServeSettings:
     """Tasks a second that a tenant may submit to this node; None = no limit."""
     tenant_rates_hz: Mapping[str, float] = field(default_factory=dict)
     """The same by tenant."""
+    attached: bool = False
+    """End when standard input does: whoever holds its other end has gone, or wants it to."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens, unless its port is any free one."""
+        return f"http://{self.bind}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class DevSettings:
-    """A node of its own on an embedded PostgreSQL, for a developer's machine."""
+    """A node of its own, or a few, on an embedded PostgreSQL, for a developer's machine."""
 
     data: Path
     """Folder of the embedded database; made when missing."""
     bind: str = LOOPBACK
     port: int = PORT
+    nodes: int = 1
+    """Processes: this one, and others on the ports after its own."""
     demo: bool = True
     """Submit a little traffic of its own, to have something to look at."""
     grace_s: float = 5.0
     allow_targets: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """A developer's targets run on the same machine."""
 
-    def serve(self, database_url: str) -> ServeSettings:
-        """The same node, once its database runs at `database_url`."""
+    def serve(self, database_url: str, port: int | None = None) -> ServeSettings:
+        """The same node, or one on another port, once its database runs at `database_url`."""
         return ServeSettings(
             database_url=database_url,
             bind=self.bind,
-            port=self.port,
+            port=self.port if port is None else port,
             grace_s=self.grace_s,
             allow_targets=self.allow_targets,
         )

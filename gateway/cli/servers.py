@@ -13,7 +13,10 @@ from gateway.cli.options import TEXT, database_option, finite, json_option
 from gateway.cli.streams import Unwritable, say
 from gateway.settings import GRACE_S, LOOPBACK, PORT, DevSettings, ServeSettings
 
-_PORT = click.IntRange(0, 65_535)
+MAX_PORT = 65_535
+NODES = 5
+"""The embedded server has connections for so many, and some to spare."""
+_PORT = click.IntRange(0, MAX_PORT)
 
 
 def _data_home() -> Path:
@@ -87,11 +90,21 @@ def _rates(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
     show_envvar=True,
     help="Folder of the database.  [default: ~/.local/share/ringwheel]",
 )
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, NODES),
+    default=1,
+    show_default=True,
+    envvar="RINGWHEEL_NODES",
+    help="Processes, on the ports from --port on.",
+)
 @click.option("--no-demo", is_flag=True, help="Without the demo.")
 @json_option
-def dev_command(port: int, data: Path, no_demo: bool, as_json: bool) -> None:
+def dev_command(port: int, data: Path, nodes: int, no_demo: bool, as_json: bool) -> None:
     """Run the service on a PostgreSQL of its own, for development."""
-    _run("dev", DevSettings(data=data, port=port, demo=not no_demo), as_json)
+    if port + nodes - 1 > MAX_PORT:
+        raise click.BadParameter(f"there are no {nodes} ports from {port} on", param_hint="--nodes")
+    _run("dev", DevSettings(data=data, port=port, nodes=nodes, demo=not no_demo), as_json)
 
 
 @click.command()
@@ -142,6 +155,7 @@ def dev_command(port: int, data: Path, no_demo: bool, as_json: bool) -> None:
     metavar="[TENANT=]N",
     help="Tasks a second that a tenant may submit to this node; may be repeated.",
 )
+@click.option("--attached", is_flag=True, hidden=True, help="End when standard input does.")
 @json_option
 def serve_command(
     database_url: str,
@@ -152,6 +166,7 @@ def serve_command(
     grace: float,
     allow_target: tuple[str, ...],
     tenant_rate: dict[str, float],
+    attached: bool,
     as_json: bool,
 ) -> None:
     """Run a node on a PostgreSQL that is there already."""
@@ -165,6 +180,7 @@ def serve_command(
         allow_targets=allow_target,
         tenant_rate_hz=tenant_rate.pop("", None),
         tenant_rates_hz=tenant_rate,
+        attached=attached,
     )
     _run("serve", settings, as_json)
 

@@ -124,3 +124,68 @@ async def test_nothing_that_it_says_can_be_written(tmp_path: Path) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def nodes_of(pid: int) -> dict[int, int]:
+    """Port -> process id of the further nodes that this process has started."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            continue  # no process, or one that has just ended
+        if parent == pid and b"--attached" in words:
+            found[int(words[words.index(b"--port") + 1])] = int(entry.name)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.timeout(120)
+async def test_several_nodes(tmp_path: Path) -> None:
+    """One database and three processes: any answers for all, one that dies comes back, and all end together."""
+    data = tmp_path / "data"
+    words = ("dev", "--data", str(data), "--port", "0", "--nodes", "3", "--no-demo")
+    async with ringwheel(*words) as program, aiohttp.ClientSession() as session:
+        target = (await program.says(f"target is at +{URL}"))[1]
+        urls = re.findall(rf"(?:ready|another node is) at +{URL}", program.output)
+        apis = [Api(url, session) for url in urls]
+        first = nodes_of(program.pid)
+        assert {f"http://127.0.0.1:{port}" for port in first} == set(urls[1:])
+        for api in apis:
+            task = await api.submit(http={"url": f"{target}/ok"})
+            assert (await api.wait(task["id"]))["state"] == "succeeded"
+        future = await apis[1].submit(delay="5d")
+        assert [(await api.get(future["id"]))["state"] for api in apis] == ["scheduled"] * 3
+        port, victim = next(iter(first.items()))
+        os.kill(victim, signal.SIGKILL)
+        await program.says("a node ended; it is started again.*exit code -9")
+        async with asyncio.timeout(LIMIT_S):
+            while not await ready(session, f"http://127.0.0.1:{port}"):
+                pass
+        second = nodes_of(program.pid)
+        assert second.keys() == first.keys()
+        assert second[port] != victim
+        await interrupted(program, data)
+        assert not any(alive(pid) for pid in second.values())
+    async with ringwheel(*words) as program, aiohttp.ClientSession() as session:
+        await program.says(f"target is at +{URL}")
+        api = Api(re.findall(f"another node is at +{URL}", program.output)[0], session)
+        assert (await api.get(future["id"]))["state"] == "scheduled"
+        left = nodes_of(program.pid)
+        await program.killed()
+        while any(alive(pid) for pid in left.values()) or left_of(data):
+            pass
+
+
+async def test_more_nodes_than_ports(tmp_path: Path) -> None:
+    async with ringwheel("dev", "--data", str(tmp_path / "data"), "--port", "65534", "--nodes", "3") as program:
+        assert await program.ended() == 2
+        await program.heard.wait()
+        assert "no 3 ports from 65534 on" in program.output
