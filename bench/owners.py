@@ -12,6 +12,8 @@ from bench.postgres import AWAY
 
 LOOK_S = 0.05
 LIMIT_S = 60.0
+CALM_S = 3.0
+"""A cluster in which no shard has moved for so long has found its places."""
 _SHARDS = """
     SELECT s.shard, s.epoch, n.boot, n.name
       FROM shards s LEFT JOIN nodes n ON n.boot = s.owner_boot AND n.state <> 'dead'
@@ -34,6 +36,7 @@ class Owners:
         self.shards: dict[int, Owned] = {}
         self.changes: dict[int, list[tuple[float, int]]] = {}
         """Shard -> (when, epoch); ms since 1970."""
+        self._moved_s = 0.0
 
     async def run(self) -> None:
         """Look until cancelled, also while the database is away now and then."""
@@ -55,6 +58,7 @@ class Owners:
             known = self.shards.get(shard)
             if known is None or known.epoch != epoch:
                 self.changes.setdefault(shard, []).append((now_ms, epoch))
+                self._moved_s = monotonic()
             self.shards[shard] = Owned(epoch, boot, name)
 
     def boots(self) -> dict[str, str]:
@@ -85,3 +89,10 @@ class Owners:
                 raise TimeoutError(f"shards had no owner for {LIMIT_S} s")
             await asyncio.sleep(LOOK_S)
         return time() * 1e3
+
+    async def calm(self) -> None:
+        """Wait until each shard has a living owner, and none has moved for CALM_S. Raises TimeoutError."""
+        async with asyncio.timeout(LIMIT_S):
+            await self.owned()
+            while (left_s := self._moved_s + CALM_S - monotonic()) > 0:  # noqa: ASYNC110 - other processes move them
+                await asyncio.sleep(left_s)

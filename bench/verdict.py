@@ -24,6 +24,7 @@ from bench.scripted import Call
 from bench.work import SHARDS
 
 CLOCK_MS = 20.0
+EXAMPLES = 5
 STATES = {2: "succeeded", 3: "dead", 4: "expired", 5: "cancelled"}
 ENDS = {"dead": ("dead",), "cancel": ("succeeded", "cancelled")}
 """Script -> how its tasks may end; others succeed."""
@@ -75,6 +76,13 @@ class Verdict:
     twice: int = 0
     """Records of an end beyond the first."""
     lateness_ms: list[float] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
+    """What happened to the first EXAMPLES tasks with which something is wrong."""
+
+    @property
+    def broken(self) -> int:
+        """How often a promise was broken."""
+        return sum(int(getattr(self, name)) for name in BROKEN)
 
     def late_ms(self, percent: float) -> float:
         """A percentile of the lateness of first calls."""
@@ -108,14 +116,26 @@ def judge(
     verdict.twice = len(tables.ended) - len(ended)
     verdict.strange = len((ended.keys() | calls.keys()) - accepted.keys())
     for task_id, script in accepted.items():
-        row = ended.get(task_id)
+        row, some, before = ended.get(task_id), calls.get(task_id, ()), verdict.broken
         if row is None:
             verdict.lost += 1
-            continue
-        _end(verdict, script, row, cancelled.get(task_id))
-        _runs(verdict, row, calls.get(task_id, ()), cancelled.get(task_id), tables.recorded)
+        else:
+            _end(verdict, script, row, cancelled.get(task_id))
+            _runs(verdict, row, some, cancelled.get(task_id), tables.recorded)
+        if verdict.broken > before and len(verdict.examples) < EXAMPLES:
+            verdict.examples.append(_story(task_id, script, row, some, cancelled.get(task_id)))
     verdict.two_owners = two_owners(calls)
     return verdict
+
+
+def _story(task_id: str, script: str, row: Ended | None, calls: Sequence[Call], cancelled_ms: float | None) -> str:
+    """All that is known of a task, in ms after it was due."""
+    if row is None:
+        return f"{task_id} {script}: no end; {len(calls)} calls: {', '.join(call.fence for call in calls)}"
+    told = "" if cancelled_ms is None else f"; cancelled {cancelled_ms - row.schedule_ms:.0f}"
+    seen = ", ".join(f"{call.fence} {call.arrived_ms - row.schedule_ms:.0f}" for call in calls)
+    end = f"{row.state} {row.epoch}.{row.attempt} {row.finish_ms - row.schedule_ms}"
+    return f"{task_id} {script}: {end}; calls {seen}{told}"
 
 
 def _end(verdict: Verdict, script: str, row: Ended, cancelled_ms: float | None) -> None:

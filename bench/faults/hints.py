@@ -24,7 +24,7 @@ async def run(options: Options) -> list[Row]:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.owned()
+            await owners.calm()
             before = await here.nodes.counters()
             here.cut(Mode.REFUSE)
             with options.steps("hints", 1) as steps:

@@ -51,7 +51,7 @@ async def run(options: Options) -> list[Row]:
             owned_s: list[float] = []
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(owners.run())
-                await owners.owned()
+                await owners.calm()
                 load = group.create_task(here.traffic.run(rate_hz, 1 << 40))
                 await asyncio.sleep(SPAN_S)
                 for event in range(events):

@@ -26,7 +26,7 @@ async def run(options: Options) -> list[Row]:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.owned()
+            await owners.calm()
             load = group.create_task(here.traffic.run(options.rate_hz or RATE_HZ, 1 << 40))
             await asyncio.sleep(BEFORE_S)
             epochs = {shard: owned.epoch for shard, owned in owners.shards.items()}

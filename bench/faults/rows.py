@@ -63,6 +63,7 @@ async def ending(here: Scene, fault: str, late_s: float, *, patience_s: float = 
         told(f"{fault}: ran again after a change of owner", verdict.explained, "calls"),
         told(f"{fault}: found by the probe", counted["ringwheel_probe_finds"], "tasks"),
         *(zero(f"{fault}: {words}", getattr(verdict, name)) for name, words in BROKEN.items()),
+        *(told(f"{fault}: wrong: {story}", 1, "task") for story in verdict.examples),
         told(f"{fault}: lateness p99", verdict.late_ms(99) / 1e3, "s"),
         at_most(f"{fault}: C5 lateness, worst", verdict.late_ms(100) / 1e3, late_s),
         *(

@@ -47,7 +47,7 @@ async def run(options: Options) -> list[Row]:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.owned()
+            await owners.calm()
             load = group.create_task(here.traffic.run(options.rate_hz or RATE_HZ, 1 << 40))
             await asyncio.sleep(SPAN_S)
             before = here.nodes.held()

@@ -77,6 +77,13 @@ def test_only_a_change_of_owner_counts_as_explained() -> None:
     assert judged(call(1_005), call(1_050, attempt=2), recorded=("1.0002.0001",)).explained == 0
 
 
+def test_what_is_wrong_is_told() -> None:
+    [story] = judged(call(999), script="e500").examples
+    assert story == f"{ID} e500: succeeded 2.1 100; calls 1.0002.0001 -1"
+    assert judged(end=None).examples == [f"{ID} ok: no end; 0 calls: "]
+    assert judged(call(1_005)).examples == []
+
+
 def test_what_nobody_submitted() -> None:
     assert broken(judge({}, {}, {ID: [call(1)]}, Tables([], set()))) == {"strange"}
     assert broken(judge({}, {}, {}, Tables([END], set()))) == {"strange"}
