@@ -22,7 +22,7 @@ from actors.core.errors import Unavailable
 from actors.core.events import LAST_ID, NO_ID, Loaded, Page, Probed
 from actors.ports.tasks import TaskStore
 
-PROBE_S = 2.0
+PROBE_S = 1.5
 """One round over all shards takes this long, in PROBE_STEPS statements."""
 PROBE_STEPS = 16
 PROBE_LATE_MS = 3_000
@@ -32,7 +32,7 @@ PROBE_ROWS = 16
 PROBE_TOTAL = 64
 NEWS_ROWS = 256
 """Rows of a page that goes on where there was news."""
-FULL_ROUND = 30
+FULL_ROUND = 40
 URGENT = 16
 """Continued pages a step, where there was news."""
 CALM = 4
