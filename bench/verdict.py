@@ -11,7 +11,6 @@ the server's clock is wrong by (CLOCK_MS).
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,6 +23,8 @@ from bench.scripted import Call
 from bench.work import SHARDS
 
 CLOCK_MS = 20.0
+OVERLAP_MS = 1_000.0
+"""What an owner has begun when it gives its shard away goes on, and may still have to open its connection."""
 EXAMPLES = 5
 STATES = {2: "succeeded", 3: "dead", 4: "expired", 5: "cancelled"}
 ENDS = {"dead": ("dead",), "cancel": ("succeeded", "cancelled")}
@@ -70,7 +71,11 @@ class Verdict:
     backwards: int = 0
     """Fences of a task that did not grow from call to call."""
     two_owners: int = 0
-    """Calls under an older epoch than that of an earlier call for the same shard."""
+    """Calls under an older epoch than that of an earlier call for the same shard, more than OVERLAP_MS before."""
+    overlap_ms: float = 0.0
+    """The longest time between two such calls, of `overlaps`; `overlap` tells of it."""
+    overlaps: int = 0
+    overlap: str = ""
     after_end: int = 0
     """Calls after the task's recorded end, other than that which ended it."""
     twice: int = 0
@@ -124,7 +129,13 @@ def judge(
             _runs(verdict, row, some, cancelled.get(task_id), tables.recorded)
         if verdict.broken > before and len(verdict.examples) < EXAMPLES:
             verdict.examples.append(_story(task_id, script, row, some, cancelled.get(task_id)))
-    verdict.two_owners = two_owners(calls)
+    late = overlaps(calls)
+    verdict.two_owners = sum(overlap_ms > OVERLAP_MS for overlap_ms, _ in late)
+    verdict.overlaps = len(late)
+    if late:
+        verdict.overlap_ms, task_id = max(late)
+        row = ended.get(task_id)
+        verdict.overlap = _story(task_id, accepted.get(task_id, "?"), row, calls[task_id], cancelled.get(task_id))
     return verdict
 
 
@@ -168,20 +179,23 @@ def _runs(
     verdict.after_end += sum(call.arrived_ms > row.finish_ms + CLOCK_MS for call in others)
 
 
-def two_owners(calls: Mapping[str, Sequence[Call]]) -> int:
-    """Calls that came under an older epoch than one before them, in the same shard."""
-    newest = Counter[int]()
-    found = 0
-    for _, shard, epoch in history(calls):
-        found += epoch < newest[shard]
-        newest[shard] = max(newest[shard], epoch)
+def overlaps(calls: Mapping[str, Sequence[Call]]) -> list[tuple[float, str]]:
+    """Of calls that came under an older epoch than one before them in the same shard: ms after that one, and whose."""
+    newest: dict[int, tuple[int, float]] = {}
+    found = []
+    for at_ms, shard, epoch, task_id in history(calls):
+        other, since_ms = newest.get(shard, (0, 0.0))
+        if epoch < other:
+            found.append((at_ms - since_ms, task_id))
+        elif epoch > other:
+            newest[shard] = epoch, at_ms
     return found
 
 
-def history(calls: Mapping[str, Sequence[Call]]) -> list[tuple[float, int, int]]:
-    """All calls in order: when (ms), shard, epoch."""
+def history(calls: Mapping[str, Sequence[Call]]) -> list[tuple[float, int, int, str]]:
+    """All calls in order: when (ms), shard, epoch, task."""
     return sorted(
-        (call.arrived_ms, shard_of(task_id, SHARDS), epoch_of(call.fence))
+        (call.arrived_ms, shard_of(task_id, SHARDS), epoch_of(call.fence), task_id)
         for task_id, some in calls.items()
         for call in some
     )

@@ -107,7 +107,7 @@ async def _event(here: Scene, owners: Owners, event: int, at_once: int, kills: l
 def _gaps(here: Scene, owners: Owners, kills: list[Kill]) -> list[Row]:
     """How long nothing of a dead node's was fired, and where that time went."""
     by_shard: dict[int, list[tuple[float, int]]] = defaultdict(list)
-    for at_ms, shard, epoch in history(here.target.calls):
+    for at_ms, shard, epoch, _ in history(here.target.calls):
         by_shard[shard].append((at_ms, epoch))
     first_s: list[tuple[float, Kill]] = []
     each_s: list[float] = []

@@ -77,7 +77,7 @@ async def run(options: Options) -> list[Row]:
             watching.cancel()
         rows = await ending(here, "postgres", LATE_S + away_s)
         after = here.nodes.held()
-        arrived_ms = [at_ms for at_ms, _, _ in history(here.target.calls)]
+        arrived_ms = [at_ms for at_ms, *_ in history(here.target.calls)]
     return [
         told("postgres: outages", len(seen.outages), ""),
         zero("postgres: calls while no lease could be valid", _stray(seen.outages, arrived_ms), "calls"),

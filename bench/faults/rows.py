@@ -70,5 +70,7 @@ async def ending(here: Scene, fault: str, late_s: float, *, patience_s: float = 
             told(f"{fault}: logged: {line[:WORDS]} ... {line[-WORDS:]}", 1, "line")
             for line in here.nodes.complaints[:SHOWN]
         ),
+        told(f"{fault}: calls of a former owner for what it had begun", verdict.overlaps, "calls"),
+        *([told(f"{fault}: the latest: {verdict.overlap}", verdict.overlap_ms / 1e3, "s")] if verdict.overlap else []),
         zero(f"{fault}: C10 errors logged", len(here.nodes.complaints), "lines"),
     ]

@@ -1,7 +1,7 @@
 import pytest
 
 from bench.scripted import Call
-from bench.verdict import BROKEN, Ended, Tables, Verdict, judge, two_owners
+from bench.verdict import BROKEN, Ended, Tables, Verdict, judge, overlaps
 
 ID = "00000000-0000-7000-8000-000000000000"
 SAME_SHARD = "00000000-0000-7000-8000-000000000001"
@@ -94,6 +94,11 @@ def test_an_end_that_is_recorded_twice() -> None:
     assert broken(verdict) == {"twice"}
 
 
-def test_a_former_owner_that_calls_after_its_successor() -> None:
-    calls = {ID: [call(5, epoch=3)], SAME_SHARD: [call(6, epoch=2), call(7, epoch=3)]}
-    assert two_owners(calls) == 1
+@pytest.mark.parametrize(("late_ms", "found"), [(1_005, set()), (2_005, {"two_owners"})])
+def test_a_former_owner_that_calls_after_its_successor(late_ms: float, found: set[str]) -> None:
+    calls = {ID: [call(1_005, epoch=3), call(3_000, epoch=4)], SAME_SHARD: [call(1_000), call(late_ms + 1)]}
+    assert overlaps(calls) == [(late_ms + 1 - 1_005, SAME_SHARD)]
+    verdict = judge({}, {}, calls, Tables([], set()))
+    assert broken(verdict) == {"strange"} | found
+    assert (verdict.overlaps, verdict.overlap_ms) == (1, late_ms - 1_004)
+    assert verdict.overlap.startswith(SAME_SHARD)
