@@ -35,6 +35,9 @@ class Relay:
         self._passing = asyncio.Event()
         self._passing.set()
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -47,6 +50,7 @@ class Relay:
         assert self._server is not None
         self._server.close()
         self.mode = Mode.REFUSE
+        await self._idle.wait()
 
     @property
     def port(self) -> int:
@@ -74,6 +78,8 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Both ways, until one ends."""
         self._open.add(writer)
+        self._serving += 1
+        self._idle.clear()
         try:
             await self._passing.wait()
             if self._mode is Mode.REFUSE:
@@ -90,6 +96,9 @@ class Relay:
         finally:
             self._open.discard(writer)
             writer.transport.abort()
+            self._serving -= 1
+            if not self._serving:
+                self._idle.set()
 
     async def join(
         self,

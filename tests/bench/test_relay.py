@@ -12,9 +12,13 @@ async def relayed() -> AsyncIterator[Relay]:
     """A relay before a server that says back what it hears."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(100):
-            writer.write(data)
-        writer.close()
+        try:
+            while data := await reader.read(100):
+                writer.write(data)
+        except ConnectionResetError:
+            pass
+        finally:
+            writer.close()
 
     async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
