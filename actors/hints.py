@@ -52,22 +52,24 @@ class Hints:
         self._publish = publish
         self._watched = watched
         self._unrouted: list[tuple[list[Task], int]] = []
-        """Tasks committed here, and when, while the lease had run out."""
+        """Tasks committed here, and when (at the earliest), while the lease had run out."""
         self._parked: dict[int, list[tuple[list[Task], int]]] = defaultdict(list)
         """The same of shards that are being handed over."""
         self._kept = 0
         self.dropped = 0
 
-    def committed(self, tasks: list[Task]) -> None:
-        """Tasks were committed here: tell their owners, and of those that no shard has loaded yet, watchers alone."""
+    def committed(self, tasks: list[Task], at_ms: int) -> None:
+        """Tasks were committed here, `at_ms` at the earliest: tell their owners, and of those that no shard has loaded
+        yet, watchers alone.
+        """
         now_ms = self._clock.now_ms()
         near = [task for task in tasks if task.due_ms <= now_ms + self._horizon_ms]
         if len(near) < len(tasks) and self._watched():
             self._tell_accepted([task for task in tasks if task.due_ms > now_ms + self._horizon_ms])
         if self._may_fire():
-            self._tell_owners(near, now_ms, self._holder)
+            self._tell_owners(near, at_ms, self._holder)
         elif self._has_room(near):
-            self._unrouted.append((near, now_ms))
+            self._unrouted.append((near, at_ms))
 
     def take(self, tasks: list[Task], at_ms: int) -> None:
         """The same of tasks that another node accepted: what I have just given away goes on to its next owner."""

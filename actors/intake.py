@@ -204,7 +204,7 @@ class Intake:
         store: TaskStore,
         clock: Clock,
         shards: Callable[[], int],
-        hint: Callable[[list[Task]], None],
+        hint: Callable[[list[Task], int], None],
         stats: Stats,
         leased: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -310,23 +310,25 @@ class Intake:
         return self._tails.pop()
 
     async def _flush_unkeyed(self, batch: _Batch) -> None:
-        tasks = batch.tasks
+        tasks, sent_ms = batch.tasks, self._clock.now_ms()
         errors = await self._store.accept(tasks)
         batch.answers = [_receipt(task, State.SCHEDULED, new=True) for task in tasks]
         for place, refusal in errors.items():
             batch.answers[place] = refusal
-        self._tell([task for place, task in enumerate(tasks) if place not in errors] if errors else tasks)
+        self._tell([task for place, task in enumerate(tasks) if place not in errors] if errors else tasks, sent_ms)
 
     async def _flush_keyed(self, batch: _Batch) -> None:
+        sent_ms = self._clock.now_ms()
         accepted = await self._store.accept_keyed(batch.tasks)
         batch.answers = [_keyed_answer(task, answer) for task, answer in zip(batch.tasks, accepted, strict=True)]
         receipts = [(t, r) for t, r in zip(batch.tasks, batch.answers, strict=True) if isinstance(r, Receipt)]
         self._stats.replayed += sum(not receipt.new for _, receipt in receipts)
-        self._tell([task for task, receipt in receipts if receipt.new])
+        self._tell([task for task, receipt in receipts if receipt.new], sent_ms)
 
-    def _tell(self, fresh: list[Task]) -> None:
+    def _tell(self, fresh: list[Task], sent_ms: int) -> None:
+        """As of when they were sent: they may have been committed then, and have run and been forgotten since."""
         self._stats.accepted += len(fresh)
-        self._hint(fresh)
+        self._hint(fresh, sent_ms)
 
 
 async def _answers(places: list[_Place]) -> list[Receipt | Exception]:

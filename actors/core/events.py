@@ -169,7 +169,7 @@ class Found:
 
 @dataclass(slots=True)
 class Submitted:
-    """Tasks of this shard were committed at `at_ms` (a hint: losing it costs lateness, never a task)."""
+    """Tasks of this shard were committed, `at_ms` at the earliest (a hint: losing it costs lateness, never a task)."""
 
     tasks: list[Task]
     at_ms: int

@@ -31,9 +31,14 @@ class World:
         self.link: MemoryLink = self.stores.link
         self.stats = Stats()
         self.hints: list[Task] = []
+        self.hinted_ms: list[int] = []
         self.commits: list[int] = []
         self.leased = True
-        self.intake = Intake(self.stores.tasks, clock, lambda: 256, self.hints.extend, self.stats, lambda: self.leased)
+        self.intake = Intake(self.stores.tasks, clock, lambda: 256, self._hint, self.stats, lambda: self.leased)
+
+    def _hint(self, tasks: list[Task], at_ms: int) -> None:
+        self.hints += tasks
+        self.hinted_ms.append(at_ms)
 
     async def send(self, *drafts: Draft) -> list[Receipt | Exception]:
         return await self.intake.submit(drafts)
@@ -190,6 +195,18 @@ async def test_refused_items_are_not_hinted_at(world: World) -> None:
     (answer,) = await world.send(bad)
     assert isinstance(answer, Invalid)
     assert world.stats.replayed == 0
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_hint_is_as_old_as_the_commit_may_be(world: World, key: str | None) -> None:
+    """Its reply came late, or this process was stopped meanwhile: others may have run the task, and forgotten it."""
+    gate = world.link.hold_next("accept" if key is None else "accept_keyed")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(world.send(draft(QUEUE, key=key)))
+        await gate.reached.wait()
+        await asyncio.sleep(PATIENCE_S * 0.9)
+        gate.open()
+    assert world.hinted_ms == [T0_MS]
 
 
 @pytest.mark.parametrize("key", [None, "k"])

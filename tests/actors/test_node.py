@@ -317,7 +317,7 @@ async def test_without_any_hint_the_probe_finds_all_within_six_seconds(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     member = await cluster.start()
-    monkeypatch.setattr(member.node.intake, "_hint", lambda tasks: None)
+    monkeypatch.setattr(member.node.intake, "_hint", lambda tasks, at_ms: None)
     await asyncio.sleep(1.3)
     ids = await submit_some(member, 300)
     await cluster.ended(ids)
@@ -329,7 +329,7 @@ async def test_a_full_probe_finds_what_is_older_than_the_usual_stretch(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     member = await cluster.start()
-    monkeypatch.setattr(member.node.intake, "_hint", lambda tasks: None)
+    monkeypatch.setattr(member.node.intake, "_hint", lambda tasks, at_ms: None)
     await asyncio.sleep(1)
     queue = await member.queues.ensure("default", "emails")
     (receipt,) = await submit(member, [draft(queue)])
@@ -340,7 +340,7 @@ async def test_a_full_probe_finds_what_is_older_than_the_usual_stretch(
 
 async def test_the_probe_survives_an_outage(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     member = await cluster.start()
-    monkeypatch.setattr(member.node.intake, "_hint", lambda tasks: None)
+    monkeypatch.setattr(member.node.intake, "_hint", lambda tasks, at_ms: None)
     await asyncio.sleep(1)
     ids = await submit_some(member, 20)
     for _ in range(64):

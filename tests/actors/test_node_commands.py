@@ -339,7 +339,7 @@ async def test_a_look_up_that_was_overtaken_by_the_tasks_end_is_a_conflict(
 ) -> None:
     member = await cluster.start()
     await asyncio.sleep(1)
-    monkeypatch.setattr(member.node.intake, "_hint", lambda tasks: None)
+    monkeypatch.setattr(member.node.intake, "_hint", lambda tasks, at_ms: None)
     (id,) = await submit_some(member, 1)  # noqa: A001
     await asyncio.sleep(3)
     slow = iter([0.1, 4_000.0])
