@@ -195,6 +195,8 @@ class Membership:
             self._start_anew()
             return
         received_ms = self._clock.boot_ms()
+        if received_ms - sent_ms > BEAT_LIMIT_S * 1_000:
+            raise TimeoutError  # this process was stopped meanwhile: the answer's clock, and all in it, is of long ago
         self._clock.observe(beat.clock_ms, received_ms)
         self.timeline = beat.timeline
         self._fire_until_ms = sent_ms + T_STOP_MS

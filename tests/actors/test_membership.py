@@ -209,6 +209,16 @@ async def test_a_beat_that_hangs_now_and_then_keeps_no_dead_node_alive(cluster: 
     assert len(b.owned) == 256
 
 
+async def test_a_node_that_is_stopped_during_its_first_beat_knows_the_time_all_the_same(cluster: Cluster) -> None:
+    member = cluster.join()
+    await cluster.until(lambda: any(row.beats for row in cluster.database.nodes.values()))
+    member.process.stop()
+    await asyncio.sleep(5)
+    member.process.resume()
+    await cluster.until(lambda: member.node.ready)
+    assert member.node.clock.now_ms() == pytest.approx(cluster.now_ms(), abs=BEAT_LIMIT_S * 1_000)
+
+
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_while_the_database_is_away_nothing_fires_nobody_dies_and_all_goes_on(
     cluster: Cluster, hangs: bool
