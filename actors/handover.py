@@ -262,6 +262,7 @@ class Handover:
         if heir == self._membership.boot:
             return  # it begins anew when a beat shows its epoch
         self._given[shard] = Given(self._closing.pop(shard), heir, self._clock.boot_ms())
+        self._parted.discard(shard)
         self.moves += 1
         self._gave(shard)
         self._progress.set()

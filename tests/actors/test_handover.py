@@ -240,6 +240,22 @@ async def test_it_may_move_on_twice_while_it_runs(cluster: Cluster) -> None:
     assert {cluster.state(one) for one in ids} == {State.SUCCEEDED}
 
 
+async def test_it_is_given_away_as_quietly_the_second_time(cluster: Cluster) -> None:
+    a = await cluster.start("a", always(Step(takes_ms=3_000)))
+    b = await joined(cluster)
+    moved = set(b.owned)
+    await b.node.drain(5)
+    await b.kill()
+    cluster.members.remove(b)
+    await cluster.until(lambda: len(a.owned) == SHARDS)
+    await asyncio.sleep(DWELL_MS / 1_000)
+    ids = [one for delay_ms in range(0, 4_000, 50) for one in await submit_some(a, 10, delay_ms=delay_ms)]
+    again = await joined(cluster, script=always(Step(takes_ms=3_000)))
+    assert again.owned.keys() == moved
+    await cluster.ended(ids)
+    assert Counter(run.id for run in cluster.runs) == Counter(ids)
+
+
 async def test_a_drained_node_waits_for_its_attempts_and_tells_their_ends(cluster: Cluster) -> None:
     a = await cluster.start("a", always(Step(takes_ms=14_000)))
     b = await joined(cluster)
