@@ -159,6 +159,7 @@ class Member:
         self._task.cancel()
         self.process.resume()
         await self.ended.wait()
+        self.process.ended = True
 
     def _publish(self, changes: list[Change]) -> None:
         self.changes.extend(changes)

@@ -86,6 +86,8 @@ class Process:
     def __init__(self) -> None:
         self._stopped = False
         self._held: list[_Turn] = []
+        self.ended = False
+        """Nothing of it runs any more."""
 
     @property
     def stopped(self) -> bool:
@@ -133,7 +135,7 @@ class _Turn:
     def __call__(self) -> None:
         if self.process.stopped:
             self.process.hold(self)
-        else:
+        elif not self.process.ended:
             self.callback(*self.args)
 
     def late(self) -> None:
