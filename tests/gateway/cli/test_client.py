@@ -112,7 +112,8 @@ async def test_a_reader_that_has_left_has_seen_enough() -> None:
         assert (done.code, f"task {id_of(1)} was accepted, but" in done.err) == (1, True), "not to be lost"
 
 
-async def test_watching_without_the_scope_is_told_in_the_words_of_the_service() -> None:
+async def test_watching_without_the_scope_is_told_in_the_words_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.keyring.MAX_AGE_S", 3600.0)  # nobody asks the tables again meanwhile
     async with double() as service:
         keyring, store = service.world.gateway.keyring, service.world.keys
         new, text = new_key(scopes=frozenset({Scope.SUBMIT}))
