@@ -22,8 +22,8 @@ STATES = (State.SCHEDULED, State.RUNNING, State.SUCCEEDED, State.DEAD, State.EXP
 """By the number that stands for them in `finished.state`."""
 NUMBERS = {state: number for number, state in enumerate(STATES)}
 
-TASK_WIDTH = 18
-"""Columns of a task, from `id` to `claim_boot`."""
+TASK_WIDTH = 20
+"""Columns of a task, from `id` to `last_error`."""
 _ID, _QUEUE = 0, 2
 ASK_AGAIN_S = 10.0
 """A queue that the table does not have either is not looked for again for so long: its rows come with every probe."""
@@ -66,7 +66,7 @@ def compact(labels: str | None) -> str | None:
 
 
 def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
-    """A task of the columns `id` to `claim_boot`; seek its queue before. Raises Invalid when it can't be read."""
+    """A task of the columns `id` to `last_error`; seek its queue before. Raises Invalid when it can't be read."""
     (
         task_id,
         shard,
@@ -86,6 +86,7 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
         epoch,
         trace,
         claim_boot,
+        *last,
     ) = row
     task = Task(
         str(task_id),
@@ -105,13 +106,14 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
         lateness_ms=lateness_ms,
         claim_ms=claim_ms,
         claim_boot=claim_boot,
+        last=tuple(last),
     )
     task.epoch = epoch
     return task
 
 
 async def tasks_of(rows: Sequence[Row], queues: Queues, codec: SpecCodec, unreadable: Unreadable) -> list[Task | None]:
-    """The tasks of rows that begin with the columns `id` to `claim_boot`, in order; None for what can't be read."""
+    """Tasks of rows that begin with the columns `id` to `last_error`, in their order; None for what can't be read."""
     await queues.seek(row[_QUEUE] for row in rows)
     tasks: list[Task | None] = []
     for row in rows:

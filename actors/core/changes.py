@@ -25,7 +25,7 @@ def follows(version: int, known: int) -> bool:
 def recorded(record: Record) -> Change:
     """The change that a committed record made."""
     task, outcome, state = record.task, record.outcome, record.state
-    status, error = (outcome.status, outcome.error) if outcome is not None else (None, None)
+    status, error = (outcome.status, outcome.error) if outcome is not None else task.last
     return Change(
         task.id,
         task.queue,
@@ -68,7 +68,6 @@ def _unrecorded(task: Task, state: State, at_ms: int) -> Change:
         task.schedule_ms,
         task.due_ms,
         task.labels,
-        None,
-        None,
+        *task.last,
         task.lateness_ms,
     )

@@ -323,6 +323,8 @@ class ShardState:
         task.schedule_ms, task.due_ms = record.schedule_ms, record.due_ms
         task.attempt, task.budget, task.lateness_ms = record.attempt, record.budget, record.lateness_ms
         task.claim_ms, task.claim_boot = record.claim_ms, None
+        if record.outcome is not None:
+            task.last = record.outcome.status, record.outcome.error
         if record.claim_ms is None:
             task.started_ms = 0
         self.holding.let_go(task, task.rev)

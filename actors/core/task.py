@@ -87,6 +87,10 @@ class Phase(enum.IntEnum):
     """No longer held by this owner; whoever still has a reference drops it."""
 
 
+UNTRIED = None, None
+"""`Task.last` before an attempt has ended."""
+
+
 class Task:
     """A live task in its owner's memory; mirrors the row of `tasks` with the same `rev`.
 
@@ -106,6 +110,7 @@ class Task:
         "id",
         "key_hash",
         "labels",
+        "last",
         "lateness_ms",
         "payload",
         "payload_bytes",
@@ -144,6 +149,7 @@ class Task:
         claim_ms: int | None = None,
         claim_boot: str | None = None,
         started_ms: int = 0,
+        last: tuple[int | None, str | None] = UNTRIED,
     ) -> None:
         self.id = id
         self.shard = shard
@@ -173,6 +179,8 @@ class Task:
         """Who wrote the claim, as a row told it; None of a claim that was made here."""
         self.started_ms = started_ms
         """When the current attempt started; 0 when none runs."""
+        self.last = last
+        """Status and error of the attempt that ended last: what watchers are told of it."""
         self.step = 0 if claim_ms is None else 1
         """Starts and starts taken back under this revision; odd while an attempt runs (`changes.py`)."""
         self.epoch = 0

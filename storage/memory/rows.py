@@ -98,6 +98,7 @@ def task_of(row: Row, queue: Queue, *, payload: bool = False) -> Task:
         lateness_ms=row.lateness_ms,
         claim_ms=row.claim_ms,
         claim_boot=row.claim_boot,
+        last=(row.last_status, row.last_error),
     )
     task.epoch = row.epoch
     return task

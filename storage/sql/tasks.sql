@@ -62,7 +62,7 @@ WITH RECURSIVE few AS MATERIALIZED (
      CROSS JOIN LATERAL (
            SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
                   coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev,
-                  t.attempt, t.lateness_ms, t.claim_ms, t.epoch, t.trace, t.claim_boot
+                  t.attempt, t.lateness_ms, t.claim_ms, t.epoch, t.trace, t.claim_boot, t.last_status, t.last_error
              FROM tasks t
             WHERE t.shard = w.shard AND t.queue_id = w.queue
               AND (t.due_ms, t.id) > (w.after_ms, w.after_id)
@@ -75,7 +75,8 @@ WITH RECURSIVE few AS MATERIALIZED (
 )
 SELECT c.n, c.turns >= c.most OR (c.last_place > c.total AND c.turns > 1) AS more,
        c.id, c.shard, c.queue_id, c.schedule_ms, c.due_ms, c.accept_us, c.spec, c.payload_bytes, c.labels, c.key_hash,
-       c.budget, c.rev, c.attempt, c.lateness_ms, c.claim_ms, c.epoch, c.trace, c.claim_boot
+       c.budget, c.rev, c.attempt, c.lateness_ms, c.claim_ms, c.epoch, c.trace, c.claim_boot,
+       c.last_status, c.last_error
   FROM counted c
  WHERE c.place <= c.total OR c.turn = 1
  ORDER BY c.n, c.due_ms, c.id;
@@ -91,14 +92,15 @@ SELECT a.n::int4, t.payload
 -- $1 shards, $2 ids, $3 tenant or NULL. One statement, one snapshot: a task that moves between the tables is seen once.
 SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
        coalesce(octet_length(t.payload), 0) AS payload_bytes, t.labels, t.key_hash, t.budget, t.rev, t.attempt,
-       t.lateness_ms, t.claim_ms, t.epoch, t.trace, t.claim_boot, 0::int2 AS state, NULL::bytea AS payload
+       t.lateness_ms, t.claim_ms, t.epoch, t.trace, t.claim_boot, t.last_status, t.last_error,
+       0::int2 AS state, NULL::bytea AS payload
   FROM unnest($1::int2[], $2::uuid[]) AS a (shard, id)
   JOIN tasks t ON t.shard = a.shard AND t.id = a.id
  WHERE $3::text IS NULL OR t.tenant = $3
 UNION ALL
 SELECT f.id, f.shard, f.queue_id, f.schedule_ms, f.due_ms, f.accept_us, f.spec,
        coalesce(octet_length(f.payload), 0), f.labels, f.key_hash, f.budget, f.rev, f.attempt,
-       f.lateness_ms, NULL, f.epoch, f.trace, NULL, f.state, f.payload
+       f.lateness_ms, NULL, f.epoch, f.trace, NULL, f.last_status, f.last_error, f.state, f.payload
   FROM unnest($2::uuid[]) AS a (id)
   JOIN finished f ON f.id = a.id
  WHERE $3::text IS NULL OR f.tenant = $3;

@@ -33,7 +33,7 @@ class Table:
 
 
 def row(number: int, queue: int = 1, spec: bytes = EMPTY, *more: Any) -> tuple[Any, ...]:
-    made = (UUID(int=number), 0, queue, 1, 1, 1, spec, 0, None, None, 5, 0, 0, None, None, 0, None, None)
+    made = (UUID(int=number), 0, queue, 1, 1, 1, spec, 0, None, None, 5, 0, 0, None, None, 0, None, None, 503, "busy")
     assert len(made) == TASK_WIDTH
     return made + more
 
@@ -44,6 +44,12 @@ async def test_rows_that_can_not_be_read_are_left_out_one_by_one() -> None:
     tasks = await tasks_of(some, table.queues, SpecCodec(), unreadable)
     assert [task and int(task.id[-2:]) for task in tasks] == [1, None, 3, None, None, 6]
     assert unreadable.count == 3
+
+
+async def test_a_task_knows_what_its_row_has_of_the_last_attempt() -> None:
+    table = Table(1)
+    await table.queues.seek([1])
+    assert task_of(row(1), table.queues, SpecCodec()).last == (503, "busy")
 
 
 async def test_a_queue_that_is_not_there_is_not_looked_for_at_every_read() -> None:

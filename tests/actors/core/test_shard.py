@@ -5,7 +5,7 @@ import pytest
 from actors.core.changes import version
 from actors.core.events import Ended, Loaded, Op, Probed, Verdict
 from actors.core.shard import HINT_MS
-from actors.core.task import Phase, State, Task
+from actors.core.task import Move, Phase, State, Task
 from tests.actors.core.stage import EPOCH, HORIZON_MS, Stage, row
 from tests.support.builders import T0_MS
 
@@ -182,6 +182,22 @@ def test_failure_waits_for_its_retry() -> None:
     assert stage.offers == [task]
     stage.start(task)
     assert task.attempt == 2
+
+
+def test_a_retry_is_told_with_what_is_known_of_the_attempt_before() -> None:
+    stage = Stage()
+    task = stage.running()
+    assert stage.changes[0][9:11] == (None, None)
+    stage.end(task, Verdict.FAILED, status=503, error="busy")
+    stage.record()
+    stage.tick(3_600_000)
+    stage.start(task)
+    assert [(change.state, change.status, change.error) for change in stage.changes] == [(State.RUNNING, 503, "busy")]
+    stage.end(task, Verdict.UNSENT)
+    assert [(change.state, change.status, change.error) for change in stage.changes] == [(State.SCHEDULED, 503, "busy")]
+    stage.ask(task, Move.CANCEL)
+    stage.record()
+    assert [(change.state, change.status, change.error) for change in stage.changes] == [(State.CANCELLED, 503, "busy")]
 
 
 def test_a_retry_beyond_the_horizon_is_left_to_the_tables() -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from actors.core.events import NO_ID, Loaded, Page
+from actors.core.events import NO_ID, Loaded, Op, Page, Verdict
 from actors.core.queue import Queue
 from actors.core.task import State, Task
 from tests.actors.ports.worlds import Owner, Stores
@@ -15,7 +15,9 @@ from tests.support.builders import (
     T0_MS,
     TRACE,
     finish,
+    make_outcome,
     make_page,
+    make_record,
     make_task,
     move,
     redrive,
@@ -219,6 +221,22 @@ async def test_a_moved_task_is_loaded_at_its_new_time(owner: Owner) -> None:
     await owner.stores.ledger.write(owner.boot, [move(task, due_ms=T0_MS + 500)])
     [loaded] = (await load_one(owner.stores, make_page())).tasks
     assert (loaded.due_ms, loaded.schedule_ms, loaded.rev) == (T0_MS + 500, T0_MS, 1)
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_task_is_read_with_what_is_known_of_its_last_attempt(owner: Owner, over: bool) -> None:
+    task = make_task(1, owner.queue)
+    await owner.stores.tasks.accept([task])
+    assert (await load_one(owner.stores, make_page())).tasks[0].last == (None, None)
+    outcome = make_outcome(task, Verdict.FAILED, status=503, error="busy")
+    await owner.stores.ledger.write(owner.boot, [make_record(Op.MOVE, task, 1, outcome=outcome)])
+    if over:
+        await owner.stores.ledger.write(owner.boot, [finish(task, state=State.CANCELLED, rev=1)])
+    else:
+        assert (await load_one(owner.stores, make_page())).tasks[0].last == (503, "busy")
+    [found] = await owner.stores.tasks.find(None, [task.id])
+    assert found.task is not None
+    assert found.task.last == (503, "busy")
 
 
 # --- payloads ----------------------------------------------------------------------------------------------------
