@@ -351,4 +351,4 @@ def _keyed_answer(task: Task, answer: Accepted | Exception) -> Receipt | Excepti
 
 
 def _receipt(task: Task, state: State, *, new: bool) -> Receipt:
-    return Receipt(task.id, task.shard, state, new, task.schedule_ms, task.accept_us)
+    return Receipt(task.id, task.shard, state, new, task.schedule_ms, task.accept_us, task.due_ms)

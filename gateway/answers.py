@@ -42,7 +42,18 @@ class Task(msgspec.Struct, forbid_unknown_fields=True):
     id: TaskId
     queue: str
     state: Annotated[State, Meta(description="`scheduled` also between two attempts: then `attempt` is above 0.")]
-    schedule_time: Time
+    schedule_time: Annotated[Time, Meta(description="When it was to run, as asked for.")]
+    next_attempt_time: Annotated[
+        Time | None,
+        Meta(
+            description="No attempt before: the schedule time, or after a failed attempt when it is tried again (at "
+            "most a day later because of a Retry-After). In the past: it waits for its turn. Null unless `scheduled`."
+        ),
+    ]
+    deadline_time: Annotated[
+        Time | None,
+        Meta(description="When the running attempt has failed if it neither answered nor was completed until then."),
+    ]
     create_time: Time
     attempt: Annotated[int, Meta(ge=0, description="The number of the last attempt that started.")]
     max_attempts: Annotated[int, Meta(ge=1, description="The number of the last attempt that it may have.")]

@@ -1,7 +1,8 @@
 """A task as answered: what the tables say of it, overlaid with what its owner knows.
 
 `max_attempts` is the number of the last attempt that the task may have: a redrive raises it by what the retry policy
-allows. `fence` is shown while an attempt runs, or has a claim.
+allows. `fence` and `deadline_time` are shown while an attempt runs, or has a claim; `next_attempt_time` while the task
+is scheduled: lists are in this order.
 """
 
 import base64
@@ -12,6 +13,7 @@ import orjson
 
 from actors.core.draft import Draft, Receipt
 from actors.core.live import Live
+from actors.core.settle import deadline_ms_of
 from actors.core.spec import HttpTarget, Spec
 from actors.core.task import Phase, State
 from actors.ports.reader import AttemptRow, TaskRow
@@ -29,8 +31,9 @@ def new_task(draft: Draft, receipt: Receipt) -> bytes:
     http = b"null" if draft.spec.http is None else orjson.dumps(_http(draft.spec.http))
     return (
         f'{{"id":"{receipt.id}","queue":"{draft.queue.name}","state":"{receipt.state.value}",'
-        f'"schedule_time":"{time_text(receipt.schedule_ms)}","create_time":"{time_text(receipt.accept_us // 1000)}",'
-        f'"attempt":0,"max_attempts":{retry.max_attempts},"priority":{PRIORITY},"labels":{labels},"http":'
+        f'"schedule_time":"{time_text(receipt.schedule_ms)}","next_attempt_time":"{time_text(receipt.due_ms)}",'
+        f'"deadline_time":null,"create_time":"{time_text(receipt.accept_us // 1000)}","attempt":0,'
+        f'"max_attempts":{retry.max_attempts},"priority":{PRIORITY},"labels":{labels},"http":'
     ).encode() + (
         b'%b,"fence":null,"lateness_ms":null,"last_attempt":null,"finish_time":null,"result":null,"shard":%d}'
         % (http, receipt.shard)
@@ -50,6 +53,8 @@ def task_object(row: TaskRow, live: Live | None, fence_of: FenceOf, *, payload: 
         "queue": row.queue.name,
         "state": state.value,
         "schedule_time": time_text(row.schedule_ms),
+        "next_attempt_time": time_text(row.due_ms) if state is State.SCHEDULED else None,
+        "deadline_time": None if running is None else _deadline(row, running),
         "create_time": time_text(row.accept_us // 1000),
         "attempt": attempt,
         "max_attempts": row.budget,
@@ -101,6 +106,15 @@ def _under_way(live: Live, row: TaskRow) -> bool:
     """An attempt runs, or its end is being written and not yet in the row: one unknown to it, or with a claim."""
     recorded = live.attempt == row.attempt and row.claim_ms is None
     return live.phase == Phase.RUNNING or (live.phase == Phase.WRITING and not recorded)
+
+
+def _deadline(row: TaskRow, running: Live | TaskRow) -> str | None:
+    """When the attempt has failed if nothing was heard of it; None: not known here."""
+    if row.claim_ms is not None and running.attempt == row.attempt:
+        return time_text(row.claim_ms)
+    if isinstance(running, TaskRow) or not running.started_ms:
+        return None
+    return time_text(running.started_ms + deadline_ms_of(row.spec, row.queue))
 
 
 def _http(target: HttpTarget) -> dict[str, Any]:

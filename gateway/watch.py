@@ -10,6 +10,7 @@ import orjson
 from actors.core.errors import Invalid, NotSupported
 from actors.core.events import Change
 from actors.core.ids import canonical, valid
+from actors.core.task import State
 from gateway.decode import check_labels, check_queue
 from gateway.times import time_text
 from gateway.topics import Labelled, Topic
@@ -96,6 +97,7 @@ def task_json(change: Change) -> bytes:
             "version": change.version,
             "time": time_text(change.at_ms),
             "schedule_time": time_text(change.schedule_ms),
+            "next_attempt_time": time_text(change.due_ms) if change.state is State.SCHEDULED else None,
             "lateness_ms": change.lateness_ms,
             "last_attempt": {"status": change.status, "error": change.error} if seen else None,
             "labels": {} if change.labels is None else orjson.Fragment(change.labels),

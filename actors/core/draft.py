@@ -66,6 +66,8 @@ class Receipt:
     state: State
     new: bool
     schedule_ms: int = 0
-    """When it is due, now that a `delay_ms` has its start. Only with `new`."""
+    """When it was to run, now that a `delay_ms` has its start. Only with `new`."""
     accept_us: int = 0
     """`Task.accept_us`. Only with `new`."""
+    due_ms: int = 0
+    """When it is due: a time in the past is now. Only with `new`."""

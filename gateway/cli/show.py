@@ -83,7 +83,7 @@ def _cells(task: dict[str, Any]) -> dict[str, Text]:
         "attempt": text_of(task["attempt"]),
         "schedule_time": text_of(task["schedule_time"]),
         "late ms": text_of("" if task["lateness_ms"] is None else task["lateness_ms"]),
-        "last attempt": text_of(_last(task.get("last_attempt"))),
+        "last attempt": text_of(_last(task)),
     }
 
 
@@ -170,7 +170,7 @@ def _known(figure: object) -> Text:
 
 def line_of(task: dict[str, Any]) -> str:
     """One change of a task in one line."""
-    words = [task["time"], task["id"], task["state"], f"attempt {task['attempt']}", _last(task["last_attempt"])]
+    words = [task["time"], task["id"], task["state"], f"attempt {task['attempt']}", _last(task)]
     return printable("  ".join(word for word in words if word))
 
 
@@ -185,7 +185,9 @@ def _state(state: object) -> Text:
     return Text(printable(state), style=COLOURS.get(str(state), ""))
 
 
-def _last(attempt: dict[str, Any] | None) -> str:
-    if attempt is None:
-        return ""
-    return " ".join(str(part) for part in (attempt.get("status"), attempt.get("error")) if part is not None)
+def _last(task: dict[str, Any]) -> str:
+    """How the last attempt ended; before that, when there is another one."""
+    attempt = task.get("last_attempt") or {}
+    words = " ".join(str(part) for part in (attempt.get("status"), attempt.get("error")) if part is not None)
+    again = task.get("next_attempt_time") if task["attempt"] else None
+    return words if again is None else f"again at {again}" + (f" after {words}" if words else "")

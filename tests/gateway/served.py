@@ -151,7 +151,7 @@ class IntakeDouble:
             accepted = answer
         if not accepted.same_request:
             return KeyReused("used before")
-        return Receipt(task.id, task.shard, accepted.state, accepted.new, task.schedule_ms, task.accept_us)
+        return Receipt(task.id, task.shard, accepted.state, accepted.new, task.schedule_ms, task.accept_us, task.due_ms)
 
     def _task(self, draft: Draft) -> Task:
         number = len(self.drafts)

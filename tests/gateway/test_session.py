@@ -73,12 +73,20 @@ def test_a_task_as_the_stream_shows_it() -> None:
                 "version": 4,
                 "time": "2027-01-15T08:00:00.000Z",
                 "schedule_time": "2027-01-15T08:00:00.000Z",
+                "next_attempt_time": None,
                 "lateness_ms": 12,
                 "last_attempt": {"status": 503, "error": "busy \U0001f4a5"},
                 "labels": {"team": "blue"},
             },
         }
     ]
+
+
+def test_a_task_that_waits_says_when_it_goes_on() -> None:
+    line = Line()
+    line.watch(queue="mail")
+    line.hub.publish([a_change(7, 1), a_change(7, 2)._replace(due_ms=NOW_MS + 5_000)])
+    assert [event["task"]["next_attempt_time"] for event in line.hear()] == [None, "2027-01-15T08:00:05.000Z"]
 
 
 def test_snapshot_then_events() -> None:

@@ -79,6 +79,26 @@ def test_a_claim_in_the_tables_means_running_also_for_nodes_that_do_not_own_it()
     assert fence_parts(task["fence"]) == (1, row().epoch, 2)
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"due_ms": NOW_MS + 5_000}, ("2026-09-21T14:13:25.000Z", None)),
+        ({"claim_ms": NOW_MS + 9_000, "due_ms": NOW_MS + 9_000}, (None, "2026-09-21T14:13:29.000Z")),
+        ({"finish_ms": NOW_MS, "state": State.DEAD}, (None, None)),
+    ],
+)
+def test_when_it_goes_on_or_is_given_up(values: dict[str, Any], expected: tuple[str | None, str | None]) -> None:
+    task = shown(row(**{"state": State.SCHEDULED, "finish_ms": None} | values))
+    assert (task["next_attempt_time"], task["deadline_time"]) == expected
+
+
+def test_an_attempt_that_only_its_owner_knows_has_a_deadline_too() -> None:
+    waiting = row(state=State.SCHEDULED, finish_ms=None, attempt=1, spec=Spec(dispatch_deadline_ms=2_000))
+    task = Task(waiting.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=2, started_ms=NOW_MS)
+    task.phase = Phase.RUNNING
+    assert shown(waiting, task)["deadline_time"] == "2026-09-21T14:13:22.000Z"
+
+
 def test_memory_does_not_overrule_an_end_that_is_committed() -> None:
     ended = row()
     task = Task(ended.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=9)

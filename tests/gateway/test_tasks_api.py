@@ -45,6 +45,8 @@ async def test_a_task_is_answered_in_full() -> None:
             "queue": "emails",
             "state": "scheduled",
             "schedule_time": "2026-09-21T22:00:00.001Z",
+            "next_attempt_time": "2026-09-21T22:00:00.001Z",
+            "deadline_time": None,
             "create_time": "2026-09-21T14:13:20.000Z",
             "attempt": 0,
             "max_attempts": 3,
@@ -62,7 +64,7 @@ async def test_a_task_is_answered_in_full() -> None:
 
 async def test_a_read_shows_what_the_write_answered() -> None:
     async with served() as world:
-        for body in (FULL_BODY, b"{}", b'{"delay":"90s"}'):
+        for body in (FULL_BODY, b"{}", b'{"delay":"90s"}', b'{"schedule_time":"2026-09-01T00:00:00Z"}'):
             created = await world.post("/v1/tasks", body)
             read = await world.get(created.headers["Location"])
             assert (read.status, read.json) == (200, created.json)

@@ -114,7 +114,10 @@ async def test_between_attempts_it_is_scheduled(service: Api, hook: Hook) -> Non
     task = await service.submit(http={"url": hook.url(answers(500))}, retry={"min_backoff": 3600})
     between = await service.wait(task["id"], "scheduled", attempt=1)
     assert (between["attempt"], between["fence"], between["finish_time"]) == (1, None, None)
-    assert between["last_attempt"]["error"] == "HTTP 500"
+    last = between["last_attempt"]
+    assert last["error"] == "HTTP 500"
+    assert between["deadline_time"] is None
+    assert ms(last["start_time"]) < ms(between["next_attempt_time"]) <= ms(last["start_time"]) + 3_600_000 + SLEWED_MS
     await service.command(task["id"], "run")
     await hook.called(task["id"], 2)
 

@@ -21,11 +21,12 @@ ENV = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "NO_COLOR": "1", "LC_AL
 
 def a_task(number: int = 1, state: str = "scheduled", **more: Any) -> dict[str, Any]:
     """A task as answered."""
-    task = {
+    task: dict[str, Any] = {
         "id": id_of(number),
         "queue": "mail",
         "state": state,
         "schedule_time": "2027-01-15T08:00:00.000Z",
+        "next_attempt_time": "2027-01-15T08:00:00.000Z" if state == "scheduled" else None,
         "attempt": 0,
         "labels": {},
         "lateness_ms": None,

@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import termios
+from typing import Any
 
 import orjson
 import pytest
@@ -176,6 +177,20 @@ async def test_list_pages() -> None:
         ]
 
 
+async def test_a_task_that_waits_for_a_retry_says_when() -> None:
+    last = {"status": 503, "error": "busy"}
+    again: dict[str, Any] = {"attempt": 2, "next_attempt_time": "2027-01-15T08:00:09.000Z", "last_attempt": last}
+    async with double() as service:
+        dead = a_task(2, "dead", attempt=2, last_attempt=last)
+        service.answer({"tasks": [a_task(1, **again), dead], "next_cursor": None})
+        listed = (await service.run("list")).out.splitlines()
+        assert listed[1].endswith("again at 2027-01-15T08:00:09.000Z after 503 busy")
+        assert listed[2].split()[-2:] == ["503", "busy"]
+        service.answer(a_task(1, **again))
+        got = (await service.run("get", id_of(1))).out
+        assert ["next_attempt_time", "2027-01-15T08:00:09.000Z"] in [line.split() for line in got.splitlines()]
+
+
 async def test_list_as_json_lines() -> None:
     async with double() as service:
         service.answer({"tasks": [a_task(1), a_task(2)], "next_cursor": None})
@@ -231,6 +246,9 @@ async def test_watch_a_queue_or_labels_until_interrupted(words: tuple[str, ...])
         hub.publish([a_change(7, 1, status=503, error="busy", labels='{"team":"blue"}')])
         line = await process.stdout.readline()
         assert line.decode().split()[1:] == [id_of(7), "running", "attempt", "1", "503", "busy"]
+        hub.publish([a_change(7, 2, status=503, error="busy", labels='{"team":"blue"}')])
+        line = await process.stdout.readline()
+        assert line.decode().split()[5:] == ["again", "at", "2027-01-15T08:00:00.000Z", "after", "503", "busy"]
         process.send_signal(signal.SIGINT)
         await process.communicate()
         assert process.returncode == 0
