@@ -33,6 +33,11 @@ SELECT id FROM generate_series(0, 255) AS s (shard) CROSS JOIN unnest('{1,2,3,4,
                         AND coalesce(labels, '{}') @> $1 ORDER BY due_ms, id LIMIT 100) AS t
  ORDER BY due_ms, id LIMIT 100"""
 FOUND = "SELECT id FROM full_labels WHERE labels @> $1 AND labels IS NOT NULL ORDER BY due_ms, id LIMIT 100"
+EDGE = """
+SELECT id FROM generate_series(0, 255) AS s (shard) CROSS JOIN generate_series(1, 10) AS q (queue_id)
+ CROSS JOIN LATERAL (SELECT id, due_ms FROM full_labels t WHERE t.shard = s.shard AND t.queue_id = q.queue_id
+                      ORDER BY due_ms {0}, id {0} LIMIT 100) AS t
+ ORDER BY due_ms {0}, id {0} LIMIT 100"""
 PAGE = "SELECT id FROM {table} WHERE queue_id = 3 AND state = 2 AND due_ms > $1 ORDER BY due_ms, id LIMIT 100"
 
 
@@ -92,13 +97,17 @@ async def _reading(connection: asyncpg.Connection, count: int) -> None:
         walk = await median_ms(connection, WALK, [[label]] * 4)
         found = await median_ms(connection, FOUND, [[label]] * 4)
         print(f"live, {name}: walk {walk:.1f} ms, by labels {found:.1f} ms")
+    for order in ("ASC", "DESC"):
+        print(f"live, page of 100, {order}: {await median_ms(connection, EDGE.format(order), [[]] * 4):.1f} ms")
     for table, indexes in (("g_plain", ()), ("g_listed", (SUCCEEDED,))):
         await _make_finished(connection, table, *indexes)
         fill = FILL.format(table=table, rows=count, first=1, last=count, more=DONE[0], values=DONE[1])
         await connection.execute(fill)
         await connection.execute(f"VACUUM ANALYZE {table}")
         page = await median_ms(connection, PAGE.format(table=table), [[n] for n in (0, 10, count // 2, 50)])
-        print(f"succeeded, page of 100, {table}: {page:.1f} ms")
+        turned = PAGE.format(table=table).replace(">", "<").replace("due_ms, id", "due_ms DESC, id DESC")
+        back = await median_ms(connection, turned, [[n] for n in (count, count - 10, count // 2, count - 50)])
+        print(f"succeeded, page of 100, {table}: ASC {page:.1f} ms, DESC {back:.1f} ms")
 
 
 async def _run(count: int) -> None:

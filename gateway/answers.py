@@ -72,7 +72,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TaskPage(msgspec.Struct, forbid_unknown_fields=True):
-    """Some tasks, in order of their next due time."""
+    """Some tasks, by their next due time."""
 
     tasks: list[Task]
     next_cursor: Annotated[str | None, Meta(description="Asks for the page after this one; null: there is none.")]

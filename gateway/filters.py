@@ -23,7 +23,8 @@ from gateway.times import time_ms
 DEFAULT_PAGE = 100
 LABEL = "label."
 BOUNDS = ("schedule_time.gte", "schedule_time.gt", "schedule_time.lte", "schedule_time.lt")
-FILTERS = ("queue", "state", "cursor", "limit", *BOUNDS)
+FILTERS = ("queue", "state", "order", "cursor", "limit", *BOUNDS)
+ORDERS = ("asc", "desc")
 
 _CURSOR = re.compile(rb"(-?\d{1,15}) ([0-9a-f-]{36})(?![\s\S])")
 
@@ -37,6 +38,7 @@ class Filters:
     narrow: Narrow
     after: tuple[int, str] | None
     limit: int
+    backwards: bool
 
     @property
     def stored(self) -> list[State]:
@@ -54,7 +56,11 @@ def read_filters(request: web.Request, most: int) -> Filters:
         check_queue(queue, "/queue")
     labels = labels_of(request)
     narrow = Narrow(orjson.dumps(labels).decode() if labels else None, *_bounds(request))
-    return Filters(queue, _states(request), narrow, _after(one(request, "cursor")), limit_of(request, most))
+    order = one(request, "order")
+    if order not in (None, *ORDERS):
+        raise Invalid('expected "asc" or "desc"', "/order")
+    after = _after(one(request, "cursor"))
+    return Filters(queue, _states(request), narrow, after, limit_of(request, most), order == "desc")
 
 
 def one(request: web.Request, name: str) -> str | None:

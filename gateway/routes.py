@@ -61,6 +61,11 @@ _LABELS = Parameter(
     "query.",
     LabelQuery,
 )
+_ORDER = Parameter(
+    "order",
+    "By the next due time, or for what is over by the last one: `asc`, the default, or `desc`, the latest first.",
+    Annotated[str, Meta(extra_json_schema={"enum": list(filters.ORDERS)})],
+)
 _LIMIT = Parameter(
     "limit",
     f"Most of a page; {filters.DEFAULT_PAGE} when not given.",
@@ -140,9 +145,9 @@ ROUTES: tuple[Route, ...] = (
         "/v1/tasks",
         patient(tasks_api.page),
         "List tasks",
-        {200: json(TaskPage, "A page, in order of the next due time.")},
+        {200: json(TaskPage, "A page, in the order that was asked for.")},
         READ,
-        parameters=(_QUEUE, _STATE, _LABELS, *_TIMES, _CURSOR, _LIMIT),
+        parameters=(_QUEUE, _STATE, _LABELS, *_TIMES, _ORDER, _CURSOR, _LIMIT),
         words="A list that takes longer than 5 s is given up: narrow it. Running is known to a task's owner alone, so "
         "that a page of one state may hold fewer than `limit`.",
     ),

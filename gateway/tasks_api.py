@@ -108,14 +108,16 @@ async def attempts(request: web.Request) -> web.StreamResponse:
 
 
 async def page(request: web.Request) -> web.StreamResponse:
-    """`GET /v1/tasks`, in order of their next due time; one that moves meanwhile may be shown twice, or where it was.
+    """`GET /v1/tasks`, by their next due time; one that moves meanwhile may be shown twice, or where it was.
 
     Running is known to the owner alone, so a page of one state may hold fewer than `limit`.
     """
     gateway = request.app[GATEWAY]
     asked = read_filters(request, gateway.settings.page_items)
     limit, tenant = asked.limit, tenant_of(request)
-    rows = await gateway.reader.page(tenant, asked.queue, asked.stored, asked.after, limit + 1, asked.narrow)
+    rows = await gateway.reader.page(
+        tenant, asked.queue, asked.stored, asked.after, limit + 1, asked.narrow, backwards=asked.backwards
+    )
     cursor = cursor_of(rows[limit - 1]) if len(rows) > limit else None
     node, shown = gateway.node, rows[:limit]
     live = await node.look([row.id for row in shown if row.finish_ms is None])

@@ -3,13 +3,14 @@
 Lists have theirs apart: however long they take, a single task can be read.
 """
 
+import re
 from collections.abc import Sequence
 
 import asyncpg
 
 from actors.core.codec import SpecCodec
 from actors.core.errors import Invalid, Unavailable
-from actors.core.events import NO_ID
+from actors.core.events import LAST_ID, NO_ID
 from actors.core.ids import shard_of
 from actors.core.queue import Queue, QueueBook
 from actors.core.task import TERMINAL, State
@@ -27,10 +28,20 @@ MAX_COUNTED = 10_000
 FEW = 50_000
 """Rows with some labels that are read and sorted for each page; where there are more, pages are read in order."""
 _BEGINNING = (-(1 << 62), NO_ID)
+_END = (1 << 62, LAST_ID)
 _QUEUE, _DUE = 2, 5
 UNREADABLE_MS = 60_000
 """When to ask again for a task that only a newer program can read."""
 _SQL = statements("reader")
+_ORDER = re.compile(r"ORDER BY ((?:\w\.)?due_ms), ((?:\w\.)?id)\b")
+
+
+def _backwards(statement: str) -> str:
+    """The page in the other order, along the same indexes."""
+    return _ORDER.sub(r"ORDER BY \1 DESC, \2 DESC", statement).replace("id) > ($4", "id) < ($4")
+
+
+_SQL |= {f"{name}_backwards": _backwards(_SQL[name]) for name in ("page", "labelled")}
 
 
 class PgReader:
@@ -67,13 +78,16 @@ class PgReader:
         after: tuple[int, str] | None,
         limit: int,
         narrow: Narrow = ALL,
+        *,
+        backwards: bool = False,
     ) -> list[TaskRow]:
         """See the port."""
+        start = after or (_END if backwards else _BEGINNING)
         try:
             async with self._db.lists.use() as connection, connection.transaction(readonly=True):
                 numbers = [row[0] for row in await connection.fetch(_SQL["queue_numbers"], tenant, queue)]
-                statement = await _statement(connection, narrow)
-                return await self._walk(connection, statement, numbers, states, after or _BEGINNING, limit, narrow)
+                statement = _SQL[await _statement(connection, narrow) + ("_backwards" if backwards else "")]
+                return await self._walk(connection, statement, numbers, states, start, limit, narrow)
         except Unavailable as error:
             if isinstance(error.__cause__, asyncpg.QueryCanceledError):
                 raise Unavailable("the list took too long: ask for one queue, fewer states or more labels") from error
@@ -127,7 +141,7 @@ class PgReader:
 async def _statement(connection: Connection, narrow: Narrow) -> str:
     """How to read the page: what few tasks have is looked up, what many have is met soon on the way."""
     if narrow.labels is None:
-        return _SQL["page"]
+        return "page"
     await connection.execute(_SQL["labels_first"])
     few = await connection.fetchval(_SQL["few"], narrow.labels, FEW)
-    return _SQL["labelled" if few else "page"]
+    return "labelled" if few else "page"

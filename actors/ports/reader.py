@@ -95,8 +95,12 @@ class Reader(Protocol):
         after: tuple[int, str] | None,
         limit: int,
         narrow: Narrow = ALL,
+        *,
+        backwards: bool = False,
     ) -> list[TaskRow]:
         """A key-set page in (due_ms, id) order, strictly after `after`; live rows have state SCHEDULED here.
+
+        `backwards` turns the order, and what "after" means, round.
 
         Raises Unavailable when it can't be read in time.
         """

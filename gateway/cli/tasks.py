@@ -41,6 +41,7 @@ async def _get(url: str, task_id: str, full: bool, attempts: bool, as_json: bool
 @label_option
 @click.option("--from", "first", type=TEXT, metavar="TIME", help="Scheduled at this time (RFC 3339) or later.")
 @click.option("--until", "end", type=TEXT, metavar="TIME", help="Scheduled before this time.")
+@click.option("--oldest-first", is_flag=True, help="The other way round.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Tasks at most.")
 @client_options
 def list_command(
@@ -49,12 +50,15 @@ def list_command(
     label: dict[str, str],
     first: str | None,
     end: str | None,
+    oldest_first: bool,
     limit: int,
     url: str,
     as_json: bool,
 ) -> None:
-    """List tasks by schedule time (with --json: one object a line)."""
+    """List tasks by when they run next or ran last, the latest first (with --json: one object a line)."""
+    order = "asc" if oldest_first else "desc"
     given = {"queue": queue, "state": ",".join(state), "schedule_time.gte": first, "schedule_time.lt": end}
+    given |= {"order": order}
     filters = {name: value for name, value in given.items() if value}
     filters |= {f"label.{name}": value for name, value in label.items()}
     carry_out(_list(url, filters, limit, as_json), as_json)

@@ -39,9 +39,11 @@ class MemoryReader:
         after: tuple[int, str] | None,
         limit: int,
         narrow: Narrow = ALL,
+        *,
+        backwards: bool = False,
     ) -> list[TaskRow]:
         """See the port."""
-        return await self._link.call("page", lambda: self._page(tenant, queue, states, after, limit, narrow))
+        return await self._link.call("page", lambda: self._page(tenant, queue, states, after, limit, narrow, backwards))
 
     async def backlog(self, queue: Queue, now_ms: int) -> Backlog:
         """See the port."""
@@ -68,9 +70,10 @@ class MemoryReader:
         after: tuple[int, str] | None,
         limit: int,
         narrow: Narrow,
+        backwards: bool,
     ) -> list[TaskRow]:
-        rows = sorted(filter(_shown_by(narrow), self._matching(tenant, queue, states)), key=_place)
-        beyond = [row for row in rows if after is None or _place(row) > after]
+        rows = sorted(filter(_shown_by(narrow), self._matching(tenant, queue, states)), key=_place, reverse=backwards)
+        beyond = [row for row in rows if after is None or (_place(row) < after if backwards else _place(row) > after)]
         return [self._read(row, payload=False) for row in beyond[:limit]]
 
     def _backlog(self, number: int, now_ms: int) -> Backlog:

@@ -24,6 +24,7 @@ SELECT attempt, fence, started_ms, duration_ms, verdict, status, error
  LIMIT $3;
 
 -- name: page
+-- (storage/reader.py makes one that walks backwards of each page: keep to its way of writing keys and orders.)
 -- $1 numbers of the tenant's queues, $2 whether live rows are wanted, $3 finished states wanted, $4 and $5 the key to
 -- start after, $6 limit, in (due_ms, id) order; $7 labels, $8 and $9 schedule_ms from and before, NULL = any. Live rows are read along tasks_due, at most $6 of a queue and shard;
 -- where many queues are asked for, those that have rows are found by jumping along it (as `load` does).

@@ -307,19 +307,20 @@ async def test_a_task_that_changes_while_it_is_read_is_read_again(monkeypatch: p
         assert reads == 2 + READS
 
 
-async def test_pages_follow_the_cursor_to_the_end() -> None:
+@pytest.mark.parametrize("order", ["", "&order=asc", "&order=desc"])
+async def test_pages_follow_the_cursor_to_the_end(order: str) -> None:
     async with served() as world:
         for n in range(7):
             await world.create(queue="a" if n < 5 else "b", delay=n)
         seen: list[str] = []
-        query = "/v1/tasks?queue=a&limit=2"
+        query = f"/v1/tasks?queue=a&limit=2{order}"
         cursor = None
         for _ in range(3):
             page = (await world.get(query + (f"&cursor={cursor}" if cursor else ""))).json
             seen += [task["schedule_time"] for task in page["tasks"]]
             cursor = page["next_cursor"]
         assert cursor is None
-        assert seen == [f"2026-09-21T14:13:{20 + n}.000Z" for n in range(5)]
+        assert seen == sorted((f"2026-09-21T14:13:{20 + n}.000Z" for n in range(5)), reverse=order == "&order=desc")
         assert len((await world.get("/v1/tasks")).json["tasks"]) == 7
 
 
@@ -363,6 +364,9 @@ async def test_lists_by_labels_and_times(query: str, delays: list[int]) -> None:
         ("limit=x", "invalid", "/limit"),
         ("limit=", "invalid", "/limit"),
         ("limit=1&limit=2", "invalid", "/limit"),
+        ("order=up", "invalid", "/order"),
+        ("order=", "invalid", "/order"),
+        ("order=asc&order=asc", "invalid", "/order"),
         ("queue=a&queue=b", "invalid", "/queue"),
         ("queue=", "invalid", "/queue"),
         ("queue=%00", "invalid", "/queue"),

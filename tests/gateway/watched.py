@@ -106,7 +106,10 @@ class Tables:
         after: tuple[int, str] | None,
         limit: int,
         narrow: Narrow = ALL,
+        *,
+        backwards: bool = False,
     ) -> list[TaskRow]:
+        assert not backwards
         found = [
             row
             for row in sorted(self.rows.values(), key=lambda row: (row.due_ms, row.id))

@@ -5,6 +5,7 @@ import pytest
 
 from actors.core.codec import SpecCodec
 from actors.core.errors import Unavailable
+from actors.core.events import NO_ID
 from actors.core.queue import QueueBook
 from actors.core.task import State
 from storage import reader
@@ -38,6 +39,16 @@ async def test_rare_labels_are_found_by_their_index(session: asyncpg.Connection)
         plan = await _plan(session, statements("reader")["few"], (f"'{LABELS}'", "5"))
     assert "tasks_labels" in plan
     assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(("name", "scan"), [("page", "Index Scan"), ("page_backwards", "Index Scan Backward")])
+async def test_both_orders_go_along_the_same_indexes(session: asyncpg.Connection, name: str, scan: str) -> None:
+    await session.execute("CREATE TABLE finished_1 PARTITION OF finished FOR VALUES FROM (1) TO (2)")
+    await session.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")  # the tables are empty
+    arguments = ("'{1}'", "true", "'{2,3}'", "0", f"'{NO_ID}'", "10", "NULL", "NULL", "NULL")
+    plan = await _plan(session, reader._SQL[name], arguments)
+    for index in ("tasks_due", "finished_1_queue_id_due_ms_id_idx", "finished_1_queue_id_due_ms_idx"):
+        assert f" {scan} using {index} " in plan
 
 
 async def test_common_labels_are_read_in_order_and_not_by_their_index(session: asyncpg.Connection) -> None:

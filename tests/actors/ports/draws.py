@@ -113,6 +113,7 @@ _reading: st.SearchStrategy[Step] = st.one_of(
         st.lists(st.sampled_from([State.SCHEDULED, *TERMINAL]), unique=True, min_size=1),
         _place,
         _limit,
+        st.booleans(),
     ),
     st.builds(DropDays, st.integers(0, 3)),
 )

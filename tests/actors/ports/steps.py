@@ -299,10 +299,12 @@ class ReadPage:
     states: list[State]
     after: tuple[int, int] | None
     limit: int
+    backwards: bool
 
     async def take(self, side: Side, guards: Guards) -> object:
         after = (T0_MS + self.after[0], id_of(self.after[1])) if self.after else None
-        rows = await side.stores.reader.page(self.tenant, self.queue, self.states, after, self.limit)
+        page = side.stores.reader.page
+        rows = await page(self.tenant, self.queue, self.states, after, self.limit, backwards=self.backwards)
         return [plain(row) for row in rows]
 
 

@@ -154,16 +154,19 @@ async def mixed(owner: Owner, count: int) -> None:
 
 @pytest.mark.parametrize("name", ["emails", None])
 @pytest.mark.parametrize("limit", [1, 4, 23, 100])
-async def test_pages_walk_live_and_finished_rows_once_each(owner: Owner, name: str | None, limit: int) -> None:
+@pytest.mark.parametrize("backwards", [False, True])
+async def test_pages_walk_live_and_finished_rows_once_each(
+    owner: Owner, name: str | None, limit: int, backwards: bool
+) -> None:
     await mixed(owner, 23)
     seen: list[int] = []
     after = None
-    while rows := await owner.stores.reader.page("default", name, EVERY, after, limit):
+    while rows := await owner.stores.reader.page("default", name, EVERY, after, limit, backwards=backwards):
         assert len(rows) <= limit
         assert len(seen) < 23, "the walk goes in circles"
         seen += numbers(rows)
         after = (rows[-1].due_ms, rows[-1].id)
-    assert seen == list(range(23))
+    assert seen == sorted(range(23), reverse=backwards)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +203,11 @@ async def test_a_page_of_many_queues_is_one_of_few(owner: Owner, count: int) -> 
     busy = [queues[0], queues[count // 2], queues[-1], theirs]
     tasks = [make_task(n, busy[n % 4], shard=n % 3, due_ms=T0_MS + n) for n in range(20)]
     await owner.stores.tasks.accept(tasks)
-    rows = await owner.stores.reader.page("acme", None, [State.SCHEDULED], (T0_MS + 4, task_id(4, 1)), 10)
+    page, after = owner.stores.reader.page, (T0_MS + 4, task_id(4, 1))
+    rows = await page("acme", None, [State.SCHEDULED], after, 10)
     assert numbers(rows) == [n for n in range(5, 20) if n % 4 != 3][:10]
+    rows = await page("acme", None, [State.SCHEDULED], after, 10, backwards=True)
+    assert numbers(rows) == [2, 1, 0]
 
 
 async def test_a_page_is_of_its_queue_and_tenant(owner: Owner) -> None:
@@ -255,6 +261,11 @@ async def test_a_page_by_labels_has_those_with_all_of_them(
     assert numbers(first) == numbers_[:2]
     after = (first[-1].due_ms, first[-1].id) if first else None
     assert numbers(await page("default", "emails", EVERY, after, 9, narrow)) == numbers_[2:]
+    turned = [n for n in reversed(numbers_) if n > 1]
+    after = (T0_MS + 1, task_id(1, 1))
+    assert numbers(await page("default", None, EVERY, None, len(turned), narrow, backwards=True)) == turned
+    below = await page("default", None, EVERY, after, 9, narrow, backwards=True)
+    assert numbers(below) == [n for n in numbers_ if n < 1]
     live = await page("default", None, [State.SCHEDULED], None, 9, narrow)
     assert numbers(live) == [n for n in numbers_ if n not in (3, 4)]
     succeeded = await page("default", None, [State.SUCCEEDED], None, 9, narrow)

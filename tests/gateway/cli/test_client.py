@@ -172,8 +172,8 @@ async def test_list_pages() -> None:
         assert len(done.out.splitlines()) == 601
         assert done.err == "there are more: raise --limit\n"
         assert [asked.line for asked in service.asked] == [
-            "GET /v1/tasks?queue=mail&state=dead,running&limit=500",
-            "GET /v1/tasks?queue=mail&state=dead,running&limit=100&cursor=c1",
+            "GET /v1/tasks?queue=mail&state=dead,running&order=desc&limit=500",
+            "GET /v1/tasks?queue=mail&state=dead,running&order=desc&limit=100&cursor=c1",
         ]
 
 
@@ -194,7 +194,8 @@ async def test_a_task_that_waits_for_a_retry_says_when() -> None:
 async def test_list_as_json_lines() -> None:
     async with double() as service:
         service.answer({"tasks": [a_task(1), a_task(2)], "next_cursor": None})
-        assert (await service.run("list", "--json")).json == [a_task(1), a_task(2)]
+        assert (await service.run("list", "--json", "--oldest-first")).json == [a_task(1), a_task(2)]
+        assert service.asked[0].line == "GET /v1/tasks?order=asc&limit=100"
 
 
 async def test_cancel_goes_on_after_a_refusal() -> None:

@@ -116,5 +116,6 @@ async def test_list_sends_labels_and_times() -> None:
         assert (await service.run("list", *words)).code == 0
         (asked,) = service.asked
         assert asked.line == (
-            "GET /v1/tasks?state=dead&schedule_time.gte=2027-01-01T00:00:00Z&label.team=red&label.x=a%3Db&limit=100"
+            "GET /v1/tasks?state=dead&schedule_time.gte=2027-01-01T00:00:00Z&order=desc&label.team=red&label.x=a%3Db"
+            "&limit=100"
         )
