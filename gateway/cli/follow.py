@@ -9,10 +9,10 @@ import orjson
 
 from gateway.cli.api import Api
 from gateway.cli.exits import Refused, Unreachable
+from gateway.cli.missing import ENDED, Missing, is_question
 from gateway.cli.options import key_given
 from gateway.problems import TYPES
 
-ENDED = frozenset({"succeeded", "dead", "expired", "cancelled"})
 RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Pauses between tries to reconnect; then it is given up."""
 MOST_TASKS = 10_000
@@ -21,6 +21,15 @@ MOST_TASKS = 10_000
 _FAREWELLS = {4401: "unauthenticated", 4403: "forbidden", 4408: "unauthenticated"}
 """Close codes -> problems."""
 
+GAPS = {
+    "unknown-cursor": "the service was started anew, or another node answers",
+    "expired-cursor": "the connection was away for too long",
+    "interrupted": "a node could not be heard by the others for a while",
+    "overrun": "more changed at once than could be told",
+    "conflated": "more changed at once than could be told",
+}
+"""Why changes were not told, by the reason in a gap."""
+
 Wanted = dict[str, Any]
 Message = dict[str, Any]
 
@@ -28,22 +37,28 @@ Message = dict[str, Any]
 async def follow(api: Api, wanted: Sequence[Wanted]) -> AsyncGenerator[Message, None]:
     """Every message about what is wanted, subscription i named `str(i)`; goes on by cursor after a broken connection.
 
+    What a snapshot after a gap leaves out is asked for, and told as events without a cursor (`missing.py`).
     Raises Refused (the service refuses a subscription) or Unreachable.
     """
     cursors: dict[str, str] = {}
+    missing = Missing(wanted)
     ws = await api.stream()
     while True:
         try:
             await _subscribe(ws, wanted, cursors)
             async for message in _messages(ws, wanted):
-                if "cursor" in message:
+                if "cursor" in message and not is_question(message["sub"]):
                     cursors[message["sub"]] = message["cursor"]
-                yield message
+                for told in missing.hear(message):
+                    yield told
+                for question in missing.say():
+                    await ws.send_bytes(orjson.dumps(question))
         except ConnectionError:
             pass  # it was lost while we spoke: the same as when it ends
         finally:
             await ws.close()
         ws = await _reconnect(api)
+        missing.ask_again()
 
 
 async def _subscribe(ws: aiohttp.ClientWebSocketResponse, wanted: Sequence[Wanted], cursors: dict[str, str]) -> None:
@@ -61,7 +76,8 @@ async def _messages(ws: aiohttp.ClientWebSocketResponse, wanted: Sequence[Wanted
         if frame.type is not aiohttp.WSMsgType.TEXT:
             return
         message: Message = orjson.loads(frame.data)
-        if message["type"] == "error" and message.get("problem") != "unavailable":
+        refused = message["type"] == "error" and message.get("problem") != "unavailable"
+        if refused and not is_question(message.get("sub")):
             raise _refused(message, wanted)
         yield message
 
@@ -93,6 +109,14 @@ async def _reconnect(api: Api) -> aiohttp.ClientWebSocketResponse:
     raise lost
 
 
+def words_of_gap(gap: Message) -> str:
+    """A gap in plain words."""
+    why = GAPS.get(gap["reason"], gap["reason"])
+    if gap["snapshot"]:
+        return f"some changes were not shown: {why}; tasks are shown as they are now"
+    return f"{gap.get('skipped', 'some')} changes were not shown, but the newest of each task is: {why}"
+
+
 class Seen:
     """What a stream has told so far."""
 
@@ -114,7 +138,11 @@ class Seen:
             case "event":
                 return [message["task"]] if self._learn(message["task"]) else []
             case "gap":
-                self.note = f"some changes were not told ({message['reason']})"
+                self.note = words_of_gap(message)
+            case "unknown":
+                for task_id in message["ids"]:
+                    self.tasks.pop(task_id, None)
+                self.note = f"what became of {len(message['ids'])} tasks is not known here any more"
             case "error":
                 self.note = message["detail"]
         return []

@@ -64,7 +64,7 @@ async def watch_to_end(api: "Api", wanted: Sequence["Wanted"], as_json: bool) ->
             async for message in messages:
                 news = seen.take(message)
                 if not live:
-                    show(message, news)
+                    show(message, news, seen)
                 code = _end(seen, wanted)
                 if code is not None:
                     return code
@@ -73,7 +73,7 @@ async def watch_to_end(api: "Api", wanted: Sequence["Wanted"], as_json: bool) ->
 
 def _end(seen: "Seen", wanted: Sequence["Wanted"]) -> Exit | None:
     """The exit code, once nothing more is to be waited for."""
-    from gateway.cli.follow import ENDED
+    from gateway.cli.missing import ENDED
 
     if len(seen.shown) < len(wanted) or "id" not in wanted[0]:
         return None
@@ -88,17 +88,17 @@ def _end(seen: "Seen", wanted: Sequence["Wanted"]) -> Exit | None:
     return Exit.OK if states == {"succeeded"} else Exit.FAILED
 
 
-def _show_json(message: "Message", _news: list["Message"]) -> None:
+def _show_json(message: "Message", _news: list["Message"], _seen: "Seen") -> None:
     from gateway.cli.show import show_json
 
     show_json(message)
 
 
-def _show_line(message: "Message", news: list["Message"]) -> None:
+def _show_line(message: "Message", news: list["Message"], seen: "Seen") -> None:
     from gateway.cli.show import line_of
 
-    if message["type"] in ("gap", "error"):
-        note(f"({message.get('detail') or message['reason']})")
+    if message["type"] in ("gap", "error", "unknown"):
+        note(f"({seen.note})")
     for task in news:
         say(line_of(task))
 

@@ -255,6 +255,25 @@ async def test_watch_a_queue_or_labels_until_interrupted(words: tuple[str, ...])
         assert process.returncode == 0
 
 
+async def test_watch_asks_for_what_a_snapshot_after_a_gap_leaves_out() -> None:
+    async with double() as service:
+        hub, tables = service.world.hub, service.world.tables
+        tables.put(a_row(7), a_row(8))
+        process = await service.start("watch", "--queue", "mail")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        await hub.until(lambda: hub.feeds() == 1)
+        assert [(await process.stdout.readline()).split()[2] for _ in range(2)] == [b"scheduled"] * 2
+        tables.put(a_row(7, 1, State.SUCCEEDED))
+        hub.interrupt()
+        line = await process.stdout.readline()
+        assert line.decode().split()[1:3] == [id_of(7), "succeeded"]
+        note = (await process.stderr.readline()).decode()
+        assert note.startswith("(some changes were not shown: a node could not be heard by the others")
+        process.send_signal(signal.SIGINT)
+        assert await process.communicate() == (b"", b"")
+
+
 async def test_watch_on_a_terminal_is_a_live_table() -> None:
     async with double() as service:
         hub = service.world.hub

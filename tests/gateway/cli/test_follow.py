@@ -98,9 +98,22 @@ def test_what_was_seen_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(seen.tasks) == ["2", "3", "4"]
 
 
+def test_what_is_unknown_is_shown_no_more() -> None:
+    seen = Seen()
+    seen.take({"type": "event", "task": a_task(3)})
+    assert seen.take({"type": "unknown", "sub": "0", "ids": ["t", "u"]}) == []
+    assert (seen.tasks, "2 tasks" in seen.note) == ({}, True)
+
+
 def test_what_was_not_told_is_noted() -> None:
     seen = Seen()
     seen.take({"type": "gap", "sub": "0", "reason": "conflated", "snapshot": False})
-    assert "conflated" in seen.note
+    assert seen.note == (
+        "some changes were not shown, but the newest of each task is: more changed at once than could be told"
+    )
+    seen.take({"type": "gap", "sub": "0", "reason": "unknown-cursor", "snapshot": True})
+    assert seen.note.startswith("some changes were not shown: the service was started anew")
+    seen.take({"type": "gap", "sub": "0", "reason": "of later", "snapshot": True})
+    assert "of later" in seen.note
     seen.take({"type": "error", "sub": "0", "detail": "no database"})
     assert seen.note == "no database"
