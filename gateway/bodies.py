@@ -18,6 +18,7 @@ from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.context import GATEWAY
+from gateway.faults import malformed
 from gateway.problems import Problem
 from gateway.room import Share
 
@@ -40,7 +41,6 @@ WINDOW_BYTES = 256 * 1024
 """Lines are looked for in so much of a body in one turn of the loop."""
 STEP_BYTES = 64 * 1024
 
-_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 _few = msgspec.json.Decoder(list[msgspec.Raw])
 _ABSENT = msgspec.Raw()
 _MARK = re.compile(rb'[\[\]{},"]')
@@ -115,7 +115,7 @@ async def cut_array(body: bytes, limit: int) -> Sequence[Item]:
     except (msgspec.DecodeError, RecursionError) as error:
         items = await asyncio.to_thread(_search, body, limit)
         if not items:
-            raise malformed(error) from error
+            raise await asyncio.to_thread(malformed, error, body) from error
     return _counted(items, limit)
 
 
@@ -151,13 +151,6 @@ def array_of(limit: int) -> msgspec.json.Decoder[msgspec.Struct]:
     return msgspec.json.Decoder(
         msgspec.defstruct("Batch", fields, array_like=True, forbid_unknown_fields=True, gc=False)
     )
-
-
-def malformed(error: Exception) -> Problem:
-    """What stands for a decoder's refusal of bytes that are no JSON; says where it stopped, when the decoder does."""
-    if isinstance(error, UnicodeDecodeError):
-        return Problem("not-json", "the text is not UTF-8", "")
-    return Problem("not-json", _BYTE.sub(r" at byte \1", str(error)), "")
 
 
 def _check_coding(request: web.Request) -> None:

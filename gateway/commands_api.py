@@ -13,6 +13,7 @@ from actors.ports.reader import TaskRow
 from gateway.bodies import JSON, read_json
 from gateway.context import GATEWAY, tenant_of
 from gateway.decode import when
+from gateway.faults import decoded
 from gateway.problems import Handler
 from gateway.schema import Complete, Empty, Reschedule, given
 from gateway.tasks_api import read_task, task_id_of
@@ -31,7 +32,7 @@ def plain(move: Move) -> Handler:
     """`:cancel`, `:run`, `:redrive`: commands whose body is empty."""
 
     async def command(request: web.Request) -> web.StreamResponse:
-        _empty.decode(await _body(request) or b"{}")
+        decoded(_empty, await _body(request) or b"{}")
         return await _ask(request, Command(move, task_id_of(request), None, tenant=tenant_of(request)))
 
     return command
@@ -39,7 +40,7 @@ def plain(move: Move) -> Handler:
 
 async def reschedule(request: web.Request) -> web.StreamResponse:
     """`:reschedule`."""
-    body = _reschedule.decode(await _body(request))
+    body = decoded(_reschedule, await _body(request))
     now_ms = request.app[GATEWAY].clock.now_ms()
     at_ms, delay_ms = when(body.schedule_time, body.delay, now_ms)
     if delay_ms is not None:
@@ -53,7 +54,7 @@ async def reschedule(request: web.Request) -> web.StreamResponse:
 async def complete(request: web.Request) -> web.StreamResponse:
     """`:complete`: the result of an attempt whose target took the work and answered later."""
     gateway = request.app[GATEWAY]
-    body = _complete.decode(await _body(request))
+    body = decoded(_complete, await _body(request))
     _check_complete(body)
     timeline, epoch, attempt = _fence(body.fence)
     task_id = task_id_of(request)

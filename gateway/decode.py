@@ -21,7 +21,8 @@ from actors.core.retry import RetryPolicy
 from actors.core.spec import Spec
 from actors.ports.queues import QueueStore
 from gateway import bounds
-from gateway.bodies import Item, malformed
+from gateway.bodies import Item
+from gateway.faults import malformed
 from gateway.http_target import read_target
 from gateway.patience import Patience
 from gateway.problems import Problem, escape, invalid_of
@@ -86,10 +87,10 @@ class TaskDecoder:
         """The same, with QueueMissing raised when everything but the queue is there."""
         try:
             request = _request.decode(data)
-        except msgspec.ValidationError:
-            raise
+        except msgspec.ValidationError as error:
+            raise invalid_of(error, data=data) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise malformed(error) from error
+            raise malformed(error, data) from error
         if request.schedule_time is not None or request.delay is not None:
             at_ms, delay_ms = when(request.schedule_time, request.delay, now_ms)
         else:

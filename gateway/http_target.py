@@ -60,7 +60,7 @@ def read_target(data: bytes, pointer: str = "/http") -> HttpTarget:
     try:
         target = _decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise invalid_of(error, pointer) from error
+        raise invalid_of(error, pointer, data) from error
     except UnicodeDecodeError as error:
         raise Problem("not-json", "the text is not UTF-8", pointer) from error
     _check_url(target.url, f"{pointer}/url")

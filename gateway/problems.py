@@ -128,9 +128,9 @@ def problem_of(error: Exception) -> Problem:
             invalid = invalid_of(error)
             return Problem("invalid", invalid.detail, invalid.pointer)
         case msgspec.DecodeError():
-            return Problem("not-json", str(error))
+            return Problem("not-json", str(error), "")
         case UnicodeDecodeError():
-            return Problem("not-json", "the text is not UTF-8")
+            return Problem("not-json", "the text is not UTF-8", "")
         case RecursionError():
             return Problem("invalid", "is nested too deeply", "")
         case Unknown():
@@ -148,15 +148,29 @@ def problem_of(error: Exception) -> Problem:
     return _internal(error)
 
 
-def invalid_of(error: msgspec.ValidationError, under: str = "") -> Invalid:
-    """A decoder's refusal with its path as a JSON pointer, which is put below `under`."""
+def invalid_of(error: msgspec.ValidationError, under: str = "", data: bytes | msgspec.Raw = b"") -> Invalid:
+    """A decoder's refusal of `data` with its path as a JSON pointer, which is put below `under`."""
     text = str(error)
     at = _AT.match(text)
     detail, path = at.groups() if at else (text, "")
     field = _FIELD.match(detail)
     steps = [name or index for name, index in _STEP.findall(path) if name or index]
     steps += [field[1]] if field else []
+    if path.endswith("[...]"):
+        steps += _key_at_fault(data, steps)
     return Invalid(detail[:_DETAIL_CHARS], under + "".join(f"/{escape(step[:_DETAIL_CHARS])}" for step in steps))
+
+
+def _key_at_fault(data: bytes | msgspec.Raw, steps: list[str]) -> list[str]:
+    """Which key of a mapping of texts has a value that is none: the decoder does not say. [] when it can't be told."""
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []
+    for step in steps:
+        found = found.get(step) if isinstance(found, dict) else None
+    items = found.items() if isinstance(found, dict) else ()
+    return [key for key, value in items if not isinstance(value, str)][:1]
 
 
 def escape(step: str) -> str:

@@ -37,6 +37,7 @@ from gateway import audit
 from gateway.bodies import JSON, read_json
 from gateway.context import CALLER, GATEWAY, Gateway, tenant_of
 from gateway.decode import check_queue, read_retry
+from gateway.faults import decoded
 from gateway.filters import limit_of, one
 from gateway.problems import Handler, Problem
 from gateway.schema import MAX_DEADLINE_MS, Empty, QueueRequest, Retention, given
@@ -114,7 +115,7 @@ def pausing(*, paused: bool) -> Handler:
     """`:pause` and `:resume`."""
 
     async def command(request: web.Request) -> web.StreamResponse:
-        _empty.decode(await _body(request) or b"{}")
+        decoded(_empty, await _body(request) or b"{}")
         queue = await _change(request.app[GATEWAY], await _queue(request), None, QueueRequest(paused=paused))
         audit.queue_changed("paused" if paused else "resumed", request[CALLER], queue.name)
         return web.Response(body=orjson.dumps(queue_object(queue)), content_type=JSON)
@@ -124,7 +125,7 @@ def pausing(*, paused: bool) -> Handler:
 
 async def purge(request: web.Request) -> web.StreamResponse:
     """`POST /v1/queues/{q}:purge`: cancels what waits in the queue and was accepted before."""
-    _empty.decode(await _body(request) or b"{}")
+    decoded(_empty, await _body(request) or b"{}")
     gateway, queue = request.app[GATEWAY], await _queue(request)
     loop, before_us = asyncio.get_running_loop(), gateway.clock.now_ms() * 1000 + 999
     end_s = loop.time() + PURGE_S
@@ -199,7 +200,7 @@ async def _body(request: web.Request) -> bytes:
 
 
 def _read(data: bytes) -> QueueRequest:
-    body = _request.decode(data)
+    body = decoded(_request, data)
     for name in _LATER:
         if given(getattr(body, name)):
             raise NotSupported(f"{name} is not supported yet", f"/{name}")

@@ -15,16 +15,15 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
 import orjson
 
-from actors.core.errors import Conflict, Invalid, Overloaded, RingwheelError, Unknown
+from actors.core.errors import Conflict, Overloaded, RingwheelError, Unknown
 from actors.core.events import Change
 from gateway.hub import Event, Hub
 from gateway.problems import problem_of
 from gateway.subscription import FLOOR_MS, Stage, Subscription
 from gateway.topics import LabelIndex, Labelled
-from gateway.watch import Subscribe, read_message, task_json, topic_of
+from gateway.watch import Subscribe, read_message, sub_of, task_json, topic_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,8 @@ class Session:
         """Carry out a message of the client; a bad one is answered with `error`."""
         try:
             message = read_message(text)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError, Invalid) as error:
-            self._refuse(error, None)
+        except (RingwheelError, RecursionError) as error:
+            self._refuse(error, sub_of(text))
             return
         try:
             if isinstance(message, Subscribe):

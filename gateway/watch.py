@@ -12,6 +12,7 @@ from actors.core.events import Change
 from actors.core.ids import canonical, valid
 from actors.core.task import State
 from gateway.decode import check_labels, check_queue
+from gateway.faults import decoded
 from gateway.times import time_text
 from gateway.topics import Labelled, Topic
 
@@ -57,11 +58,21 @@ def read_key(text: str | bytes) -> str:
 
 
 def read_message(text: str | bytes) -> Subscribe | Unsubscribe:
-    """The client's message. Raises msgspec's errors, RecursionError, or Invalid."""
-    message = _messages.decode(text)
+    """The client's message. Raises Invalid, Problem or RecursionError."""
+    message = decoded(_messages, text.encode() if isinstance(text, str) else text)
     if not 1 <= len(message.sub) <= SUB_CHARS:
         raise Invalid(f"expected 1 to {SUB_CHARS} characters", "/sub")
     return message
+
+
+def sub_of(text: str | bytes) -> str | None:
+    """The name in a message that is refused, as far as there is one: the refusal goes under it."""
+    try:
+        found = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    sub = found.get("sub") if isinstance(found, dict) else None
+    return sub if isinstance(sub, str) and 1 <= len(sub) <= SUB_CHARS else None
 
 
 def topic_of(wanted: Filter, tenant: str) -> Topic:

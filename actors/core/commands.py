@@ -4,7 +4,7 @@ from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
 from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record
 from actors.core.holding import Holding
 from actors.core.settle import finish, move, retry_of, settle, started_ms_of
-from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after
+from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after, refusal
 
 WAITING = 64
 """Commands that may wait for one record of one task."""
@@ -81,8 +81,7 @@ class Commands:
         if to is state:
             effects.append(Answer(command.token, changed=False))
         elif to is None:
-            detail = f"a task that is {state.value} can't {command.move.value}"
-            effects.append(Answer(command.token, error=Conflict(detail, state.value)))
+            effects.append(Answer(command.token, error=refusal(state, command.move)))
         else:
             records.append(_redrive(task, command, epoch, now_ms))
             self._holding.adopt(task)

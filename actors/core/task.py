@@ -68,8 +68,24 @@ def after(state: State, move: Move) -> State:
     """The state that `move` leads to; raises Conflict when the table does not have it."""
     to = MOVES.get((state, move))
     if to is None:
-        raise Conflict(f"a task that is {state.value} can't {move.value}", state.value)
+        raise refusal(state, move)
     return to
+
+
+_IS = {
+    State.SCHEDULED: "is scheduled",
+    State.RUNNING: "is running",
+    State.SUCCEEDED: "has succeeded",
+    State.DEAD: "is dead",
+    State.EXPIRED: "has expired",
+    State.CANCELLED: "was cancelled",
+}
+_DO = {Move.SUCCEED: "complete", Move.RETRY: "complete", Move.DIE: "complete"}
+
+
+def refusal(state: State, move: Move) -> Conflict:
+    """Why the table does not have this pair, in words."""
+    return Conflict(f"can't {_DO.get(move, move.value)} a task that {_IS[state]}", state.value)
 
 
 class Phase(enum.IntEnum):

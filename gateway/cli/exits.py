@@ -81,10 +81,12 @@ def show_problem(problem: dict[str, Any], as_json: bool) -> None:
     if as_json:
         note(json.dumps(problem))
         return
+    fields = [error for error in problem.get("errors", []) if error.get("pointer")]
+    if any(error.get("detail") == problem.get("detail") for error in fields):
+        problem = {"title": problem.get("title")}  # the rest is said of its field
     note(click.style("error: ", fg="red", bold=True) + printable(words_of(problem)))
-    for error in problem.get("errors", []):
-        if error.get("pointer"):
-            note(f"  {printable(error['pointer'])}: {printable(error.get('detail', ''))}")
+    for error in fields:
+        note(f"  {printable(error['pointer'])}: {printable(error.get('detail', ''))}")
 
 
 def words_of(problem: dict[str, Any]) -> str:

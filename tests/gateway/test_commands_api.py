@@ -46,7 +46,7 @@ async def test_reschedule_carries_the_new_time(body: object, due_ms: int) -> Non
 @pytest.mark.parametrize(
     ("error", "status", "state"),
     [
-        (Conflict("a task that is dead can't run", "dead"), 409, "dead"),
+        (Conflict("can't run a task that is dead", "dead"), 409, "dead"),
         (Unknown("x"), 404, None),
         (Unavailable("no owner", 2_000), 503, None),
     ],
@@ -57,6 +57,22 @@ async def test_a_refusal_of_the_owner_is_a_problem(error: Exception, status: int
         world.node.answer = refuse(error)  # type: ignore[assignment]
         answer = await world.post(f"/v1/tasks/{task_id}:run")
         assert (answer.status, answer.json.get("state")) == (status, state)
+
+
+@pytest.mark.parametrize("call", ["run", "reschedule", "complete"])
+@pytest.mark.parametrize("body", [b"{", b"nonsense", b'{"\xff":1}'])
+async def test_what_is_no_json_has_a_pointer(call: str, body: bytes) -> None:
+    async with served() as world:
+        answer = await world.post(f"/v1/tasks/{await world.create()}:{call}", body)
+        assert (answer.status, answer.json["type"], answer.pointers) == (400, "not-json", [""])
+        assert world.node.asked == []
+
+
+@pytest.mark.parametrize("call", ["reschedule", "complete"])
+async def test_a_command_that_says_nothing_is_told_so(call: str) -> None:
+    async with served() as world:
+        answer = await world.post(f"/v1/tasks/{await world.create()}:{call}", b"")
+        assert (answer.status, answer.json["detail"]) == (400, "expected JSON, but there is nothing")
 
 
 @pytest.mark.parametrize(

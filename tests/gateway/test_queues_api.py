@@ -164,7 +164,7 @@ async def test_purge_asks_the_owners_and_counts_what_they_cancelled() -> None:
 
         def answer(command: Command) -> Change | None:
             if command.id == ids[1]:
-                raise Conflict("a task that is running can't cancel", "running")
+                raise Conflict("can't cancel a task that is running", "running")
             return a_change(1, 1)
 
         world.node.answer = answer

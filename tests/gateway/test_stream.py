@@ -135,6 +135,10 @@ async def test_bad_messages_do_not_end_the_connection() -> None:
         for text in ("", "nonsense", '{"type":"subscribe","sub":"s","filter":{"queue":"a"},"more":1}', '{"a":' * 900):
             await watcher.ws.send_str(text)
             assert (await watcher.hear())["type"] == "error"
+        for name, sub in (("s", "s"), (5, None), ("x" * 65, None)):
+            await watcher.ws.send_json({"type": "subscribe", "sub": name, "filter": {"queue": 5}})
+            error = await watcher.hear()
+            assert (error["problem"], error["sub"]) == ("invalid", sub)
         await watcher.ws.send_bytes(b"\xff")
         assert (await watcher.hear())["problem"] == "not-json"
         assert (await watcher.watch("s", queue="mail"))["type"] == "snapshot"
