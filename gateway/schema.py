@@ -98,7 +98,7 @@ _NOT_YET = Meta(description="Not supported yet.", extra_json_schema={"type": "nu
 class TaskRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A task to be: the body of `POST /v1/tasks`, and one item of a batch."""
 
-    queue: Annotated[QueueName, _says("Made on first use.")] = "default"
+    queue: Annotated[QueueName, _says("Made on first use, unless it is `.` or `..`.")] = "default"
     schedule_time: Annotated[At | None, _AT] = None
     delay: Annotated[Long | None, _says("When, from now on.")] = None
     http: Annotated[Raw, _either("HttpTarget", "Where it is pushed; without, it waits for a worker.")] = ABSENT

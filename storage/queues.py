@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from actors.core.errors import Invalid, Unavailable
-from actors.core.queue import MAX_RETENTION_MS, RETENTION_MS, Queue, QueueBook, QueueSettings
+from actors.core.queue import MAX_RETENTION_MS, RETENTION_MS, Queue, QueueBook, QueueSettings, check_new
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import State
 from storage.pool import Database
@@ -46,6 +46,8 @@ class PgQueueStore:
         async with self._db.reads.use() as connection:
             for _ in range(TRIES):
                 row = await connection.fetchrow(_SQL["by_name"], tenant, name)
+                if row is None:
+                    check_new(name)
                 row = row or await connection.fetchrow(_SQL["revive"], tenant, name)
                 row = row or await connection.fetchrow(_SQL["insert"], tenant, name, MAX_QUEUES)
                 if row is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from actors.core.errors import Invalid
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import State
 
@@ -21,6 +22,15 @@ MIN_RETENTION_MS = DAY_MS
 MAX_RETENTION_MS = 7 * DAY_MS
 """Each day more is one more partition that every look at a finished id has to visit."""
 DISPATCH_DEADLINE_MS = 30_000
+
+UNREACHABLE = frozenset({".", ".."})
+"""Steps of a path, which clients take out of a URL before they ask for it: no queue of this name could be managed."""
+
+
+def check_new(name: str) -> None:
+    """Raises Invalid when no queue of this name may be made; one that is there already stays in use."""
+    if name in UNREACHABLE:
+        raise Invalid('no queue can be named "." or "..": clients leave these out of a path', "/queue")
 
 
 @dataclass(frozen=True, slots=True)

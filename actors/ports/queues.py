@@ -14,7 +14,10 @@ class QueueStore(Protocol):
     """
 
     async def ensure(self, tenant: str, name: str) -> Queue:
-        """The queue of that name, made with default settings when new or deleted. Invalid: the tenant has too many."""
+        """The queue of that name, made with default settings when new or deleted.
+
+        Invalid: the tenant has too many, or no queue may be made under that name.
+        """
         ...
 
     async def refresh(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 
 from actors.core.errors import Invalid
-from actors.core.queue import Queue, QueueBook, QueueSettings
+from actors.core.queue import Queue, QueueBook, QueueSettings, check_new
 from storage.memory.link import MemoryLink
 from storage.memory.rows import copy_of
 
@@ -56,6 +56,8 @@ class MemoryQueueStore:
     def _ensure(self, tenant: str, name: str) -> Queue:
         mine = {queue.name: queue for queue in self._db.queues.values() if queue.tenant == tenant}
         queue = mine.get(name)
+        if queue is None or queue.deleted:
+            check_new(name)
         if queue is None:
             if len(mine) >= MAX_QUEUES:
                 raise Invalid(f"there are {MAX_QUEUES} queues already: use one of them", "/queue")

@@ -38,6 +38,8 @@ CASES: dict[str, tuple[bytes, int, str, str | None]] = {
     "queue with a line end": (b'{"queue":"a\\n"}', 422, "invalid", "/queue"),
     "queue with NUL": (b'{"queue":"\\u0000"}', 422, "invalid", "/queue"),
     "queue too long": (b'{"queue":"' + b"q" * 101 + b'"}', 422, "invalid", "/queue"),
+    "queue named .": (b'{"queue":"."}', 422, "invalid", "/queue"),
+    "queue named ..": (b'{"queue":".."}', 422, "invalid", "/queue"),
     "empty queue": (b'{"queue":""}', 422, "invalid", "/queue"),
     "time without zone": (AT % b"2026-10-01T00:00:00", 422, "invalid", "/schedule_time"),
     "year 10000": (AT % b"10000-01-01T00:00:00Z", 422, "invalid", "/schedule_time"),

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from actors.core.errors import Invalid
 from actors.core.queue import DAY_MS, RETENTION_MS, Queue, QueueSettings
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import State
@@ -35,6 +38,23 @@ async def test_names_and_tenants_tell_queues_apart(stores: Stores) -> None:
     queues = [await stores.queues.ensure(tenant, name) for tenant, name in pairs]
     assert len({queue.id for queue in queues}) == 4
     assert [(queue.tenant, queue.name) for queue in queues] == pairs
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+async def test_a_step_of_a_path_names_no_new_queue(
+    world: World, stores: Stores, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with pytest.raises(Invalid, match="no queue can be named") as caught:
+        await stores.queues.ensure("default", name)
+    assert caught.value.pointer == "/queue"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("actors.core.queue.UNREACHABLE", frozenset())
+        queue = await stores.queues.ensure("default", name)
+    other = await world.process("boot-b")
+    assert (await other.queues.ensure("default", name)).id == queue.id
+    assert await other.queues.delete(queue)
+    with pytest.raises(Invalid):
+        await (await world.process("boot-c")).queues.ensure("default", name)
 
 
 async def test_a_queue_has_one_number_in_all_processes(world: World, stores: Stores) -> None:
