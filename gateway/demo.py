@@ -12,6 +12,7 @@ from shutil import which
 
 import structlog
 from aiohttp import web
+from yarl import URL
 
 from actors.core.codec import SpecCodec
 from actors.core.draft import Draft
@@ -26,8 +27,9 @@ from gateway.settings import LOOPBACK
 from gateway.sink import Sink
 
 PERIOD_S = 5.0
-PORT = 7079
-"""Where the target is, if nobody else is there: tasks of an earlier run find it again."""
+ABOVE = 9
+"""The target's port is so much above the service's, if nobody else is there: tasks of an earlier run find it again."""
+MOST_PORT = 65_535
 RETRY = RetryPolicy(max_attempts=5, min_backoff_ms=500, max_backoff_ms=2_000)
 log = structlog.get_logger("demo")
 
@@ -45,7 +47,7 @@ class Demo:
         runner = web.AppRunner(Sink().app(), access_log=None)
         await runner.setup()
         try:
-            await _listen(runner)
+            await listen(runner, URL(url).port or 0)
             target = f"http://{LOOPBACK}:{runner.addresses[0][1]}"
             if output.only_json:
                 log.info("the webhook target listens", url=target)
@@ -70,9 +72,11 @@ class Demo:
             await asyncio.sleep(PERIOD_S)
 
 
-async def _listen(runner: web.AppRunner) -> None:
+async def listen(runner: web.AppRunner, port: int) -> None:
+    """Listen for a target beside the service at `port`, or where there is room."""
+    beside = port + ABOVE
     try:
-        await web.TCPSite(runner, LOOPBACK, PORT).start()
+        await web.TCPSite(runner, LOOPBACK, beside if beside <= MOST_PORT else 0).start()
     except OSError:
         await web.TCPSite(runner, LOOPBACK, 0).start()
 

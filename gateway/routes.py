@@ -312,7 +312,8 @@ ROUTES: tuple[Route, ...] = (
         endless=True,
         words='Send `{"type": "subscribe", "sub": "s1", "filter": {"id": ...}}` (or `{"queue": ...}`, `{"labels": '
         '{...}}`, or both; and `"from": cursor` to go on): a `snapshot`, then an `event` for each change, and a `gap` '
-        "when some could not be kept.",
+        "when some could not be kept. A snapshot of a queue or of labels shows at most 1,000 live tasks, those due "
+        "next; when there are more, it is `truncated`, and `listTasks` has the others.",
     ),
     Route(
         "events",

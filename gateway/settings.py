@@ -55,7 +55,7 @@ class DevSettings:
     nodes: int = 1
     """Processes: this one, and others on the ports after its own."""
     demo: bool = True
-    """Submit a little traffic of its own, to have something to look at."""
+    """Submit a little traffic of its own, to have something to look at; its webhook target is there anyway."""
     grace_s: float = 5.0
     allow_targets: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """A developer's targets run on the same machine."""

@@ -81,7 +81,14 @@ def _rates(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 
 
 @click.command()
-@click.option("--port", type=_PORT, default=PORT, show_default=True, envvar="RINGWHEEL_PORT", help="0 = any free one.")
+@click.option(
+    "--port",
+    type=_PORT,
+    default=PORT,
+    show_default=True,
+    envvar="RINGWHEEL_PORT",
+    help="0 = any free one. The webhook target is 9 above, if that is free.",
+)
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -98,7 +105,7 @@ def _rates(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
     envvar="RINGWHEEL_NODES",
     help="Processes, on the ports from --port on.",
 )
-@click.option("--no-demo", is_flag=True, help="Without the demo.")
+@click.option("--no-demo", is_flag=True, help="Without the demo's tasks; its webhook target is there all the same.")
 @json_option
 def dev_command(port: int, data: Path, nodes: int, no_demo: bool, as_json: bool) -> None:
     """Run the service on a PostgreSQL of its own, for development."""
