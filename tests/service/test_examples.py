@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CALL = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) (/[\w/{}:.]+)")
-NOT_RUN = ("make run", "--database-url", "RINGWHEEL_DATABASE_URL")
+NOT_RUN = ("make run", "ringwheel dev", "--database-url", "RINGWHEEL_DATABASE_URL")
 """Blocks that start a service, where there is one already, or work on a database of one's own."""
 
 
