@@ -16,7 +16,7 @@ from actors.core.codec import SpecCodec
 from actors.core.draft import Draft
 from actors.core.errors import Invalid, NotSupported, RingwheelError
 from actors.core.ids import request_hash
-from actors.core.queue import Queue, QueueBook
+from actors.core.queue import Queue, QueueBook, check_new
 from actors.core.retry import RetryPolicy
 from actors.core.spec import Spec
 from actors.ports.queues import QueueStore
@@ -114,6 +114,7 @@ class TaskDecoder:
         if queue is not None:
             return queue
         check_queue(name, "/queue")
+        check_new(name)
         raise QueueMissing(name)
 
     def _spec(self, request: TaskRequest) -> tuple[Spec, bytes]:
