@@ -125,6 +125,9 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Start the clock with the first byte of a head that is not whole; stop it when it is."""
+        if not data:
+            self._go_on()
+            return
         submit = data.startswith(_SUBMIT)
         if len(data) > PIECE_BYTES and self._cut(data, submit):
             return
@@ -143,6 +146,13 @@ class Connection(web.RequestHandler):
         if not whole:
             self._head_grows(len(data))
         elif self._head_timer is not None:
+            self._head_ended()
+
+    def _go_on(self) -> None:
+        """Nothing came: aiohttp has read a body, and goes on with what its parser may have kept back meanwhile."""
+        count = self._request_count
+        super().data_received(b"")
+        if self._request_count != count and self._head_timer is not None:
             self._head_ended()
 
     def _cut(self, data: bytes, submit: bool) -> bool:
@@ -165,7 +175,7 @@ class Connection(web.RequestHandler):
         return other or self._request_count != count
 
     def _head_grows(self, size: int) -> None:
-        if self.transport is None or not size:
+        if self.transport is None:
             return
         self._head_bytes += size
         if self._head_timer is None:
