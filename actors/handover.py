@@ -96,7 +96,7 @@ class Handover:
         self._parted: set[int] = set()
         self._given: dict[int, Given] = {}
         self._failed: dict[int, Failure] = {}
-        """Shards whose own code failed; kept for CALM_MS behind that."""
+        """Shards whose own code failed."""
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         self._under_way: set[tuple[str, int, int]] = set()
         """(task, epoch, attempt) of those that run here although their shard has another owner, or whose end that one
@@ -190,19 +190,22 @@ class Handover:
     async def _begin_anew(self) -> None:
         now_ms, boot = self._clock.boot_ms(), self._membership.boot
         due = {
-            shard: (failure.epoch, boot)
+            shard: failure
             for shard, failure in self._failed.items()
             if failure.again_ms is not None and failure.again_ms <= now_ms
         }
         if not due:
             return
         try:
-            await self._store.give(boot, due)
+            given = await self._store.give(boot, {shard: (failure.epoch, boot) for shard, failure in due.items()})
         except Unavailable as error:
             log.debug("shards that failed can't begin anew yet; trying again", detail=error.detail)
             return
-        for shard in due:
-            self._failed[shard] = self._failed[shard]._replace(again_ms=None)
+        for shard, failure in due.items():
+            if self._failed.get(shard) is failure:  # it has not failed again, and this boot was not given up
+                settled = shard in given or shard in self._hand.actors or shard in self._membership.holders
+                again_ms = None if settled else now_ms + LONGEST_PAUSE_MS  # nobody gets a node's that is drained
+                self._failed[shard] = failure._replace(again_ms=again_ms)
         self._membership.nudge()
 
     # --- giving

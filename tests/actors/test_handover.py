@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -455,3 +455,53 @@ async def test_an_operator_drains_a_node_and_takes_that_back(cluster: Cluster) -
     await cluster.ended(ids, 1)
     row.leaving = False
     await cluster.until(is_spread(a, b), 12)
+
+
+# --- a shard that failed begins anew
+
+
+async def fail(member: Member, shard: int) -> None:
+    member.node._crashed(shard, ZeroDivisionError())
+    assert shard not in member.owned
+
+
+async def test_a_boot_that_gives_up_while_a_shard_begins_anew_goes_on(cluster: Cluster) -> None:
+    a = await cluster.start("a")
+    gate = a.wire.hold_next("give")
+    await fail(a, 7)
+    await gate.reached.wait()
+    a.node.membership.rejoin()
+    gate.open()
+    await cluster.until(lambda: a.node.ready and len(a.owned) == SHARDS, 5)
+    assert not a.ended.is_set()
+
+
+async def test_a_shard_that_fails_again_before_its_first_answer_came_begins_anew_again(cluster: Cluster) -> None:
+    """A beat showed it before the answer to the statement that gave it."""
+    a = await cluster.start("a")
+    give, late = a.node.handover._store.give, asyncio.Event()
+
+    async def answered_late(boot: str, shards: Mapping[int, tuple[int, str]]) -> set[int]:
+        given = await give(boot, shards)
+        await late.wait()
+        return given
+
+    a.node.handover._store.give = answered_late  # type: ignore[method-assign]
+    await fail(a, 7)
+    await cluster.until(lambda: 7 in a.owned, 2)
+    await fail(a, 7)
+    late.set()
+    await cluster.until(lambda: a.owned.get(7) == 3, 5)
+
+
+async def test_a_shard_that_can_not_begin_anew_while_its_node_is_drained_does_later(cluster: Cluster) -> None:
+    a = await cluster.start("a")
+    row = cluster.database.nodes[a.node.membership.boot]
+    row.leaving = True
+    await asyncio.sleep(1)
+    await fail(a, 7)
+    await asyncio.sleep(60)
+    assert 7 not in a.owned
+    row.leaving = False
+    await cluster.until(lambda: 7 in a.owned, 31)
+    assert len(a.owned) == SHARDS
