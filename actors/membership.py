@@ -238,8 +238,7 @@ class Membership:
         }
         if self.leaving:
             self._boots.pop(self._name, None)
-        if set(self._ring.nodes) != self._boots.keys():
-            self._ring = Ring(self._boots, self.shards)
+        self._ring = Ring(self._boots, self.shards)
 
     async def _bury(self, suspects: Iterable[tuple[str, int]]) -> bool:
         members = self._members

@@ -15,7 +15,6 @@ for either. Of no tenant: its scope is operate.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -78,7 +77,7 @@ def _cluster(view: View, member: MembershipPort) -> dict[str, Any]:
     names = {peer.boot: peer.name for peer in view.peers}
     owners = [None if owned.owner is None else names[owned.owner] for owned in view.shards]
     boots = [owned.owner for owned in view.shards]
-    ring = _ring(frozenset(peer.name for peer in view.peers if peer.state == "up"), len(owners))
+    ring = Ring((peer.name for peer in view.peers if peer.state == "up"), len(owners))
     return {
         "nodes": [_node(peer, member, boots.count(peer.boot)) for peer in view.peers],
         "shards": [
@@ -89,12 +88,6 @@ def _cluster(view: View, member: MembershipPort) -> dict[str, Any]:
         "lease_margin_ms": int(member.margin_ms),
         "counted_to": MOST,
     }
-
-
-@lru_cache(maxsize=8)
-def _ring(names: frozenset[str], shards: int) -> Ring:
-    """Kept, for a large one takes ten milliseconds of the loop."""
-    return Ring(names, shards)
 
 
 def _node(peer: Peer, member: MembershipPort, shards: int) -> dict[str, Any]:

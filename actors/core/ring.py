@@ -13,6 +13,7 @@ bound itself drops. Refuses: weights, which would move shards between surviving 
 """
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from hashring import HashRing
 
@@ -21,12 +22,12 @@ SLACK_PERCENT = 10
 
 
 class Ring:
-    """The table of one membership view, computed once. `nodes` are names; their order does not matter."""
+    """The table of one membership view, computed once a process. `nodes` are names; their order does not matter."""
 
     def __init__(self, nodes: Iterable[str], shards: int) -> None:
         self.nodes: tuple[str, ...] = tuple(sorted(set(nodes)))
         self.shards = shards
-        self._table = list(_place(self.nodes, shards))
+        self._table = _place(self.nodes, shards)
 
     def owner(self, shard: int) -> str | None:
         """The node that should own `shard`; None when there is no node."""
@@ -51,7 +52,13 @@ def moves(old: Ring, new: Ring) -> list[tuple[int, str | None, str | None]]:
     ]
 
 
-def _place(nodes: tuple[str, ...], shards: int) -> Iterator[str]:
+@lru_cache(maxsize=8)
+def _place(nodes: tuple[str, ...], shards: int) -> tuple[str, ...]:
+    """The table. Kept, for a large one takes ten milliseconds, and views are looked at over and over."""
+    return tuple(_walk(nodes, shards))
+
+
+def _walk(nodes: tuple[str, ...], shards: int) -> Iterator[str]:
     if not nodes:
         return
     circle = HashRing(nodes)
