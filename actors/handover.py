@@ -101,8 +101,6 @@ class Handover:
         self._under_way: set[tuple[str, int, int]] = set()
         """(task, epoch, attempt) of those that run here although their shard has another owner, or whose end that one
         has not recorded yet."""
-        self.moves = 0
-        """Shards that went to other nodes."""
         self.refused = 0
         """Ends of attempts that came too late for their owners."""
 
@@ -266,7 +264,6 @@ class Handover:
             return  # it begins anew when a beat shows its epoch
         self._given[shard] = Given(self._closing.pop(shard), heir, self._clock.boot_ms())
         self._parted.discard(shard)
-        self.moves += 1
         self._gave(shard)
         self._progress.set()
 
