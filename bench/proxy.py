@@ -87,27 +87,13 @@ class Proxy(Relay):
         """Carry bytes, and look at them."""
         client = Client(self._marks)
         cutting: list[str] = []
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._ask(reader, writer, back, client, cutting))
-            group.create_task(self._reply(there, writer, back, cutting))
 
-    async def _ask(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        back: asyncio.StreamWriter,
-        client: Client,
-        cutting: list[str],
-    ) -> None:
-        try:
-            while data := await reader.read(CHUNK):
-                cutting += [kind for kind in client.feed(data) if self._is_due(kind)]
-                back.write(data)
-                await back.drain()
-        except ConnectionError:
-            return
-        finally:
-            _end(writer, back)
+        def ask(data: bytes) -> None:
+            cutting.extend(kind for kind in client.feed(data) if self._is_due(kind))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.carry(reader, back, writer, ask))
+            group.create_task(self._reply(there, writer, back, cutting))
 
     async def _reply(
         self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter, cutting: list[str]
@@ -130,7 +116,8 @@ class Proxy(Relay):
         except ConnectionError:
             return
         finally:
-            _end(writer, back)
+            writer.transport.abort()
+            back.transport.abort()
 
     def _is_due(self, kind: str) -> bool:
         self._turn[kind] += 1
@@ -149,8 +136,3 @@ def _failed(reply: bytes) -> bool:
             return True
         at += 1 + int.from_bytes(reply[at + 1 : at + 5], "big")
     return False
-
-
-def _end(*writers: asyncio.StreamWriter) -> None:
-    for writer in writers:
-        writer.transport.abort()

@@ -109,16 +109,21 @@ class Relay:
     ) -> None:
         """Carry bytes from the client to the other side and back."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._carry(reader, back, writer))
-            group.create_task(self._carry(there, writer, back))
+            group.create_task(self.carry(reader, back, writer))
+            group.create_task(self.carry(there, writer, back))
 
-    async def _carry(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, other: asyncio.StreamWriter
+    async def carry(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        other: asyncio.StreamWriter,
+        look: Callable[[bytes], object] = lambda data: None,
     ) -> None:
-        """One way; its end is the end of both."""
+        """One way; its end is the end of both. `look` sees what is carried before it goes on."""
         try:
             while data := await source.read(CHUNK):
                 await self._passing.wait()
+                look(data)
                 sink.write(data)
                 await sink.drain()
         except ConnectionError:
