@@ -61,10 +61,13 @@ class MemoryLink:
         self._gates.setdefault(statement, []).append(gate)
         return gate
 
+    def next_of(self, statement: str) -> tuple[Fault | None, Gate | None]:
+        """What waits for the next statement of that name."""
+        return _first(self._faults, statement), _first(self._gates, statement)
+
     async def call(self, statement: str, work: Callable[[], T]) -> T:
         """Carry out `work` at one instant, as one committed statement. Raises Unavailable when it fails."""
-        fault = _first(self._faults, statement)
-        gate = _first(self._gates, statement)
+        fault, gate = self.next_of(statement)
         await (gate.passed() if gate else asyncio.sleep(0))  # a round trip: others may run meanwhile
         if self.away or fault is Fault.LOST:
             raise Unavailable(f"{statement}: the database can't be reached")

@@ -486,13 +486,14 @@ async def test_a_row_that_was_read_before_the_last_commit_is_told_from_a_new_one
 async def test_nothing_starts_while_the_ledger_is_full(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "WAITING_RECORDS", 3)
     member = await cluster.start()
+    gate = member.wire.hold_next("write")
     ids = await submit_some(member, 3) + await submit_some(member, 6, delay_ms=50)
-    cluster.way_ms = lambda: 200.0
     await cluster.until(lambda: member.node.ledger.full)
     await asyncio.sleep(0.1)
     assert member.node.desk
     assert member.node.take(1) == []
     assert len(cluster.runs) == 3
+    gate.open()
     await cluster.ended(ids)
     assert len(cluster.runs) == 9
 

@@ -6,11 +6,12 @@ what was published is kept for the test to look at.
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from types import TracebackType
 from typing import Self, TypeVar
 
 from actors.core.draft import Draft, Receipt
-from actors.core.errors import Unavailable
+from actors.core.errors import RingwheelError, Unavailable
 from actors.core.events import Change
 from actors.core.ids import shard_of
 from actors.core.queue import Queue, QueueBook
@@ -19,6 +20,7 @@ from actors.core.task import State, Task
 from actors.membership import new_boot
 from actors.node import Node
 from storage.memory import (
+    Fault,
     MemoryDatabase,
     MemoryHousekeeping,
     MemoryLeaseStore,
@@ -42,37 +44,92 @@ WITHIN_S = 60.0
 
 
 class Wire(MemoryLink):
-    """A link whose statements travel: half of the way before they take effect, half of it before the reply is here."""
+    """A link whose statements travel: they take effect half of the way later, and the reply needs as long again.
+
+    What is under way is the network's and the server's: it arrives although its sender was stopped meanwhile, or, as
+    long as `forgets` says no, gave it up.
+    """
 
     def __init__(self, database: MemoryDatabase, boot: str, way_ms: Callable[[], float], done: Callable[[], None]):
         super().__init__(database, boot)
         self._way_ms = way_ms
         self._done = done
-        self._open = asyncio.Event()
-        self._open.set()
+        self._hung: list[Callable[[], None]] | None = None
+        """What would have arrived, while nothing does."""
+        self._cut = False
+        self.forgets: Callable[[], bool] = lambda: True
+        """Whether a statement that its sender gave up does not arrive any more."""
+        self.carried: Callable[[str], None] = lambda statement: None
+        """Called when a statement has taken effect."""
         self.sent: list[str] = []
         """Names of all statements so far."""
 
     def hang(self) -> None:
         """Statements are neither carried out nor refused, until `flow`."""
-        self._open.clear()
+        if self._hung is None:
+            self._hung = []
 
     def flow(self) -> None:
         """Statements go on."""
-        self._open.set()
+        hung, self._hung = self._hung or [], None
+        for arrive in hung:
+            arrive()
+
+    def close(self, *, forgets: bool = True) -> None:
+        """Its process has ended: nothing more is sent; what is under way may still take effect."""
+        self._cut = True
+        self.away = self.away or forgets
+        if not forgets:
+            self.forgets = lambda: False
 
     async def call(self, statement: str, work: Callable[[], T]) -> T:
         """See MemoryLink."""
         self.sent.append(statement)
-        await asyncio.sleep(self._way_ms() / 1_000)
-        if not self._open.is_set():
-            await self._open.wait()
-        answer = await super().call(statement, work)
-        await asyncio.sleep(self._way_ms() / 1_000)
-        self._done()
-        if self.away:
-            raise Unavailable(f"{statement}: the reply was lost")
-        return answer
+        if self._cut:
+            raise Unavailable(f"{statement}: this process has ended")
+        fault, gate = self.next_of(statement)
+        if gate is not None:
+            await gate.passed()
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[T] = loop.create_future()
+
+        def arrive() -> None:
+            if self._hung is not None:
+                self._hung.append(arrive)
+            elif not reply.cancelled() or not self.forgets():
+                self._carry_out(statement, work, reply, fault)
+
+        loop.call_later(self._way_ms() / 1_000, arrive, context=Context())
+        return await reply
+
+    def _carry_out(self, statement: str, work: Callable[[], T], reply: asyncio.Future[T], fault: Fault | None) -> None:
+        """At the server, at one instant."""
+        answer: T | None = None
+        error: Exception | None = None
+        if self.away or fault is Fault.LOST:
+            error = Unavailable(f"{statement}: the database can't be reached")
+        else:
+            try:
+                answer = work()
+            except RingwheelError as refused:
+                error = refused
+            self.carried(statement)
+            if fault is Fault.REPLY_LOST:
+                error = Unavailable(f"{statement}: the reply was lost")
+
+        def come_back() -> None:
+            if self._hung is not None:
+                self._hung.append(come_back)
+                return
+            self._done()
+            if reply.done():
+                return
+            if self.away or error is not None:
+                reply.set_exception(error or Unavailable(f"{statement}: the reply was lost"))
+            else:
+                reply.set_result(answer)  # type: ignore[arg-type]
+
+        asyncio.get_running_loop().call_later(self._way_ms() / 1_000, come_back, context=Context())
 
 
 class Member:
@@ -82,7 +139,7 @@ class Member:
         boot = new_boot()
         self.name = name
         self.boot = boot
-        self.process = Process()
+        self.process = Process(name)
         self.wire = Wire(cluster.database, boot, lambda: cluster.way_ms(), cluster.changed.set)
         self.book = QueueBook()
         self.queues = MemoryQueueStore(self.wire, self.book)
@@ -152,10 +209,13 @@ class Member:
         assert error is not None
         return error
 
-    async def kill(self) -> None:
-        """Nothing of it happens any more: what is under way is neither finished nor taken back."""
+    async def kill(self, *, forgets: bool = True) -> None:
+        """Nothing of it happens any more: what is under way is neither finished nor taken back.
+
+        Unless it `forgets`, statements that it has sent arrive all the same.
+        """
         assert self._task is not None
-        self.wire.away = True
+        self.wire.close(forgets=forgets)
         self._task.cancel()
         self.process.resume()
         await self.ended.wait()

@@ -10,8 +10,9 @@ time stands still (Stuck).
 
 import asyncio
 import contextvars
-import selectors
+import heapq
 from collections.abc import Callable, Coroutine
+from itertools import count
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,35 +26,26 @@ class Stuck(Exception):
     """Nothing will ever happen again, or nothing but spinning."""
 
 
-class _Jump(selectors.SelectSelector):
-    """Instead of waiting, moves the clock."""
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """A loop that starts at 0 s and never waits.
+
+    It has its own turn in place of asyncio's: there are no files to look at, and a simulation is nothing but turns.
+    """
+
+    _ready: Any
+    """Handles whose turn it is (asyncio's)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_s = 0.0
+        self._now_s = 0.0
         self._rounds = 0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise Stuck("nothing is ready and no timer is set")
-        self._rounds = 0 if timeout > 0 else self._rounds + 1
-        if self._rounds > ROUNDS:
-            self._rounds = 0
-            raise Stuck(f"{ROUNDS} turns of the loop, and no time has passed")
-        self.now_s += max(timeout, 0)
-        return []
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop that starts at 0 s and never waits."""
-
-    def __init__(self) -> None:
-        self._jump = _Jump()
-        super().__init__(self._jump)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        """A heap; timers of one moment go off in the order in which they were set."""
+        self._numbers = count()
 
     def time(self) -> float:
         """Virtual seconds."""
-        return self._jump.now_s
+        return self._now_s
 
     def call_soon(  # type: ignore[override]  # plain callables, no variadic generics
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -62,10 +54,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         context = contextvars.copy_context() if context is None else context
         process = context.get(_PROCESS)
         if process is None:
-            return super().call_soon(callback, *args, context=context)
-        turn = _Turn(process, callback, args, context)
-        turn.handle = super().call_soon(turn, context=context)
-        return turn.handle
+            handle = asyncio.Handle(callback, args, self, context)
+        else:
+            handle = _Turn(process, callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def call_at(  # type: ignore[override]  # the same
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -74,18 +67,47 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         context = contextvars.copy_context() if context is None else context
         process = context.get(_PROCESS)
         if process is None:
-            return super().call_at(when, callback, *args, context=context)
-        turn = _Turn(process, callback, args, context)
-        turn.handle = handle = super().call_at(when, turn, context=context)
-        return handle
+            timer = asyncio.TimerHandle(when, callback, args, self, context)
+        else:
+            timer = _Timer(process, when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
+        return timer
+
+    def _run_once(self) -> None:
+        """One turn of the loop: what is ready now, or else the next timer."""
+        ready, timers = self._ready, self._timers
+        self._rounds += 1
+        if not ready:
+            self._jump()
+        while timers and timers[0][0] <= self._now_s:
+            ready.append(heapq.heappop(timers)[2])
+        if self._rounds > ROUNDS:
+            self._rounds = 0
+            raise Stuck(f"{ROUNDS} turns of the loop, and no time has passed")
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def _jump(self) -> None:
+        """To the next timer that still counts."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not timers:
+            raise Stuck("nothing is ready and no timer is set")
+        if timers[0][0] > self._now_s:
+            self._now_s = timers[0][0]
+            self._rounds = 0
 
 
 class Process:
     """Code that can be stopped as a whole; a stopped process does not see time pass until it goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
         self._stopped = False
-        self._held: list[_Turn] = []
+        self._held: list[asyncio.Handle] = []
         self.ended = False
         """Nothing of it runs any more."""
 
@@ -109,36 +131,61 @@ class Process:
         self._stopped = False
         held, self._held = self._held, []
         loop = asyncio.get_running_loop()
-        for turn in held:
-            loop.call_soon(turn.late, context=turn.context)
+        assert isinstance(loop, VirtualTimeLoop)
+        loop._ready.extend(held)
 
-    def hold(self, turn: "_Turn") -> None:
+    def hold(self, handle: asyncio.Handle) -> None:
         """Keep a turn until the process goes on."""
-        self._held.append(turn)
+        self._held.append(handle)
 
 
-class _Turn:
+def current_process() -> Process | None:
+    """Whose code this is."""
+    return _PROCESS.get()
+
+
+class _Turn(asyncio.Handle):
     """One callback of a process."""
 
-    __slots__ = ("args", "callback", "context", "handle", "process")
-
-    handle: asyncio.Handle
+    __slots__ = ("_process",)
 
     def __init__(
-        self, process: Process, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context
+        self,
+        process: Process,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualTimeLoop,
+        context: contextvars.Context,
     ) -> None:
-        self.process = process
-        self.callback = callback
-        self.args = args
-        self.context = context
+        super().__init__(callback, args, loop, context)
+        self._process = process
 
-    def __call__(self) -> None:
-        if self.process.stopped:
-            self.process.hold(self)
-        elif not self.process.ended:
-            self.callback(*self.args)
+    def _run(self) -> None:
+        if self._process.stopped:
+            self._process.hold(self)
+        elif not self._process.ended:
+            super()._run()
 
-    def late(self) -> None:
-        """After the process went on: unless it was cancelled in the meantime."""
-        if not self.handle.cancelled():
-            self()
+
+class _Timer(asyncio.TimerHandle):
+    """The same, at its time."""
+
+    __slots__ = ("_process",)
+
+    def __init__(
+        self,
+        process: Process,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualTimeLoop,
+        context: contextvars.Context,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self._process = process
+
+    def _run(self) -> None:
+        if self._process.stopped:
+            self._process.hold(self)
+        elif not self._process.ended:
+            super()._run()
