@@ -135,7 +135,7 @@ class Wire(MemoryLink):
 class Member:
     """One process of the cluster: a node, its dispatcher, its way to the database."""
 
-    def __init__(self, cluster: "Cluster", name: str, script: Script) -> None:
+    def __init__(self, cluster: "Cluster", name: str, script: Script, address: str) -> None:
         boot = new_boot()
         self.name = name
         self.boot = boot
@@ -144,7 +144,7 @@ class Member:
         self.book = QueueBook()
         self.queues = MemoryQueueStore(self.wire, self.book)
         self.reader = MemoryReader(self.wire, self.book)
-        self.links = MemoryLinks(cluster.network, self)
+        self.links = MemoryLinks(cluster.network, self, address)
         self.changes: list[Change] = []
         self.drift = 0.0
         """How much faster this node's clock runs than the others'."""
@@ -152,7 +152,7 @@ class Member:
         self.node = Node(
             boot=boot,
             name=name,
-            address=f"{name}:7070",
+            address=address,
             tasks=MemoryTaskStore(self.wire, self.book),
             ledger=MemoryLedgerStore(self.wire),
             leases=MemoryLeaseStore(self.wire),
@@ -191,7 +191,7 @@ class Member:
             self.failure = failure
         finally:
             self._cluster.database.sessions.discard(self.node.membership.boot)
-            self._cluster.network.ends.pop(self.node.membership.boot, None)
+            self._cluster.network.leave(self.links)
             self.ended.set()
             self._cluster.changed.set()
 
@@ -241,6 +241,8 @@ class Cluster:
         """Something happened that a test may wait for."""
         self.way_ms: Callable[[], float] = lambda: 0.5
         """Half a round trip to the database."""
+        self.step_ms = 0.0
+        """How far the primary's clock was set since the beginning."""
         self.observe: Callable[[Member, Run, Task], None] = lambda member, run, task: None
         """Called for each run."""
         self._group = asyncio.TaskGroup()
@@ -261,11 +263,11 @@ class Cluster:
 
     def now_ms(self) -> float:
         """The primary's clock."""
-        return T0_MS + asyncio.get_running_loop().time() * 1_000
+        return T0_MS + asyncio.get_running_loop().time() * 1_000 + self.step_ms
 
-    def join(self, name: str = "a", script: Script = succeed) -> Member:
+    def join(self, name: str = "a", script: Script = succeed, address: str | None = None) -> Member:
         """A new process; it is not ready yet."""
-        member = Member(self, name, script)
+        member = Member(self, name, script, address or f"{name}:7070")
         self.members.append(member)
         member.live_in(self._group)
         return member

@@ -45,43 +45,70 @@ class Linked(Protocol):
 
 
 class Network:
-    """All links of a cluster."""
+    """All links of a cluster. What is said to an address reaches whoever listens there when it arrives."""
 
     def __init__(self) -> None:
-        self.ends: dict[str, MemoryLinks] = {}
-        """Boot -> its end."""
-        self.known: set[str] = set()
-        """All that there ever were."""
+        self.listeners: dict[str, MemoryLinks] = {}
+        """Address -> whoever listens there."""
+        self.homes: dict[str, str] = {}
+        """Boot -> address, of all that there ever were."""
         self.way_ms: Callable[[], float] = lambda: 0.2
         self.loses: Callable[[str, str], bool] = lambda sender, to: False
         """Whether what `sender` says to `to` (boots) is lost."""
+        self.doubles: Callable[[], bool] = lambda: False
+        """Whether a message arrives twice, which no port promises to bear but that of hints."""
+        self.parted: set[str] = set()
+        """Addresses that reach each other, but nobody else, and nobody else them."""
         self.lost = 0
+        self._age = 0
 
-    def carry(self, sender: str, to: str, message: Message) -> bool:
+    def carry(self, sender: "MemoryLinks", to: str, message: Message) -> bool:
         """Send a message on its way, which no stop of its sender holds up; False: it is lost."""
-        if to not in self.ends or self.loses(sender, to):
+        address = sender.addresses.get(to)
+        if address is None or self.loses(sender.boot, to) or not self._joins(sender.address, address):
             self.lost += 1
             return False
-        data = encode(Frame(to, sender, [message]))
-        asyncio.get_running_loop().call_later(self.way_ms() / 1_000, self._arrive, to, data, context=Context())
+        data = encode(Frame(to, sender.boot, [message]))
+        for _ in range(2 if self.doubles() else 1):
+            asyncio.get_running_loop().call_later(
+                self.way_ms() / 1_000, self._arrive, sender.address, address, data, self._age, context=Context()
+            )
         return True
 
-    def _arrive(self, to: str, data: bytes) -> None:
-        if to in self.ends:
-            self.ends[to].inbox.put_nowait(decode(data))
-        else:
+    def lose_all(self) -> None:
+        """What is under way arrives no more."""
+        self._age += 1
+
+    def leave(self, links: "MemoryLinks") -> None:
+        """Its process has ended."""
+        if self.listeners.get(links.address) is links:
+            del self.listeners[links.address]
+
+    def _joins(self, one: str, other: str) -> bool:
+        return (one in self.parted) == (other in self.parted)
+
+    def _arrive(self, sender: str, address: str, data: bytes, age: int) -> None:
+        listener = self.listeners.get(address)
+        if listener is None or age != self._age or not self._joins(sender, address):
             self.lost += 1
+        else:
+            frame = decode(data)
+            listener.addresses.setdefault(frame.sender, sender)  # an answer goes back where the question came from
+            listener.inbox.put_nowait(frame)
 
 
 class MemoryLinks:
     """One node's end. Implements actors.ports.links.Links."""
 
-    def __init__(self, network: Network, member: Linked) -> None:
+    def __init__(self, network: Network, member: Linked, address: str) -> None:
         self.inbox: asyncio.Queue[Frame] = asyncio.Queue()
+        self.address = address
+        self.boot = ""
+        self.addresses: dict[str, str] = {}
+        """Boot -> where it listens, as of the last heartbeat."""
         self._member = member
         self._wire = Wire(member.book, SpecCodec())
         self._network = network
-        self._boot = ""
         self._asked: dict[int, tuple[str, asyncio.Future[_Answer]]] = {}
 
     async def run(self) -> None:
@@ -89,35 +116,41 @@ class MemoryLinks:
         async with asyncio.TaskGroup() as group:
             while True:
                 frame = await self.inbox.get()
-                for message in frame.messages if frame.to == self._boot else ():
-                    self._hear(frame.sender, message, group)
+                if self.is_mine(frame):
+                    for message in frame.messages:
+                        self._hear(frame.sender, message, group)
+
+    def is_mine(self, frame: Frame) -> bool:
+        """Whether it was meant for this boot, not for an older one that listened here."""
+        return frame.to == self.boot
 
     def fall(self) -> None:
         """The process looks gone to the others."""
-        self._network.ends.pop(self._boot, None)
+        self._network.leave(self)
 
     def see(self, boot: str, secret: bytes, peers: Sequence[Peer]) -> None:
         """See the port."""
-        self._network.ends.pop(self._boot, None)
-        self._boot = boot
-        self._network.ends[boot] = self
-        self._network.known.add(boot)
-        living = {peer.boot for peer in peers}
+        self.boot = boot
+        self._network.listeners[self.address] = self
+        self._network.homes[boot] = self.address
+        self.addresses = {peer.boot: peer.address for peer in peers}
         for asked, told in self._asked.values():
-            if asked not in living and not told.done():
+            if asked not in self.addresses and not told.done():
                 told.set_exception(Unavailable("the link broke"))
 
     def is_gone(self, boot: str) -> bool:
         """See the port."""
-        return boot not in self._network.ends and boot in self._network.known
+        home = self._network.homes.get(boot)
+        listener = None if home is None else self._network.listeners.get(home)
+        return home is not None and (listener is None or listener.boot != boot)
 
     def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
         """See the port."""
-        self._network.carry(self._boot, boot, self._wire.hint(tasks, at_ms))
+        self._network.carry(self, boot, self._wire.hint(tasks, at_ms))
 
     def given(self, boot: str) -> None:
         """See the port."""
-        self._network.carry(self._boot, boot, Given())
+        self._network.carry(self, boot, Given())
 
     async def ask(self, boot: str, command: Command) -> Answer | None:
         """See the port."""
@@ -148,7 +181,7 @@ class MemoryLinks:
         told: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._asked[number] = boot, told
         try:
-            return await told if self._network.carry(self._boot, boot, message) else None
+            return await told if self._network.carry(self, boot, message) else None
         finally:
             del self._asked[number]
 
@@ -162,7 +195,7 @@ class MemoryLinks:
                 group.create_task(self._answer(sender, message))
             case Look():
                 shown = Shown(message.number, self._member.node.show(message.ids))
-                self._network.carry(self._boot, sender, shown)
+                self._network.carry(self, sender, shown)
             case Measure():
                 group.create_task(self._measure(sender, message))
             case Told() | Shown() | Measured():
@@ -180,11 +213,11 @@ class MemoryLinks:
 
     async def _measure(self, sender: str, asked: Measure) -> None:
         measured = Measured(asked.number, await self._member.node.measure(asked.before_us))
-        self._network.carry(self._boot, sender, measured)
+        self._network.carry(self, sender, measured)
 
     async def _answer(self, sender: str, ask: Ask) -> None:
         try:
             answer = await self._member.node.answer(self._wire.command(ask))
         except RingwheelError as error:
             answer = Answer(None, error=error)
-        self._network.carry(self._boot, sender, self._wire.told(ask.number, answer))
+        self._network.carry(self, sender, self._wire.told(ask.number, answer))

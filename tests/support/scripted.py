@@ -105,7 +105,7 @@ class ScriptedDispatcher:
             self._node.ended(at_once)
 
     def _write(self, outcome: Outcome, step: Step, at_once: list[Outcome]) -> None:
-        if not self._node.may_fire() or outcome.task.phase is not Phase.RUNNING:
+        if not self.may_write(outcome.task):
             outcome.verdict, outcome.retry_after_ms = Verdict.UNSENT, None
             at_once.append(outcome)
             return
@@ -115,6 +115,10 @@ class ScriptedDispatcher:
             asyncio.get_running_loop().call_later(step.takes_ms / 1_000, self._end, outcome)
         else:
             at_once.append(outcome)
+
+    def may_write(self, task: Task) -> bool:
+        """Whether the request of this attempt may still go out."""
+        return self._node.may_fire() and task.phase is Phase.RUNNING
 
     def _end(self, outcome: Outcome) -> None:
         outcome.ended_ms = self._node.clock.now_ms()
