@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from actors.core.draft import Draft, Receipt
 from actors.core.errors import RingwheelError, Unavailable
@@ -50,13 +50,14 @@ class Wire(MemoryLink):
     long as `forgets` says no, gave it up.
     """
 
-    def __init__(self, database: MemoryDatabase, boot: str, way_ms: Callable[[], float], done: Callable[[], None]):
-        super().__init__(database, boot)
-        self._way_ms = way_ms
-        self._done = done
+    def __init__(self, cluster: "Cluster", boot: str) -> None:
+        super().__init__(cluster.database, boot)
+        self._cluster = cluster
         self._hung: list[Callable[[], None]] | None = None
         """What would have arrived, while nothing does."""
-        self._cut = False
+        self._closed = False
+        self._age = 0
+        self._replies: set[asyncio.Future[Any]] = set()
         self.forgets: Callable[[], bool] = lambda: True
         """Whether a statement that its sender gave up does not arrive any more."""
         self.carried: Callable[[str], None] = lambda statement: None
@@ -75,9 +76,27 @@ class Wire(MemoryLink):
         for arrive in hung:
             arrive()
 
+    def cut(self) -> None:
+        """Nothing arrives, and whoever sent it learns so."""
+        self.away = True
+
+    def mend(self) -> None:
+        """Statements arrive again."""
+        self.away = False
+
+    def heal(self) -> None:
+        """All connections are new: what was under way is lost, what comes now arrives, and no fault waits for it."""
+        self.mend()
+        self._faults.clear()
+        self._age += 1
+        self.flow()
+        for reply in list(self._replies):
+            if not reply.done():
+                reply.set_exception(Unavailable("the connection was cut"))
+
     def close(self, *, forgets: bool = True) -> None:
         """Its process has ended: nothing more is sent; what is under way may still take effect."""
-        self._cut = True
+        self._closed = True
         self.away = self.away or forgets
         if not forgets:
             self.forgets = lambda: False
@@ -85,28 +104,33 @@ class Wire(MemoryLink):
     async def call(self, statement: str, work: Callable[[], T]) -> T:
         """See MemoryLink."""
         self.sent.append(statement)
-        if self._cut:
+        if self._closed:
             raise Unavailable(f"{statement}: this process has ended")
         fault, gate = self.next_of(statement)
         if gate is not None:
             await gate.passed()
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[T] = loop.create_future()
+        age = self._age
 
         def arrive() -> None:
             if self._hung is not None:
                 self._hung.append(arrive)
-            elif not reply.cancelled() or not self.forgets():
+            elif age == self._age and not (reply.cancelled() and self.forgets()):
                 self._carry_out(statement, work, reply, fault)
 
-        loop.call_later(self._way_ms() / 1_000, arrive, context=Context())
-        return await reply
+        loop.call_later(self._cluster.way_ms() / 1_000, arrive, context=Context())
+        self._replies.add(reply)
+        try:
+            return await reply
+        finally:
+            self._replies.discard(reply)
 
     def _carry_out(self, statement: str, work: Callable[[], T], reply: asyncio.Future[T], fault: Fault | None) -> None:
         """At the server, at one instant."""
         answer: T | None = None
         error: Exception | None = None
-        if self.away or fault is Fault.LOST:
+        if self.away or self._cluster.away or fault is Fault.LOST:
             error = Unavailable(f"{statement}: the database can't be reached")
         else:
             try:
@@ -121,15 +145,15 @@ class Wire(MemoryLink):
             if self._hung is not None:
                 self._hung.append(come_back)
                 return
-            self._done()
+            self._cluster.changed.set()
             if reply.done():
                 return
-            if self.away or error is not None:
+            if self.away or self._cluster.away or error is not None:
                 reply.set_exception(error or Unavailable(f"{statement}: the reply was lost"))
             else:
                 reply.set_result(answer)  # type: ignore[arg-type]
 
-        asyncio.get_running_loop().call_later(self._way_ms() / 1_000, come_back, context=Context())
+        asyncio.get_running_loop().call_later(self._cluster.way_ms() / 1_000, come_back, context=Context())
 
 
 class Member:
@@ -140,7 +164,7 @@ class Member:
         self.name = name
         self.boot = boot
         self.process = Process(name)
-        self.wire = Wire(cluster.database, boot, lambda: cluster.way_ms(), cluster.changed.set)
+        self.wire = Wire(cluster, boot)
         self.book = QueueBook()
         self.queues = MemoryQueueStore(self.wire, self.book)
         self.reader = MemoryReader(self.wire, self.book)
@@ -193,6 +217,7 @@ class Member:
             self._cluster.database.sessions.discard(self.node.membership.boot)
             self._cluster.network.leave(self.links)
             self.ended.set()
+            asyncio.get_running_loop().call_soon(self.process.end, context=Context())
             self._cluster.changed.set()
 
     def keep(self) -> None:
@@ -218,8 +243,9 @@ class Member:
         self.wire.close(forgets=forgets)
         self._task.cancel()
         self.process.resume()
-        await self.ended.wait()
-        self.process.ended = True
+        await asyncio.wait({self._task})
+        self.process.end()
+        self.ended.set()  # one that was cancelled before its first step says nothing
 
     def _publish(self, changes: list[Change]) -> None:
         self.changes.extend(changes)
@@ -241,6 +267,8 @@ class Cluster:
         """Something happened that a test may wait for."""
         self.way_ms: Callable[[], float] = lambda: 0.5
         """Half a round trip to the database."""
+        self.away = False
+        """Nobody reaches the database."""
         self.step_ms = 0.0
         """How far the primary's clock was set since the beginning."""
         self.observe: Callable[[Member, Run, Task], None] = lambda member, run, task: None
@@ -324,8 +352,7 @@ class Cluster:
 
     def cut(self, *, away: bool) -> None:
         """The database goes away for everybody, or comes back."""
-        for member in self.members:
-            member.wire.away = away
+        self.away = away
 
     def give_away(self, boot: str) -> None:
         """Every shard changes hands at once: somebody else took it, who may be no member of this cluster."""

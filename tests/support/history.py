@@ -1,10 +1,13 @@
 """What happened in a simulated cluster, and the invariants that every history has to satisfy.
 
 C1 accepted and lost = 0. C2 no run of a task that was never submitted, or was cancelled before it. C3 every extra run
-is explained. C4 never early. C6 fences grow, no result under an old one. C7 one owner a shard, and only it fires.
-C8 terminal is final. Each check names the task and what is wrong with it.
+is explained. C4 never early. C5 once all is well, tasks are punctual. C6 fences grow, no result under an old one.
+C7 one owner a shard, and only it fires. C8 terminal is final. Each check names the task and what is wrong with it.
+
+Times are virtual milliseconds since the beginning: no step of the primary's clock moves them.
 """
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,8 +20,10 @@ from storage.memory import MemoryDatabase
 from storage.memory.rows import Row
 from tests.support.scripted import Run
 
-DEADLINE_MS = 10_000
+DEADLINE_MS = 6_000
 """Of every attempt in a simulation."""
+TIMED_OUT_MS = 0.85 * (DEADLINE_MS + OVERRUN_MS) - 1_000
+"""An owner whose clock is being corrected, and whose request went out late, sees no more of an attempt's limit."""
 RERUN = frozenset({Verdict.FAILED, Verdict.LATER, Verdict.LOST})
 """Ends of an attempt after which its task may run again under the same owner."""
 
@@ -36,7 +41,24 @@ class Finished(dict[str, Row]):
 
     def __setitem__(self, task_id: str, row: Row) -> None:
         super().__setitem__(task_id, row)
-        self._history.ends[task_id].append(End(self._history.now_ms(), row.state, row.rev, row.result))
+        self._history.ends[task_id].append(End(time_ms(), row.state, row.rev, row.result))
+
+
+def time_ms() -> float:
+    """Now."""
+    return asyncio.get_running_loop().time() * 1_000
+
+
+@dataclass(slots=True, frozen=True)
+class Ran:
+    """An attempt whose request went out, and how the script lets it end."""
+
+    run: Run
+    verdict: Verdict
+    at_ms: float
+    boot: str
+    again: bool
+    """The attempt before it is lost: its boot is dead, or its shard's own code failed there."""
 
 
 @dataclass(slots=True)
@@ -65,35 +87,44 @@ class History:
     hurried: set[str] = field(default_factory=set)
     """Tasks that may run before their time: somebody asked for it."""
     redriven: set[str] = field(default_factory=set)
-    runs: list[tuple[Run, Verdict]] = field(default_factory=list)
+    runs: list[Ran] = field(default_factory=list)
+    crashed: set[str] = field(default_factory=set)
+    """Boots on which a shard's own code failed."""
+    behind_ms: float = 0.0
+    """How far the primary's clock was set back since it was furthest: nodes may not know yet."""
     ends: dict[str, list[End]] = field(default_factory=lambda: defaultdict(list))
     changes: list[Change] = field(default_factory=list)
+
+    _last: dict[str, str] = field(default_factory=dict)
+    """Id -> boot of its last run."""
 
     def __post_init__(self) -> None:
         self.database.finished = Finished(self)
 
-    def now_ms(self) -> float:
-        """The primary's clock."""
-        return self.database.clock_ms()
-
     def ran(self, run: Run, verdict: Verdict, boot: str, shard: int) -> None:
-        """An attempt's request goes out: only the shard's owner may do that (C7)."""
+        """An attempt's request goes out: only the shard's owner may do that (C7), and not before its time (C4)."""
         row = self.database.shards[shard]
         if (row.owner, row.epoch) != (boot, run.epoch):
             raise Broken(f"C7: {run} was fired by {boot}, but shard {shard} is {row}")
-        self.runs.append((run, verdict))
+        early_ms = run.schedule_ms - run.at_ms - self.behind_ms
+        if early_ms > 0 and run.id not in self.hurried:
+            raise Broken(f"C4: {run} is early by {early_ms} ms")
+        before = self._last.get(run.id)
+        again = before is not None and (before in self.crashed or not self.database.is_up(before))
+        self._last[run.id] = boot
+        self.runs.append(Ran(run, verdict, time_ms(), boot, again))
 
     def check(self) -> None:
         """Raises Broken."""
-        by_task: dict[str, list[tuple[Run, Verdict]]] = defaultdict(list)
-        for run, verdict in self.runs:
-            by_task[run.id].append((run, verdict))
+        by_task: dict[str, list[Ran]] = defaultdict(list)
+        for ran in self.runs:
+            by_task[ran.run.id].append(ran)
         self.nothing_is_lost()
         for key, ids in self.keys.items():
             if len(ids) > 1:
                 raise Broken(f"C2: key {key} stands for {ids}")
         for task_id, runs in by_task.items():
-            self._runs_are_due(task_id, runs)
+            self._runs_are_wanted(task_id, runs)
             self._runs_are_explained(task_id, runs)
         for task_id, ends in self.ends.items():
             self._ends_are_final(task_id, ends, by_task[task_id])
@@ -107,35 +138,43 @@ class History:
         if left := list(self.database.live.all()):
             raise Broken(f"C1: never ended: {left}")
 
-    def _runs_are_due(self, task_id: str, runs: list[tuple[Run, Verdict]]) -> None:
+    def are_punctual(self, ids: set[str], late_ms: float) -> None:
+        """C5: each of these tasks first ran, or was given up, within this time; they were due at once."""
+        first: dict[str, Run] = {}
+        for ran in self.runs:
+            first.setdefault(ran.run.id, ran.run)
+        for task_id in sorted(ids):
+            run = first.get(task_id)
+            if run is None or run.at_ms - run.schedule_ms > late_ms:
+                raise Broken(f"C5: {task_id} was late although all is well: {run} {self.database.row(task_id)}")
+
+    def _runs_are_wanted(self, task_id: str, runs: list[Ran]) -> None:
         cancelled_ms = float("inf") if task_id in self.redriven else self.cancelled_ms.get(task_id, float("inf"))
-        for run, _ in runs:
-            if run.payload not in self.submitted:
-                raise Broken(f"C2: {run} was never submitted")
-            if run.at_ms > cancelled_ms:
-                raise Broken(f"C2: {run} after its cancel was answered at {cancelled_ms}")
-            if run.at_ms < run.schedule_ms and task_id not in self.hurried:
-                raise Broken(f"C4: {run} is early by {run.schedule_ms - run.at_ms} ms")
+        for ran in runs:
+            if ran.run.payload not in self.submitted:
+                raise Broken(f"C2: {ran} was never submitted")
+            if ran.at_ms > cancelled_ms:
+                raise Broken(f"C2: {ran} after its cancel was answered at {cancelled_ms}")
 
-    def _runs_are_explained(self, task_id: str, runs: list[tuple[Run, Verdict]]) -> None:
-        for (before, verdict), (after, _) in pairwise(runs):
-            if before.fence >= after.fence:
+    def _runs_are_explained(self, task_id: str, runs: list[Ran]) -> None:
+        for before, after in pairwise(runs):
+            if before.run.fence >= after.run.fence:
                 raise Broken(f"C6: {after} after {before}")
-            timed_out = after.started_ms - before.started_ms >= DEADLINE_MS + OVERRUN_MS
-            explained = before.epoch < after.epoch or verdict in RERUN or timed_out or task_id in self.redriven
-            if not explained:
-                raise Broken(f"C3: {after} although {before} ended with {verdict.name}")
+            timed_out = after.at_ms - before.at_ms >= TIMED_OUT_MS
+            explained = after.again or before.verdict in RERUN or timed_out
+            if not explained and task_id not in self.redriven:
+                raise Broken(f"C3: {after} although {before} ended with {before.verdict.name}")
 
-    def _ends_are_final(self, task_id: str, ends: list[End], runs: list[tuple[Run, Verdict]]) -> None:
+    def _ends_are_final(self, task_id: str, ends: list[End], runs: list[Ran]) -> None:
         if task_id in self.redriven:
             return
         if len(ends) > 1:
             raise Broken(f"C8: {task_id} ended more than once: {ends}")
         (end,) = ends
-        for run, _ in runs:
-            if run.at_ms > end.at_ms:
-                raise Broken(f"C8: {run} after {end}")
-        if end.state is State.SUCCEEDED and (not runs or end.result != runs[-1][0].fence.encode()):
+        for ran in runs:
+            if ran.at_ms > end.at_ms:
+                raise Broken(f"C8: {ran} after {end}")
+        if end.state is State.SUCCEEDED and (not runs or end.result != runs[-1].run.fence.encode()):
             raise Broken(f"C6: {task_id} ended with the result of {end.result!r}, its runs are {runs}")
 
     def _what_was_published_was_committed(self) -> None:

@@ -107,9 +107,8 @@ class Process:
     def __init__(self, name: str = "") -> None:
         self.name = name
         self._stopped = False
+        self._ended = False
         self._held: list[asyncio.Handle] = []
-        self.ended = False
-        """Nothing of it runs any more."""
 
     @property
     def stopped(self) -> bool:
@@ -128,15 +127,20 @@ class Process:
 
     def resume(self) -> None:
         """Go on with what has become ready meanwhile, in its order."""
-        self._stopped = False
+        self._stopped = self._ended
         held, self._held = self._held, []
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
         loop._ready.extend(held)
 
+    def end(self) -> None:
+        """Run nothing of it any more, for good: its timers go with it."""
+        self._stopped = self._ended = True
+
     def hold(self, handle: asyncio.Handle) -> None:
         """Keep a turn until the process goes on."""
-        self._held.append(handle)
+        if not self._ended:
+            self._held.append(handle)
 
 
 def current_process() -> Process | None:
@@ -163,7 +167,7 @@ class _Turn(asyncio.Handle):
     def _run(self) -> None:
         if self._process.stopped:
             self._process.hold(self)
-        elif not self._process.ended:
+        else:
             super()._run()
 
 
@@ -187,5 +191,5 @@ class _Timer(asyncio.TimerHandle):
     def _run(self) -> None:
         if self._process.stopped:
             self._process.hold(self)
-        elif not self._process.ended:
+        else:
             super()._run()

@@ -1,0 +1,94 @@
+"""Simulate histories of a whole cluster by the thousand, or tell one of them.
+
+python -m tests.simulate --seeds 0..9999 [--processes 2]    prints the seed of every violation
+python -m tests.simulate --seed 42                          prints all that happened in one history
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext, suppress
+from functools import partial
+
+from tests.support.guards import PATCHES
+from tests.support.history import Broken
+from tests.support.simulation import Trace, simulate
+from tests.support.world import Figures
+
+BLOCK = 20
+"""Seeds that a process takes at a time."""
+
+
+def run_block(seeds: range, without: str | None = None) -> tuple[list[Figures], list[str]]:
+    """What these histories came to, and what was wrong with the others."""
+    figures: list[Figures] = []
+    broken: list[str] = []
+    with PATCHES[without]() if without else nullcontext():
+        for seed in seeds:
+            try:
+                figures.append(simulate(seed))
+            except Broken as error:
+                broken.append(str(error))
+    return figures, broken
+
+
+def run_all(seeds: range, processes: int, without: str | None = None) -> bool:
+    """Whether every invariant held in every history."""
+    began_s = time.monotonic()
+    figures: list[Figures] = []
+    broken = 0
+    blocks = [seeds[at : at + BLOCK] for at in range(0, len(seeds), BLOCK)]
+    with ProcessPoolExecutor(processes) as pool:
+        for some, errors in pool.map(partial(run_block, without=without), blocks):
+            figures += some
+            broken += len(errors)
+            for error in errors:
+                print(error, flush=True)
+    print(f"{len(seeds)} seeds in {time.monotonic() - began_s:.0f} s, {broken} violations; {_sums(figures)}")
+    return not broken
+
+
+def _sums(figures: Iterable[Figures]) -> str:
+    all_of = list(figures)
+    sums = [sum(getattr(each, name) for each in all_of) for name in ("tasks", "runs", "faults", "seconds")]
+    tasks, runs, faults, seconds = sums
+    return f"{tasks} tasks accepted, {runs} attempts, {faults} faults, {seconds / 3_600:.1f} virtual hours"
+
+
+def tell(seed: int, without: str | None = None) -> bool:
+    """Print one history, and whether its invariants held."""
+    trace = Trace()
+    try:
+        with PATCHES[without]() if without else nullcontext():
+            outcome, held = str(simulate(seed, trace)), True
+    except Broken as error:
+        outcome, held = str(error), False
+    print(*trace.lines, outcome, sep="\n")
+    return held
+
+
+def _range(text: str) -> range:
+    first, _, last = text.partition("..")
+    return range(int(first), int(last or first) + 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulate", description="Simulate a cluster under faults.")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seeds", type=_range, metavar="A..B", help="run all of these")
+    which.add_argument("--seed", type=int, metavar="N", help="tell this one")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--without", choices=PATCHES, metavar="GUARD", help="one of: " + "; ".join(PATCHES))
+    given = parser.parse_args()
+    if given.seed is not None:
+        held = tell(given.seed, given.without)
+    else:
+        held = run_all(given.seeds, given.processes, given.without)
+    sys.exit(not held)
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        main()

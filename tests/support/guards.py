@@ -1,0 +1,256 @@
+"""The guards of the protocol, and how to take each of them away: the simulation has to notice.
+
+Each is a patch of the service or of its twin of the database, under the name of what it takes away.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest import mock
+
+from actors import clock, membership, probe
+from actors.core import commands, members, shard
+from actors.core.errors import Unavailable
+from actors.core.events import Close, Command, Ended, Loaded, Outcome, Parted, Probed, Record, Submitted
+from actors.core.holding import Holding
+from actors.core.inherited import Inherited
+from actors.core.shard import ShardState
+from actors.core.task import Phase, State, Task
+from actors.intake import Intake
+from actors.ledger import Ledger
+from actors.membership import Membership
+from actors.ports.tasks import Accepted
+from storage.memory import MemoryDatabase, MemoryLeaseStore, MemoryLedgerStore, MemoryTaskStore
+from storage.memory.rows import row_of
+from tests.support.network import MemoryLinks
+from tests.support.scripted import ScriptedDispatcher
+
+Patch = Callable[[], AbstractContextManager[object]]
+
+
+def _put(target: object, name: str, new: object) -> Patch:
+    return lambda: mock.patch.object(target, name, new)
+
+
+# --- writes
+
+_apply = MemoryLedgerStore._apply
+_tell = Intake._tell
+
+
+def apply_any_revision(store: MemoryLedgerStore, boot: str, record: Record) -> bool:
+    """As the ledger's statement would without `t.rev = u.rev`."""
+    row = store._db.row(record.task.id)
+    again = copy.copy(record)
+    again.rev = record.rev if row is None else row.rev
+    return _apply(store, boot, again)
+
+
+async def send_once(ledger: Ledger, batch: list[Record]) -> None:
+    """An outcome that is not known is taken for a success."""
+    try:
+        await ledger._store.write(ledger._boot(), batch)
+    except Unavailable:
+        pass
+    ledger._tell(batch, {})
+
+
+def accept_key_once(store: MemoryTaskStore, task: Task) -> Accepted | Exception:
+    """Keyed accept without its second statement: what is finished is not looked at."""
+    known = store._db.live.get(task.id)
+    if known is None:
+        store._db.live.put(row_of(task))
+        return Accepted(new=True, same_request=True, state=State.SCHEDULED)
+    return Accepted(new=False, same_request=known.key_hash == task.key_hash, state=known.state)
+
+
+def tell_as_of_now(intake: Intake, fresh: list[Task], sent_ms: int) -> None:
+    """A hint says when the answer to its commit came."""
+    _tell(intake, fresh, intake._clock.now_ms())
+
+
+# --- ownership
+
+_beat = MemoryLeaseStore._beat
+
+
+def condemn_blindly(store: MemoryLeaseStore, boot: str, beats: int, *, gone: bool) -> bool:
+    """A verdict that does not name what it saw."""
+    node = store._db.nodes.get(boot)
+    if node is not None and not (gone and boot in store._db.sessions):
+        node.up = False
+    return not store._db.is_up(boot)
+
+
+def condemn_twins(store: MemoryLeaseStore, boot: str, beats: int, *, gone: bool) -> bool:
+    """A verdict for the sake of a name, whether there are sessions or not."""
+    node = store._db.nodes.get(boot)
+    if node is not None and node.beats == beats:
+        node.up = False
+    return not store._db.is_up(boot)
+
+
+def sweep_any_epoch(store: MemoryLeaseStore, boot: str, shard: int, epoch: int) -> bool:
+    """Whatever the epoch is by now."""
+    return not store._db.is_up(store._db.shards[shard].owner) and store._db.is_up(boot)
+
+
+def sweep_from_the_living(store: MemoryLeaseStore, boot: str, shard: int, epoch: int) -> bool:
+    """Whoever owns it."""
+    return store._db.shards[shard].epoch == epoch and store._db.is_up(boot)
+
+
+def sweep_anything(store: MemoryLeaseStore, boot: str, shard: int, epoch: int) -> bool:
+    """Neither is looked at."""
+    return store._db.is_up(boot)
+
+
+def sweep_when_dead(store: MemoryLeaseStore, boot: str, shard: int, epoch: int) -> bool:
+    """Although it was declared dead itself."""
+    row = store._db.shards[shard]
+    return row.epoch == epoch and not store._db.is_up(row.owner)
+
+
+def give_anything(store: MemoryLeaseStore, boot: str, shards: Mapping[int, tuple[int, str]]) -> set[int]:
+    """A hand-over that does not look whose the shard is."""
+    for one, (_, heir) in shards.items():
+        store._take(heir, one)
+    return set(shards)
+
+
+def close_nothing(state: ShardState, event: Close, now_ms: int) -> list[Any]:
+    """What is offered starts although the shard is on its way."""
+    return [Parted(state.shard)]
+
+
+def rise(store: MemoryLeaseStore, boot: str) -> object:
+    """The dead that beat live again."""
+    if boot in store._db.nodes:
+        store._db.nodes[boot].up = True
+    return _beat(store, boot)
+
+
+@contextmanager
+def read_before_taking() -> Any:
+    """The first page of a shard is as of the moment in which its sweep was sent."""
+    seen: dict[tuple[int, int], list[Any]] = {}
+    sweep, page = MemoryLeaseStore.sweep, MemoryTaskStore._page
+
+    async def sweep_late(store: MemoryLeaseStore, boot: str, orphans: dict[int, int]) -> dict[int, int]:
+        for one, epoch in orphans.items():
+            seen.setdefault((one, epoch + 1), [copy.copy(row) for row in store._db.live.of(one)])
+        return await sweep(store, boot, orphans)
+
+    def page_early(store: MemoryTaskStore, asked: Any) -> Loaded:
+        rows = seen.pop((asked.shard, asked.epoch), None) if asked.after_due_ms < 0 else None
+        if rows is None:
+            return page(store, asked)
+        with mock.patch.object(store._db.live, "of", return_value=rows):
+            return page(store, asked)
+
+    with (
+        mock.patch.object(MemoryLeaseStore, "sweep", sweep_late),
+        mock.patch.object(MemoryTaskStore, "_page", page_early),
+    ):
+        yield
+
+
+# --- what is over is not armed again
+
+_submitted, _probed, _ended, _loaded = ShardState._submitted, ShardState._probed, ShardState._ended, Holding.loaded
+
+
+def trust_old_pages(holding: Holding, answer: Loaded, now_ms: int) -> list[Task]:
+    answer.page.asked_ms = now_ms
+    return _loaded(holding, answer, now_ms)
+
+
+def trust_old_finds(state: ShardState, event: Probed, now_ms: int) -> list[Any]:
+    if event.asked_ms > state._born_ms:
+        event.asked_ms = now_ms
+    return _probed(state, event, now_ms)
+
+
+def trust_finds_of_others(state: ShardState, event: Probed, now_ms: int) -> list[Any]:
+    event.asked_ms = max(event.asked_ms, state._born_ms + 1)
+    return _probed(state, event, now_ms)
+
+
+def trust_hints_of_others(state: ShardState, event: Submitted, now_ms: int) -> list[Any]:
+    if now_ms - event.at_ms <= shard.HINT_MS:
+        event.at_ms = max(event.at_ms, state._born_ms + 1)
+    return _submitted(state, event, now_ms)
+
+
+@contextmanager
+def trust_old_reads() -> Any:
+    """Pages and finds of any age."""
+    with (
+        mock.patch.object(Holding, "loaded", trust_old_pages),
+        mock.patch.object(ShardState, "_probed", trust_old_finds),
+    ):
+        yield
+
+
+# --- fences of outcomes
+
+
+def complete_any(task: Task, state: State, command: Command) -> Outcome:
+    """Whatever fence the completion bears."""
+    outcome = command.outcome
+    assert outcome is not None
+    outcome.task = task
+    return outcome
+
+
+def end_any(state: ShardState, event: Ended, now_ms: int) -> list[Any]:
+    """Whatever attempt of the task ended."""
+    for outcome in event.outcomes:
+        outcome.attempt, outcome.epoch = outcome.task.attempt, outcome.task.epoch
+    return _ended(state, event, now_ms)
+
+
+def written_if_running(dispatcher: ScriptedDispatcher, task: Task) -> bool:
+    return task.phase is Phase.RUNNING
+
+
+def written_if_leased(dispatcher: ScriptedDispatcher, task: Task) -> bool:
+    return dispatcher._node.may_fire()
+
+
+PATCHES: dict[str, Patch] = {
+    "the ledger's owner and epoch": _put(MemoryDatabase, "owns", lambda *_: True),
+    "the ledger's revision": _put(MemoryLedgerStore, "_apply", apply_any_revision),
+    "looking up what was refused": _put(Ledger, "_flush", send_once),
+    "the second statement of a keyed accept": _put(MemoryTaskStore, "_accept_key", accept_key_once),
+    "a hint's time is that before the commit": _put(Intake, "_tell", tell_as_of_now),
+    "a lease ends before its node may be dead": _put(membership, "T_STOP_MS", 1_000_000),
+    "the lease": _put(Membership, "may_fire", lambda self: True),
+    "the lease before the request is written": _put(ScriptedDispatcher, "may_write", written_if_running),
+    "the shard before the request is written": _put(ScriptedDispatcher, "may_write", written_if_leased),
+    "clocks restart after a gap": _put(members, "GAP_MS", 1_000_000),
+    "a verdict names the counter": _put(MemoryLeaseStore, "_condemn", condemn_blindly),
+    "a twin's sessions": _put(MemoryLeaseStore, "_condemn", condemn_twins),
+    "the dead stay dead": _put(MemoryLeaseStore, "_beat", rise),
+    "a sweep names the epoch": _put(MemoryLeaseStore, "_is_free", sweep_any_epoch),
+    "a sweep spares the living": _put(MemoryLeaseStore, "_is_free", sweep_from_the_living),
+    "a sweep names the epoch and spares the living": _put(MemoryLeaseStore, "_is_free", sweep_anything),
+    "a sweep is for the living": _put(MemoryLeaseStore, "_is_free", sweep_when_dead),
+    "a hand-over names owner and epoch": _put(MemoryLeaseStore, "_give", give_anything),
+    "a shard is quiet before it is given": _put(ShardState, "_close", close_nothing),
+    "attempts of the living are left alone": _put(Inherited, "_goes_on", lambda *_: False),
+    "rows are read after the shard was taken": read_before_taking,
+    "what was let go is remembered": _put(Holding, "outgrew", lambda self, task: False),
+    "old reads are refused": trust_old_reads,
+    "old hints are not trusted": _put(shard, "HINT_MS", 1_000_000),
+    "hints from before the shard was mine": _put(ShardState, "_submitted", trust_hints_of_others),
+    "finds from before the shard was mine": _put(ShardState, "_probed", trust_finds_of_others),
+    "the fence of a completion": _put(commands, "_completion", complete_any),
+    "the attempt of an outcome": _put(ShardState, "_ended", end_any),
+    "a frame names its boot": _put(MemoryLinks, "is_mine", lambda self, frame: True),
+    "an answer is for the boot that asked": _put(Membership, "_is_over", lambda self, boot: False),
+    "a late answer is no heartbeat": _put(membership, "BEAT_LIMIT_S", 1_000),
+    "the allowance for drift": _put(clock, "DRIFT", 0.0),
+    "the probe": _put(probe, "PROBE_LATE_MS", 1_000_000_000),
+}
