@@ -245,7 +245,7 @@ class Handover:
             return False
         for shard in given & self._closing.keys():  # of others, a beat was faster than this answer
             self._part_with(shard, moves[shard])
-        for heir in {moves[shard] for shard in given} - {boot}:
+        for heir in sorted({moves[shard] for shard in given} - {boot}):
             self._links.given(heir)
         self._membership.nudge()
         return given == moves.keys()
