@@ -1,5 +1,9 @@
 """A whole cluster under random faults, seed by seed."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -24,6 +28,22 @@ def test_a_seed_tells_the_same_story_every_time() -> None:
         simulate(3, trace)
     assert len(first.lines) > 100
     assert first.lines == second.lines
+
+
+def test_a_seed_tells_the_same_story_in_every_process() -> None:
+    """Whatever the order of its sets."""
+    told = {
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulate", "--seed", "5"],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(told) == 1
+    assert b"give" in told.pop(), "shards move"
 
 
 def test_to_be_told_changes_nothing() -> None:

@@ -57,7 +57,7 @@ class Wire(MemoryLink):
         """What would have arrived, while nothing does."""
         self._closed = False
         self._age = 0
-        self._replies: set[asyncio.Future[Any]] = set()
+        self._replies: dict[asyncio.Future[Any], None] = {}
         self.forgets: Callable[[], bool] = lambda: True
         """Whether a statement that its sender gave up does not arrive any more."""
         self.carried: Callable[[str], None] = lambda statement: None
@@ -120,11 +120,11 @@ class Wire(MemoryLink):
                 self._carry_out(statement, work, reply, fault)
 
         loop.call_later(self._cluster.way_ms() / 1_000, arrive, context=Context())
-        self._replies.add(reply)
+        self._replies[reply] = None
         try:
             return await reply
         finally:
-            self._replies.discard(reply)
+            del self._replies[reply]
 
     def _carry_out(self, statement: str, work: Callable[[], T], reply: asyncio.Future[T], fault: Fault | None) -> None:
         """At the server, at one instant."""

@@ -31,6 +31,8 @@ LATE_MS = 2_500
 """How late a task may be then (C5): less than what the probe needs to find one that nobody hinted at. Clocks that were
 corrected have not all come to the primary's time yet."""
 ENDED_S = 60.0
+LIMIT_S = 300.0
+"""No history is longer."""
 PROBE_STEPS = 4
 """Fewer statements a round than in service, of more shards each: the rest of them would be looked for in vain."""
 
@@ -50,8 +52,12 @@ class Simulation:
             self.world.start(name)
         await self._live()
         await self._heal()
-        await self._be_punctual()
-        await self._end()
+        try:
+            await self._be_punctual()
+            await self._end()
+        finally:
+            for member in self.cluster.members:
+                self.world.bury(member)  # what broke it says more than what that led to
         return self._check()
 
     async def _live(self) -> None:
@@ -86,6 +92,7 @@ class Simulation:
         for member in self.cluster.members:
             if member is not world.members.get(member.name):
                 await member.kill()
+                member.wire.heal()
                 world.bury(member)
         for member in list(world.members.values()):
             member.wire.heal()
@@ -106,6 +113,8 @@ class Simulation:
             for member in self.world.members.values()
             for shard, epoch in member.owned.items()
         }
+        if not all(member.node.ready for member in self.world.members.values()):
+            return False  # it may be about to find its name taken
         return believed == {shard: (row.owner, row.epoch) for shard, row in self.cluster.database.shards.items()}
 
     async def _be_punctual(self) -> None:
@@ -154,12 +163,30 @@ class Trace:
         return event
 
 
+class _Ordered(dict[Any, None]):
+    """The tasks of a group: cancelled in the order in which they came, not in that of their addresses."""
+
+    add = dict.setdefault
+
+    def discard(self, task: object) -> None:
+        self.pop(task, None)
+
+
+def _begin(group: asyncio.TaskGroup) -> None:
+    _begin_group(group)
+    group._tasks = _Ordered()  # type: ignore[assignment]
+
+
+_begin_group = asyncio.TaskGroup.__init__
+
+
 @contextmanager
 def _seeded(rng: random.Random, trace: Trace | None) -> Iterator[None]:
     """Ids and boots come from the seed, too."""
     with (
         mock.patch("os.urandom", rng.randbytes),
         mock.patch("secrets.token_hex", lambda count: rng.randbytes(count).hex()),
+        mock.patch.object(asyncio.TaskGroup, "__init__", _begin),
         mock.patch.object(probe, "PROBE_STEPS", PROBE_STEPS),
         capture_logs(processors=[] if trace is None else [trace.log]),
     ):
@@ -169,7 +196,8 @@ def _seeded(rng: random.Random, trace: Trace | None) -> Iterator[None]:
 async def _simulate(rng: random.Random, trace: Trace | None) -> Figures:
     async with Cluster(shards=rng.choice([4, 8, 16])) as cluster:
         world = World(cluster, rng, (lambda text: None) if trace is None else trace.note)
-        return await Simulation(world).run()
+        async with asyncio.timeout(LIMIT_S):
+            return await Simulation(world).run()
 
 
 def _first(error: BaseException) -> str:

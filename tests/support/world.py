@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +84,14 @@ class World:
 
     def bury(self, member: Member) -> None:
         """A process has ended: for the only reason for which one may."""
-        error: BaseException | None = member.failure
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            (error,) = error.exceptions
-        if isinstance(error, Misconfigured) and self.is_second(member):
+        errors = list(_leaves(member.failure))
+        for error in errors:
+            if isinstance(error, Broken):
+                raise error
+        if errors and all(isinstance(error, Misconfigured) for error in errors) and self.is_second(member):
             member.failure = None
         if member.failure is not None:
-            raise Broken(f"C10: node {member.name} failed") from member.failure
+            raise Broken(f"C10: node {member.name} failed: {errors}") from member.failure
 
     def is_second(self, member: Member) -> bool:
         """Whether an older process of its name may still be heard of."""
@@ -148,3 +149,11 @@ class World:
     def living(self) -> list[NodeRow]:
         """Nodes as the database has them."""
         return [row for row in self.cluster.database.nodes.values() if row.up]
+
+
+def _leaves(error: BaseException | None) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    elif error is not None:
+        yield error
