@@ -1,4 +1,4 @@
-"""Simulate histories of a whole cluster by the thousand, or tell one of them.
+"""Simulate histories of a whole cluster by the thousand, or tell one of them: see docs/simulation.md.
 
 python -m tests.simulate --seeds 0..9999 [--processes 2]    prints the seed of every violation
 python -m tests.simulate --seed 42                          prints all that happened in one history

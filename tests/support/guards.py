@@ -1,4 +1,4 @@
-"""The guards of the protocol, and how to take each of them away: the simulation has to notice.
+"""The guards of the protocol, and how to take each of them away: the simulation has to notice (docs/simulation.md).
 
 Each is a patch of the service or of its twin of the database, under the name of what it takes away.
 """
@@ -226,7 +226,7 @@ PATCHES: dict[str, Patch] = {
     "the second statement of a keyed accept": _put(MemoryTaskStore, "_accept_key", accept_key_once),
     "a hint's time is that before the commit": _put(Intake, "_tell", tell_as_of_now),
     "a lease ends before its node may be dead": _put(membership, "T_STOP_MS", 1_000_000),
-    "the lease": _put(Membership, "may_fire", lambda self: True),
+    "the lease": _put(Membership, "may_fire", lambda self: self.beaten.is_set()),
     "the lease before the request is written": _put(ScriptedDispatcher, "may_write", written_if_running),
     "the shard before the request is written": _put(ScriptedDispatcher, "may_write", written_if_leased),
     "clocks restart after a gap": _put(members, "GAP_MS", 1_000_000),
@@ -254,3 +254,23 @@ PATCHES: dict[str, Patch] = {
     "the allowance for drift": _put(clock, "DRIFT", 0.0),
     "the probe": _put(probe, "PROBE_LATE_MS", 1_000_000_000),
 }
+CAUGHT: dict[str, tuple[int, str]] = {
+    "the ledger's owner and epoch": (4, "C3"),
+    "the ledger's revision": (3, "C8"),
+    "looking up what was refused": (4, "C8"),
+    "the second statement of a keyed accept": (1, "C8"),
+    "a lease ends before its node may be dead": (0, "C7"),
+    "the lease": (0, "C7"),
+    "the lease before the request is written": (2, "C7"),
+    "the shard before the request is written": (0, "C7"),
+    "clocks restart after a gap": (0, "C11"),
+    "a verdict names the counter": (40, "C7"),
+    "a twin's sessions": (1, "C11"),
+    "the dead stay dead": (0, "C9"),
+    "a sweep names the epoch and spares the living": (12, "C3"),
+    "a hand-over names owner and epoch": (85, "C7"),
+    "a shard is quiet before it is given": (0, "C3"),
+    "attempts of the living are left alone": (0, "C3"),
+    "what was let go is remembered": (0, "C6"),
+}
+"""Guard -> a seed of the suite that misses it, and the invariant that it breaks."""
