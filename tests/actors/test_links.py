@@ -7,6 +7,7 @@ import pytest
 from actors.asking import LOOK_LIMIT_S, OWNER_WAIT_S
 from actors.core.errors import Conflict, Unavailable, Unknown
 from actors.core.events import Change, Command, Outcome, Verdict
+from actors.core.holding import GENERATION_MS
 from actors.core.task import Move, State
 from actors.node import HORIZON_MS
 from tests.support.builders import task_id
@@ -72,6 +73,25 @@ async def test_what_a_node_accepts_that_does_not_know_yet_that_it_is_dead_is_tol
     await cluster.ended(ids)
     assert {run.node for run in cluster.runs} == {"b"}
     assert other.node.stats.probe_finds == 0
+
+
+async def test_an_answer_to_a_commit_that_comes_late_brings_nothing_back(small: Cluster) -> None:
+    """What was accepted has been found, carried out and forgotten meanwhile."""
+    owner, other = await small.start("a"), await small.start("b")
+    for delay_ms in range(0, 3 * GENERATION_MS, 1_000):
+        await submit_some(owner, 50, delay_ms=delay_ms)  # time passes for all shards
+    small.way_ms = lambda: 50.0
+    async with asyncio.TaskGroup() as group:
+        rows = sum(1 for _ in small.database.live.all())
+        submitting = group.create_task(submit_some(other, 3))
+        await small.until(lambda: sum(1 for _ in small.database.live.all()) > rows)
+        other.process.stop()
+        await asyncio.sleep(3 * GENERATION_MS / 1_000)
+        other.process.resume()
+        ids = await submitting
+    await small.until(lambda: other.node.ready)
+    await asyncio.sleep(1)
+    assert sorted(run.id for run in small.runs if run.id in ids) == sorted(ids)
 
 
 async def test_commands_go_to_the_owner(cluster: Cluster) -> None:
