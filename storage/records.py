@@ -1,5 +1,8 @@
 """Records to the arguments of the ledger's statements: one array a column (sql/ledger.sql).
 
+Arrays of numbers and ids go as text, which the server takes apart: asyncpg looks at each element of an array twice,
+which costs a node more than all else in its statement.
+
 Promises: text that Postgres can't hold (NUL, lone surrogates in an error) is mended on the way, so that no record can
 stand in the way of its neighbours for ever.
 """
@@ -21,7 +24,8 @@ Batch = tuple[str, list[Any]]
 """A statement and its arguments."""
 
 _SQL = statements("ledger")
-_FINISH_WIDTH, _MOVE_WIDTH, _ATTEMPT_WIDTH, _REDRIVE_WIDTH = 14, 14, 10, 9
+_FINISH, _MOVE, _ATTEMPT, _REDRIVE = "nnnnnnnnnnnnoo", "nnnnnnnnnnnnno", "nononnonon", "nnnnnnnnn"
+"""The columns of each kind: n, numbers (or ids, or NULL) that go as text; o, others."""
 _NO_ATTEMPT = (None, None, None, None)
 _SUCCEEDED = NUMBERS[State.SUCCEEDED]
 
@@ -35,7 +39,7 @@ def batches_of(boot: str, records: Sequence[Record], timeline: int) -> list[Batc
         batches.append((_SQL["write"], [boot, *_held(others), *_writes(others, timeline)]))
     if returning:
         rows = [_redrive_row(record) for record in returning]
-        batches.append((_SQL["redrive"], [boot, *_held(returning), *_columns(rows, _REDRIVE_WIDTH)]))
+        batches.append((_SQL["redrive"], [boot, *_held(returning), *_columns(rows, _REDRIVE)]))
     return batches
 
 
@@ -53,17 +57,23 @@ def _writes(records: Sequence[Record], timeline: int) -> list[Any]:
         for record in records
         if record.outcome is not None and _is_worth_a_row(record.outcome)
     ]
-    return [*_columns(ended, _FINISH_WIDTH), *_columns(moved, _MOVE_WIDTH), *_columns(tried, _ATTEMPT_WIDTH)]
+    return [*_columns(ended, _FINISH), *_columns(moved, _MOVE), *_columns(tried, _ATTEMPT)]
 
 
-def _held(records: Iterable[Record]) -> tuple[list[int], list[int]]:
+def _held(records: Iterable[Record]) -> list[Any]:
     """Shards of the batch and the epochs that its records were made under."""
-    pairs = {(record.task.shard, record.epoch) for record in records}
-    return [shard for shard, _ in pairs], [epoch for _, epoch in pairs]
+    return _columns(list({(record.task.shard, record.epoch) for record in records}), "nn")
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
+def _columns(rows: Sequence[tuple[Any, ...]], kinds: str) -> list[Any]:
+    columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
+    return [_array(column) if kind == "n" else column for column, kind in zip(columns, kinds, strict=True)]
+
+
+def _array(column: Sequence[Any]) -> str:
+    """An array of numbers or ids as Postgres writes it."""
+    text = ",".join(map(str, column))
+    return f"{{{text.replace('None', 'NULL')}}}"
 
 
 def _finish_row(record: Record) -> tuple[Any, ...]:

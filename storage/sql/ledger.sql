@@ -3,6 +3,7 @@
 -- take-over waits for this write, and a later write of the old owner finds no row. A plain read would not be checked
 -- again after a wait; FOR KEY SHARE would let the epoch change under us; a CTE that nothing refers to would not run.
 -- Each row is held against (shard, epoch): a batch may carry records of two epochs of one shard.
+-- Numbers and ids come as text (storage/records.py).
 -- `IN (SELECT ...) IS TRUE` keeps the test a hashed set; as a plain join it may be planned as a product.
 
 -- name: write
@@ -16,14 +17,15 @@
 -- Answers the ids of the refused ones.
 WITH mine AS MATERIALIZED (
     SELECT s.shard, s.epoch
-      FROM unnest($2::int2[], $3::int8[]) AS h (shard, epoch)
+      FROM unnest($2::text::int2[], $3::text::int8[]) AS h (shard, epoch)
       JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
      WHERE s.owner_boot = $1
      ORDER BY s.shard
        FOR SHARE OF s
 ), ended AS MATERIALIZED (
-    SELECT * FROM unnest($4::int2[], $5::uuid[], $6::int4[], $7::int8[], $8::int2[], $9::int8[], $10::int4[],
-                         $11::int4[], $12::int8[], $13::int8[], $14::int8[], $15::int4[], $16::text[], $17::bytea[])
+    SELECT * FROM unnest($4::text::int2[], $5::text::uuid[], $6::text::int4[], $7::text::int8[], $8::text::int2[],
+                         $9::text::int8[], $10::text::int4[], $11::text::int4[], $12::text::int8[], $13::text::int8[],
+                         $14::text::int8[], $15::text::int4[], $16::text[], $17::bytea[])
         AS e (shard, id, rev, epoch, state, finish_ms, last_day, attempt, lateness_ms, started_ms, duration_ms, status,
               error, result)
 ), gone AS (
@@ -43,8 +45,9 @@ WITH mine AS MATERIALIZED (
                           last_duration_ms, last_status, last_error, result, trace)
     SELECT * FROM gone
 ), change AS MATERIALIZED (
-    SELECT * FROM unnest($18::int2[], $19::uuid[], $20::int4[], $21::int8[], $22::int8[], $23::int8[], $24::int4[],
-                         $25::int4[], $26::int8[], $27::int8[], $28::int8[], $29::int8[], $30::int4[], $31::text[])
+    SELECT * FROM unnest($18::text::int2[], $19::text::uuid[], $20::text::int4[], $21::text::int8[], $22::text::int8[],
+                         $23::text::int8[], $24::text::int4[], $25::text::int4[], $26::text::int8[], $27::text::int8[],
+                         $28::text::int8[], $29::text::int8[], $30::text::int4[], $31::text[])
         AS c (shard, id, rev, epoch, schedule_ms, due_ms, attempt, budget, lateness_ms, claim_ms, started_ms,
               duration_ms, status, error)
 ), moved AS (
@@ -67,8 +70,8 @@ WITH mine AS MATERIALIZED (
     SELECT id FROM gone UNION ALL SELECT id FROM moved
 ), logged AS (
     INSERT INTO attempts (id, tenant, attempt, fence, started_ms, duration_ms, verdict, status, error, last_day)
-    SELECT * FROM unnest($32::uuid[], $33::text[], $34::int4[], $35::text[], $36::int8[], $37::int8[], $38::text[],
-                         $39::int4[], $40::text[], $41::int4[])
+    SELECT * FROM unnest($32::text::uuid[], $33::text[], $34::text::int4[], $35::text[], $36::text::int8[],
+                         $37::text::int8[], $38::text[], $39::text::int4[], $40::text[], $41::text::int4[])
                AS a (id, tenant, attempt, fence, started_ms, duration_ms, verdict, status, error, last_day)
      WHERE (a.id IN (SELECT id FROM done)) IS TRUE
 )
@@ -81,14 +84,14 @@ SELECT u.id::text FROM (SELECT id FROM ended UNION ALL SELECT id FROM change) AS
 -- and then takes its own row back.
 WITH mine AS MATERIALIZED (
     SELECT s.shard, s.epoch
-      FROM unnest($2::int2[], $3::int8[]) AS h (shard, epoch)
+      FROM unnest($2::text::int2[], $3::text::int8[]) AS h (shard, epoch)
       JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
      WHERE s.owner_boot = $1
      ORDER BY s.shard
        FOR SHARE OF s
 ), change AS MATERIALIZED (
-    SELECT * FROM unnest($4::int2[], $5::uuid[], $6::int4[], $7::int8[], $8::int8[], $9::int8[], $10::int4[],
-                         $11::int4[], $12::int8[])
+    SELECT * FROM unnest($4::text::int2[], $5::text::uuid[], $6::text::int4[], $7::text::int8[], $8::text::int8[],
+                         $9::text::int8[], $10::text::int4[], $11::text::int4[], $12::text::int8[])
         AS c (shard, id, rev, epoch, schedule_ms, due_ms, attempt, budget, lateness_ms)
 ), gone AS (
     DELETE FROM finished f USING change c
