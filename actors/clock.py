@@ -38,6 +38,8 @@ class Clock:
         self._offset_ms: float | None = None
         """As of `_seen_ms`, when the last sample was received."""
         self._seen_ms = 0.0
+        self._base_ms: float | None = None
+        """What a stretch of `boot_ms` that DRIFT has been taken off begins at."""
         self._last_ms = 0
 
     def observe(self, primary_ms: float, received_ms: float) -> None:
@@ -50,6 +52,7 @@ class Clock:
             held = self._offset_ms - DRIFT * (received_ms - self._seen_ms)
             self._offset_ms = held + max(-SLEW_MS, min(best - held, SLEW_MS))
         self._seen_ms = received_ms
+        self._base_ms = self._offset_ms + DRIFT * received_ms
 
     def now_ms(self) -> int:
         """The primary's time, rounded down. Raises Unavailable before the first sample."""
@@ -68,7 +71,6 @@ class Clock:
         return self._offset_ms is not None
 
     def _estimate_ms(self) -> float:
-        if self._offset_ms is None:
+        if self._base_ms is None:
             raise Unavailable("the database's clock is not known yet")
-        boot_ms = self.boot_ms()
-        return boot_ms + self._offset_ms - DRIFT * (boot_ms - self._seen_ms)
+        return self._base_ms + self.boot_ms() * (1 - DRIFT)

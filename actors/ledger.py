@@ -21,7 +21,7 @@ from actors.ports.ledger import LedgerStore
 from actors.ports.tasks import TaskStore
 
 FLUSH_RECORDS = 2_000
-FLUSH_INTERVAL_S = 0.01
+FLUSH_INTERVAL_S = 0.02
 """A statement costs more than the record it carries: work that comes evenly is written in so many a second at most."""
 RESEND_S = 0.25
 WAITING_RECORDS = 16_384

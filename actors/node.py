@@ -43,7 +43,7 @@ from actors.core.events import (
 from actors.core.live import Live
 from actors.core.reach import Reach
 from actors.core.shard import ShardState
-from actors.core.task import Phase, Task, by_shard, fence
+from actors.core.task import Phase, State, Task, by_shard, fence
 from actors.hand import Hand
 from actors.handover import Handover
 from actors.hints import Hints
@@ -69,6 +69,7 @@ HELD = 65_536
 something of; a queue may hold twice its share for a moment, and has a share of LEAST everywhere (`holding.py`)."""
 LEAST, MOST = 2, 4_096
 """Bounds of a share."""
+_RUNNING, _SCHEDULED = State.RUNNING, State.SCHEDULED
 log = structlog.get_logger("node")
 
 
@@ -244,6 +245,8 @@ class Node:
         tasks = self.desk.take(limit)
         if unread := self.desk.unread():
             self.reading.payloads(unread)
+        if not tasks:
+            return tasks
         self.hand.apply((shard, Started(some)) for shard, some in by_shard(tasks).items())
         started = [task for task in tasks if task.phase is Phase.RUNNING]
         if len(tasks) == limit:
@@ -385,8 +388,9 @@ class Node:
     def _count(self, changes: list[Change]) -> None:
         finished = self.stats.finished
         for change in changes:
-            if change.state in finished:
-                finished[change.state] += 1
+            state = change.state
+            if state is not _RUNNING and state is not _SCHEDULED:
+                finished[state] += 1
 
     # --- shards come and go
 

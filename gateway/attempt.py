@@ -47,9 +47,8 @@ class Attempts:
         self._sign = signer.signatures
         self._loop = asyncio.get_running_loop()
 
-    def start(self, task: Task, plan: Plan, ended: Callable[[Plan, Outcome], None]) -> None:
+    def start(self, task: Task, plan: Plan, started_ms: int, ended: Callable[[Plan, Outcome], None]) -> None:
         """Call the target once. Never raises; `ended` is called later, with the plan and how it went."""
-        started_ms = self._now_ms()
         deadline_ms = deadline_ms_of(task.spec, task.queue)
         outcome = Outcome(task, task.epoch, task.attempt, Verdict.FAILED, started_ms, started_ms)
 

@@ -78,18 +78,19 @@ class Courier:
             return
         limit = self._hosts.limit
         self._held = limit <= 0
-        if not self._held:
-            for task in self._node.take(limit):
-                self._admit(task, self._attempts)
+        if not self._held and (tasks := self._node.take(limit)):
+            now_ms = self._clock.now_ms()
+            for task in tasks:
+                self._admit(task, now_ms, self._attempts)
 
-    def _admit(self, task: Task, attempts: Attempts) -> None:
+    def _admit(self, task: Task, now_ms: int, attempts: Attempts) -> None:
         plan = self._plans.of(task.spec)
         if isinstance(plan, Invalid):
             self._unsent(task, Verdict.NEVER, f"bad target: {plan.detail}")
             return
         starts, away_ms = self._hosts.admit(plan.host, (task, plan))
         if starts:
-            attempts.start(task, plan, self._done)
+            attempts.start(task, plan, now_ms, self._done)
         elif away_ms:
             self._turn_away(task, away_ms)
         if self._next_review is None:
@@ -101,7 +102,7 @@ class Courier:
             return
         self._report(outcome)
         for task, other in self._hosts.done(plan.host):
-            self._attempts.start(task, other, self._done)
+            self._attempts.start(task, other, self._clock.now_ms(), self._done)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -95,7 +95,8 @@ class Plan:
         trace_line = self._own_trace if trace is None else f"traceparent: {child_of(trace)}\r\n"
         signatures = sign(queue.tenant, task.id, timestamp, payload)
         # The gateway takes no such names, but rows are read unchecked. All else is made of numbers here.
-        if _CONTROL.search(f"{task.id}{fence}{queue.name}{trace}") is not None:
+        names = f"{task.id}{fence}{queue.name}{trace}"
+        if not names.isprintable() and _CONTROL.search(names) is not None:
             raise ValueError("a stored name has a control character")
         head = (
             f"{self._first}{'' if payload is None else self._type}webhook-id: {task.id}\r\n"

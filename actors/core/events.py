@@ -29,6 +29,8 @@ class Verdict(enum.IntEnum):
     LOST = 5
     """Its owner died during the attempt: nobody knows how it ended; tried again at once."""
 
+    __hash__ = int.__hash__  # see `State`
+
 
 @dataclass(slots=True)
 class Outcome:

@@ -11,6 +11,7 @@ import enum
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from actors.core.errors import Conflict
@@ -29,6 +30,8 @@ class State(enum.StrEnum):
     DEAD = "dead"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+
+    __hash__ = str.__hash__  # an enum's own is a call of Python, and states are keys wherever records are made
 
 
 TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.EXPIRED, State.CANCELLED})
@@ -216,7 +219,12 @@ _FENCE = re.compile(r"([0-9a-f]{8})\.(\d{10})\.(\d{6})", re.ASCII)
 
 def fence(timeline: int, epoch: int, attempt: int) -> str:
     """The fence of an attempt: fixed width, so that comparing the text compares (timeline, epoch, attempt)."""
-    return f"{timeline:08x}.{epoch:010d}.{attempt:06d}"
+    return f"{_fence_head(timeline, epoch)}{attempt:06d}"
+
+
+@lru_cache(maxsize=4096)  # a shard has one epoch for as long as it stays
+def _fence_head(timeline: int, epoch: int) -> str:
+    return f"{timeline:08x}.{epoch:010d}."
 
 
 def fence_parts(text: str) -> tuple[int, int, int] | None:

@@ -97,7 +97,9 @@ class Timers(Generic[EntryT]):
         few = self._few
         if not few or few[0][0] > until_ms:
             return []
-        count = bisect_left(few, (until_ms + 1,))
+        count = 1  # most often it is one: cheaper than to look for the place
+        if len(few) > 1 and few[1][0] <= until_ms:
+            count = bisect_left(few, (until_ms + 1,))
         some = [entry for _, _, entry in few[:count]]
         del few[:count]
         for entry in some:
