@@ -82,6 +82,7 @@ class Hand:
         self._hinted = 0
         """Tasks of hints that came since the last round."""
         self.dropped_hints = 0
+        """Tasks of hints that found the mail full."""
 
     def add(self, shard: int, state: ShardState) -> None:
         """A shard came: it is visited at once."""
@@ -103,7 +104,7 @@ class Hand:
             return False
         if type(event) is Submitted:
             if self._hinted >= HINTED:
-                self.dropped_hints += 1
+                self.dropped_hints += len(event.tasks)
                 return False
             self._hinted += len(event.tasks)
         actor.mail.append(event)

@@ -23,6 +23,7 @@ from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
 from actors.core.events import Close, Command, Outcome, Verdict
 from actors.core.inherited import OVERRUN_MS
 from actors.core.settle import deadline_ms_of
+from actors.core.shard import Tally
 from actors.core.task import Move
 from actors.hand import Hand
 from actors.membership import Membership
@@ -78,6 +79,7 @@ class Handover:
         *,
         gave: Callable[[int], None],
         ask: Callable[[Command], Awaitable[object]],
+        tally: Tally,
     ) -> None:
         """`gave`: this shard has another owner now; `ask`: carry a command out at its task's owner."""
         self._store = store
@@ -87,6 +89,7 @@ class Handover:
         self._links = links
         self._gave = gave
         self._ask = ask
+        self._tally = tally
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
         self._came_ms: dict[int, float] = {}
@@ -101,8 +104,6 @@ class Handover:
         self._under_way: set[tuple[str, int, int]] = set()
         """(task, epoch, attempt) of those that run here although their shard has another owner, or whose end that one
         has not recorded yet."""
-        self.refused = 0
-        """Ends of attempts that came too late for their owners."""
 
     async def run(self) -> None:
         """Give, whenever a beat shows something to give, and forward, until cancelled."""
@@ -294,7 +295,7 @@ class Handover:
                 await asyncio.sleep(RETELL_S)
                 continue
             except (Conflict, Unknown):
-                self.refused += 1
+                self._tally.stale += 1
             break
         self._under_way.discard((task.id, outcome.epoch, outcome.attempt))
         self._progress.set()

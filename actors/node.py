@@ -141,7 +141,14 @@ class Node:
             self.hand, links, shards=lambda: self.membership.shards, serves=self._serves, holder=self._holder
         )
         self.handover = Handover(
-            leases, self.membership, self.hand, self.clock, links, gave=self._gave, ask=self.asking.ask
+            leases,
+            self.membership,
+            self.hand,
+            self.clock,
+            links,
+            gave=self._gave,
+            ask=self.asking.ask,
+            tally=self.stats.tally,
         )
         self.hints = Hints(
             self.hand,
@@ -317,6 +324,11 @@ class Node:
     async def answer(self, command: Command) -> Answer | None:
         """Carry out a command that another node was asked; None: its task is not mine."""
         return await self.asking.answer(command)
+
+    @property
+    def dropped_hints(self) -> int:
+        """Tasks whose shards were not told of them, for want of room."""
+        return self.hints.dropped + self.hand.dropped_hints
 
     def take_hint(self, tasks: list[Task], at_ms: int) -> None:
         """Tasks that another node accepted."""

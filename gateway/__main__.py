@@ -114,7 +114,11 @@ class Service:
         )
         for name, words, count in (
             ("unreadable_rows", "Rows that this program can't read", lambda: database.unreadable.count),
-            ("lost_hints", "Tasks whose owner could not be told of them over a link", lambda: self.peers.lost),
+            (
+                "lost_hints",
+                "Tasks whose owner could not be told of them: no link, or no room",
+                lambda: self.peers.lost + node.dropped_hints,
+            ),
             ("refused_submits", "Submits refused as more than can be answered in time", lambda: admission.refused),
             (
                 "refused_bodies",

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from actors import hints
 from actors.core.events import Change, Effect, Ended, Event, Recorded, Started, Ticked, Verdict
 from actors.core.shard import ShardState
 from actors.core.task import State
@@ -280,6 +281,22 @@ async def test_leaving_that_fails_fires_nothing_all_the_same(cluster: Cluster, f
     await asyncio.sleep(10)
     assert not member.node.may_fire()
     assert cluster.runs == []
+
+
+async def test_what_nobody_is_told_of_for_want_of_room_is_counted_and_found(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hints, "KEPT", 2)
+    member = await cluster.start()
+    gate = member.wire.hold_next("beat")
+    await gate.reached.wait()
+    monkeypatch.setattr(member.node.membership, "_fire_until_ms", 0.0)  # as if no beat had come through for a while
+    ids = await submit_some(member, 2)
+    ids += await submit_some(member, 3)
+    assert member.node.dropped_hints == 3
+    gate.open()
+    await cluster.ended(ids)
+    assert member.node.stats.probe_finds == 3
 
 
 # --- a write tells that a shard is somebody else's
