@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types contracts check bench lock clean
+.PHONY: help install run test lint types contracts coverage check bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
@@ -32,10 +32,13 @@ lint: install ## ruff: style, bugs, async bans
 types: install ## mypy, strict
 	$(BIN)/mypy
 
+coverage: install ## every branch of the core is tested
+	$(BIN)/python -m pytest -q -n 2 tests/actors/core --cov=actors/core --cov-branch --cov-report=term:skip-covered --cov-fail-under=100
+
 contracts: install ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
-check: lint types contracts test ## all that a commit must pass
+check: lint types contracts coverage test ## all that a commit must pass
 
 bench: install ## every benchmark, each beside its floor
 	$(BIN)/python -m bench all

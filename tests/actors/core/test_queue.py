@@ -1,4 +1,7 @@
-from actors.core.queue import DAY_MS, MAX_RETENTION_MS, RETENTION_MS, Queue, QueueBook, QueueSettings
+import pytest
+
+from actors.core.errors import Invalid
+from actors.core.queue import DAY_MS, MAX_RETENTION_MS, RETENTION_MS, Queue, QueueBook, QueueSettings, check_new
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import TERMINAL
 
@@ -7,6 +10,13 @@ def test_a_new_queue_has_the_defaults() -> None:
     queue = Queue(1, "default", "emails")
     assert (queue.paused, queue.retry, queue.dispatch_deadline_ms, queue.version) == (False, DEFAULT, 30_000, 0)
     assert repr(queue) == "<Queue default/emails #1>"
+
+
+def test_no_queue_is_made_that_no_path_reaches() -> None:
+    for name in (".", ".."):
+        with pytest.raises(Invalid, match="out of a path"):
+            check_new(name)
+    check_new("...")
 
 
 def test_every_terminal_state_is_kept_for_a_day_at_least() -> None:
