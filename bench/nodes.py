@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.load import ask, get
-from bench.processes import Child, process
+from bench.processes import END_S, Child, process
 from bench.relay import Streams
 from bench.stage import SERVE, ready
 
@@ -49,6 +49,15 @@ class Nodes:
         for child in self.children.values():
             await ready(child)
 
+    async def leave(self, name: str) -> None:
+        """Have the node go in good order (SIGTERM), and wait until it has. Raises TimeoutError."""
+        child = self.children[name]
+        self.signal(name, signal.SIGTERM)
+        async with asyncio.timeout(END_S):
+            await asyncio.shield(child.ended)
+        del self.children[name]
+        self._complaints += child.complaints
+
     def signal(self, name: str, number: int) -> None:
         """Send the node a signal."""
         os.kill(self.children[name].pid, number)
@@ -62,8 +71,8 @@ class Nodes:
 
     @property
     def ports(self) -> list[int]:
-        """Where they listen."""
-        return list(self._ports.values())
+        """Where they listen; of those that were killed, where they did."""
+        return [self._ports[name] for name in self.children]
 
     def name_at(self, port: int) -> str:
         """Who listens there."""

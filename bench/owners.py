@@ -2,13 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from time import monotonic, time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 
+from actors.core.ring import Ring
 from bench.postgres import AWAY
+from bench.work import SHARDS
 
 LOOK_S = 0.05
 LIMIT_S = 60.0
@@ -36,6 +38,8 @@ class Owners:
         self.shards: dict[int, Owned] = {}
         self.changes: dict[int, list[tuple[float, int]]] = {}
         """Shard -> (when, epoch); ms since 1970."""
+        self.unowned: set[int] = set()
+        """Shards that were seen without a living owner; whoever looks may clear it."""
         self._moved_s = 0.0
 
     async def run(self) -> None:
@@ -45,14 +49,15 @@ class Owners:
                 connection = await asyncpg.connect(self._dsn, timeout=5)
                 try:
                     while True:
-                        self._see(await connection.fetch(_SHARDS))
+                        self.see(await connection.fetch(_SHARDS))
                         await asyncio.sleep(LOOK_S)
                 finally:
                     connection.terminate()
             except AWAY:
                 await asyncio.sleep(LOOK_S)
 
-    def _see(self, rows: list[asyncpg.Record]) -> None:
+    def see(self, rows: Iterable[Sequence[Any]]) -> None:
+        """What the tables say now: shard, epoch, boot and name of each."""
         now_ms = time() * 1e3
         for shard, epoch, boot, name in rows:
             known = self.shards.get(shard)
@@ -60,6 +65,8 @@ class Owners:
                 self.changes.setdefault(shard, []).append((now_ms, epoch))
                 self._moved_s = monotonic()
             self.shards[shard] = Owned(epoch, boot, name)
+            if boot is None:
+                self.unowned.add(shard)
 
     def boots(self) -> dict[str, str]:
         """Name -> boot of those that own some."""
@@ -73,6 +80,10 @@ class Owners:
     def of(self, boot: str) -> dict[int, int]:
         """Its shards, with their epochs."""
         return {shard: owned.epoch for shard, owned in self.shards.items() if owned.boot == boot}
+
+    def moved(self, from_ms: float, to_ms: float) -> int:
+        """How many shards got another owner in this time; one that did so twice counts twice."""
+        return sum(from_ms <= at_ms < to_ms for changes in self.changes.values() for at_ms, _ in changes)
 
     def changed_ms(self, shard: int, epoch: int) -> float | None:
         """When it got an owner under a later epoch."""
@@ -88,6 +99,14 @@ class Owners:
             if monotonic() > deadline:
                 raise TimeoutError(f"shards had no owner for {LIMIT_S} s")
             await asyncio.sleep(LOOK_S)
+        return time() * 1e3
+
+    async def placed(self, names: Collection[str]) -> float:
+        """Wait until each shard is where a ring of these nodes wants it; when that was. Raises TimeoutError."""
+        ring = Ring(names, SHARDS)
+        async with asyncio.timeout(LIMIT_S):
+            while any(owned.name != ring.owner(shard) for shard, owned in self.shards.items()):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)
         return time() * 1e3
 
     async def calm(self) -> None:

@@ -11,6 +11,7 @@ judged (`bench/verdict.py`). Promises hold at every size; figures count at full 
 | commit | the reply to a COMMIT, or to a statement that commits by itself, is cut off |
 | peers | no node can reach another, by silence and by refusal; the database is there |
 | hints | nobody is told of what was accepted elsewhere |
+| moves | a node joins and leaves again and again; then each node is restarted in turn |
 """
 
 from importlib import import_module
@@ -19,7 +20,7 @@ import uvloop
 
 from bench.report import Options, Row
 
-FAULTS = ("kills", "stops", "postgres", "commit", "peers", "hints")
+FAULTS = ("kills", "stops", "postgres", "commit", "peers", "hints", "moves")
 
 
 def run(options: Options) -> list[Row]:
