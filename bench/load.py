@@ -10,7 +10,7 @@ Both serve ours and the floors. Refuses: answers without content-length, and a s
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import cast
@@ -235,8 +235,14 @@ class _Open(_Generator):
 
 async def closed_loop(port: int, requests: Iterable[bytes], connections: int) -> Run:
     """Sends every request once over `connections` connections. Raises ConnectionError, TimeoutError."""
+    return await closed_loops((port,), requests, connections)
+
+
+async def closed_loops(ports: Sequence[int], requests: Iterable[bytes], connections: int) -> Run:
+    """The same over as many connections to several ports: each takes as much as it answers."""
     generator = _Closed(requests)
-    await generator.connect(port, connections)
+    for port in ports:
+        await generator.connect(port, connections // len(ports))
     begin = perf_counter()
     generator.begin()
     return await generator.end(begin)

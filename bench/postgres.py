@@ -8,6 +8,7 @@ from time import monotonic, time
 
 import asyncpg
 
+from bench.cpu import family_s
 from storage.datafolder import DataFolder
 from storage.embedded import DATABASE
 
@@ -26,7 +27,14 @@ class Postgres:
 
     def end(self, way: str) -> None:
         """End it, in one of WAYS."""
-        os.kill(int((self._folder.pgdata / "postmaster.pid").read_text().split()[0]), WAYS[way])
+        os.kill(self._pid(), WAYS[way])
+
+    def cpu_s(self) -> float:
+        """Processor time that it and its processes have used, those that have ended included (Linux)."""
+        return family_s(self._pid())
+
+    def _pid(self) -> int:
+        return int((self._folder.pgdata / "postmaster.pid").read_text().split()[0])
 
     def hold(self) -> None:
         """Nobody starts it again until `release`."""

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from bench.cpu import process_s
+
 READY_S = 60.0
 END_S = 30.0
 KEPT_BYTES = 16_384
 KEPT_COMPLAINTS = 20
 _COMPLAINT = re.compile(r'"level": ?"(?:error|critical)"|Traceback|never retrieved')
-_TICKS_HZ = os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
@@ -74,8 +75,7 @@ class Child(asyncio.SubprocessProtocol):
 
     def cpu_s(self) -> float:
         """Processor time that it has used (Linux)."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_HZ
+        return process_s(self.pid)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import asyncpg
 
 from bench.load import ask, get
+from bench.postgres import Postgres
 from bench.processes import READY_S, Child, process
 from storage.embedded import EmbeddedPostgres
 from storage.migrations import migrate
@@ -34,6 +35,7 @@ class Sink:
 
     def __init__(self, child: Child) -> None:
         self._port = child.port
+        self.cpu_s = child.cpu_s
         self.url = f"http://127.0.0.1:{child.port}/hook"
 
     async def reset(self) -> None:
@@ -66,12 +68,20 @@ class Stage:
 
     async def service(self, name: str) -> Child:
         """A running service on a new database, ready for requests."""
-        dsn = await self.database(name)
+        return await self.node(await self.database(name))
+
+    async def node(self, dsn: str, name: str = "a") -> Child:
+        """A running node on this database, ready for requests."""
         child = await self._stack.enter_async_context(
-            process(*SERVE, "--database-url", dsn, ready=r"listening.*?127\.0\.0\.1:(\d+)")
+            process(*SERVE, "--database-url", dsn, "--name", name, ready=r"listening.*?127\.0\.0\.1:(\d+)")
         )
         await ready(child)
         return child
+
+    @property
+    def server(self) -> Postgres:
+        """The database server itself."""
+        return Postgres(self._postgres.folder)
 
     async def bare_handler(self) -> Child:
         """The floor of single POSTs."""
