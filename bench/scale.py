@@ -69,7 +69,7 @@ async def _run(options: Options) -> list[Row]:
         with options.steps("scale", 2 * len(loads) * (options.iterations + 1)) as steps:
             for iteration in range(options.iterations + 1):
                 for load in loads:
-                    for cluster in (one, two):
+                    for cluster in (one, two) if iteration % 2 else (two, one):
                         steps.begin(f"{load.name}: {len(cluster.nodes)}")
                         await here.checkpoint()
                         rate = await load.work(here, cluster, load.count if iteration else load.count // 10)
