@@ -15,7 +15,6 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import structlog
-from aiohttp import web
 
 from actors.core.codec import SpecCodec
 from actors.core.errors import Misconfigured, Unavailable
@@ -35,11 +34,12 @@ from gateway.metrics import CountCollector, LoopLag
 from gateway.patience import Patience
 from gateway.peers import Peers
 from gateway.quota import Quota
-from gateway.server import Runner
+from gateway.server import Runner, Site
 from gateway.settings import DevSettings, ServeSettings
 from gateway.siblings import Siblings, siblings_of
 from gateway.signing import Signer
 from gateway.targets import TargetPolicy
+from gateway.tls import certificate_of, trusting
 from storage.cluster import PgClusterStore
 from storage.embedded import EmbeddedPostgres
 from storage.housekeeping import PgHousekeeping
@@ -77,7 +77,9 @@ class Service:
         queues = PgQueueStore(database, book)
         self.hub = Hub(boot)
         self.signer = Signer(PgSigningStore(database))
-        self.peers = Peers(Wire(book, codec), self.hub)
+        self.certificate = certificate_of(settings)
+        trust = trusting(settings.tls_authorities)
+        self.peers = Peers(Wire(book, codec), self.hub, trust)
         self.node = node = Node(
             boot=boot,
             name=settings.name or f"{socket.gethostname()}:{settings.port}",
@@ -139,13 +141,14 @@ class Service:
     @property
     def children(self) -> list[Coroutine[Any, Any, None]]:
         """What runs side by side, once the database is there."""
-        return [
+        children = [
             self.node.run(),
             self.courier.run(),
             self.lag.run(),
             self.keyring.run(),
             self.peers.run(),
         ]
+        return children if self.certificate is None else [*children, self.certificate.run()]
 
     def stop(self) -> None:
         """Take no more, let what runs end, write everything, and go."""
@@ -169,7 +172,8 @@ class Service:
             stack.push_async_callback(self.runner.cleanup)
             await self._listen()
             self.policy.shield(self._own_addresses())
-            self.url = f"http://{in_url(self.settings.bind)}:{self.runner.addresses[0][1]}"
+            scheme = "http" if self.certificate is None else "https"
+            self.url = f"{scheme}://{in_url(self.settings.bind)}:{self.runner.addresses[0][1]}"
             self.node.membership.address = self._address()
             log.info("listening", url=self.url, node=self.node.name)
             if not (entered or await self._enter_database(stack)) or not await self._learn_keys():
@@ -210,7 +214,8 @@ class Service:
     async def _listen(self) -> None:
         bind, port = self.settings.bind, self.settings.port
         try:
-            await web.TCPSite(self.runner, bind, port, reuse_address=True, backlog=1024).start()
+            security = None if self.certificate is None else self.certificate.context
+            await Site(self.runner, bind, port, reuse_address=True, backlog=1024, ssl_context=security).start()
         except (OSError, UnicodeError) as error:
             raise Misconfigured(f"can't listen on {bind}:{port} ({error}): choose another port or address") from error
         self.keyring.local = all(ipaddress.ip_address(address[0]).is_loopback for address in self.runner.addresses)
@@ -221,7 +226,8 @@ class Service:
         address = ipaddress.ip_address(host)
         if address.is_unspecified:
             host = socket.gethostname()
-        return self.settings.advertise or f"{in_url(host)}:{port}"
+        reached = self.settings.advertise or f"{in_url(host)}:{port}"
+        return reached if self.certificate is None else f"https://{reached}"
 
     def _own_addresses(self) -> list[tuple[str, int]]:
         """Where this service is reached, as far as it knows."""

@@ -61,7 +61,7 @@ class Link:
         """
         self.boot = boot
         self._mine = mine
-        self._address = address
+        self._url = f"{address if '://' in address else f'http://{address}'}{PATH}"
         self._secret = secret
         self._hear_more = hear
         self._greet = greet
@@ -185,13 +185,12 @@ class Link:
         if now_s >= self._complain_s:
             self._complained_s = now_s
             self._complain_s = now_s + SILENCE_S
-            url = f"http://{self._address}{PATH}"
-            log.warning("a living node can't be reached where it says it is", boot=self.boot, url=url, reason=why)
+            log.warning("a living node can't be reached where it says it is", boot=self.boot, url=self._url, reason=why)
 
     async def _connect(self, session: aiohttp.ClientSession) -> None:
         """One connection, from its beginning to its end."""
         async with session.ws_connect(
-            f"http://{self._address}{PATH}",
+            self._url,
             heartbeat=HEARTBEAT_S,
             max_msg_size=FRAME_BYTES,
             timeout=aiohttp.ClientWSTimeout(ws_close=HANDSHAKE_S),
@@ -284,7 +283,11 @@ def _why(error: BaseException) -> str:
     """Its kind, and what the system says to it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    words = f": {os.strerror(error.errno)}" if isinstance(error, OSError) and isinstance(error.errno, int) else ""
+    words = ""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        words = f": {getattr(error.certificate_error, 'verify_message', '')}"
+    elif isinstance(error, OSError) and isinstance(error.errno, int):
+        words = f": {os.strerror(error.errno)}"
     return f"{type(error).__name__}{words}"
 
 

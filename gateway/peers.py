@@ -1,13 +1,14 @@
 """Links between nodes: one to each other node, over which this one asks and tells (`link.py`); theirs come in on `PATH`
 (`guest.py`), once both ends have proved that they are of one cluster (`handshake.py`).
 
-Frames are not encrypted: where the network is not trusted, nodes listen behind TLS of their own. Every frame names both
-boots. What is watched here is told to all, and what they tell of it goes to the hub (`interest.py`, `relay.py`,
-`strange.py`).
+Frames are as safe on their way as what nodes listen on: where the network is not trusted, that is TLS (`tls.py`). Every
+frame names both boots. What is watched here is told to all, and what they tell of it goes to the hub (`interest.py`,
+`relay.py`, `strange.py`).
 Refuses: to be relied on (see the port).
 """
 
 import asyncio
+import ssl
 from collections.abc import Collection, Sequence
 
 import aiohttp
@@ -37,7 +38,9 @@ HINTED = 500
 class Peers:
     """All links of a node, and the other nodes' links to it."""
 
-    def __init__(self, wire: Wire, hub: Hub) -> None:
+    def __init__(self, wire: Wire, hub: Hub, trust: ssl.SSLContext) -> None:
+        """`trust`: what the certificates of nodes that speak TLS are held against."""
+        self._trust = trust
         self.wire = wire
         self.hub = hub
         hub.interest.tell = self._watch
@@ -180,7 +183,11 @@ class Peers:
     async def run(self) -> None:
         """Keep a link to every node that was seen, until cancelled."""
         timeout = aiohttp.ClientTimeout(sock_connect=HANDSHAKE_S)
-        async with aiohttp.ClientSession(trust_env=False, timeout=timeout) as session, asyncio.TaskGroup() as group:
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._trust)
+        async with (
+            aiohttp.ClientSession(connector=connector, trust_env=False, timeout=timeout) as session,
+            asyncio.TaskGroup() as group,
+        ):
             group.create_task(self.learner.run())
             group.create_task(self._strange.run())
             while True:

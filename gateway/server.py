@@ -30,6 +30,8 @@ from gateway.heads import AHEAD_BYTES, END, HEAD_BYTES, PIECE_BYTES, is_whole
 from gateway.problems import Problem, problem_of
 
 DETAIL_CHARS = 200
+HANDSHAKE_S = 10.0
+"""How long a client may take until its TLS connection can be used."""
 _SUBMIT = b"POST /v1/tasks HTTP/1.1\r\n"
 _log = logging.getLogger(__name__)
 
@@ -435,6 +437,25 @@ class Runner(web.AppRunner):
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,
             **made._kwargs,
+        )
+
+
+class Site(web.TCPSite):
+    """Where an application listens; over TLS, whoever connects has HANDSHAKE_S to come to terms."""
+
+    async def start(self) -> None:
+        """Raises OSError."""
+        await super(web.TCPSite, self).start()
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=None if self._ssl_context is None else HANDSHAKE_S,
+            backlog=self._backlog,
+            reuse_address=self._reuse_address,
         )
 
 

@@ -29,6 +29,11 @@ class ServeSettings:
     """Stable name of the node, its place on the ring; None = from host name and port."""
     grace_s: float = GRACE_S
     """How long running attempts may take to end after the signal to stop."""
+    tls_certificate: Path | None = None
+    """Its own, with its chain (PEM): it speaks TLS alone, to clients and other nodes."""
+    tls_key: Path | None = None
+    tls_authorities: Path | None = None
+    """Who signs the certificates of other nodes; None = whom the system trusts."""
     allow_targets: tuple[str, ...] = ()
     """Networks (CIDR) that webhooks may reach although they are private, loopback or link-local."""
     tenant_rate_hz: float | None = None

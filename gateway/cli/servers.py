@@ -17,6 +17,7 @@ MAX_PORT = 65_535
 NODES = 5
 """The embedded server has connections for so many, and some to spare."""
 _PORT = click.IntRange(0, MAX_PORT)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _data_home() -> Path:
@@ -146,6 +147,9 @@ def dev_command(port: int, data: Path, nodes: int, no_demo: bool, as_json: bool)
     envvar="RINGWHEEL_GRACE",
     help="Seconds that running attempts may take to end after SIGTERM.",
 )
+@click.option("--tls-cert", type=_FILE, envvar="RINGWHEEL_TLS_CERT", help="Certificate and chain (PEM): speak TLS.")
+@click.option("--tls-key", type=_FILE, envvar="RINGWHEEL_TLS_KEY", help="The certificate's key (PEM).")
+@click.option("--tls-ca", type=_FILE, envvar="RINGWHEEL_TLS_CA", help="Who signs the other nodes' certificates (PEM).")
 @click.option(
     "--allow-target",
     multiple=True,
@@ -171,12 +175,17 @@ def serve_command(
     advertise: str | None,
     name: str | None,
     grace: float,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
     allow_target: tuple[str, ...],
     tenant_rate: dict[str, float],
     attached: bool,
     as_json: bool,
 ) -> None:
     """Run a node on a PostgreSQL that is there already."""
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together")
     settings = ServeSettings(
         database_url=database_url,
         bind=bind,
@@ -184,6 +193,9 @@ def serve_command(
         advertise=advertise,
         name=name,
         grace_s=grace,
+        tls_certificate=tls_cert,
+        tls_key=tls_key,
+        tls_authorities=tls_ca,
         allow_targets=allow_target,
         tenant_rate_hz=tenant_rate.pop("", None),
         tenant_rates_hz=tenant_rate,

@@ -21,6 +21,7 @@ from gateway.hub import Event
 from gateway.link import PATH, Link
 from gateway.peers import PEERS, Peers, peer
 from gateway.problems import answering
+from gateway.tls import trusting
 from gateway.topics import Topic
 from tests.gateway.watched import SignalHub
 from tests.support.builders import T0_MS, task_id
@@ -165,7 +166,7 @@ async def end(boot: str) -> AsyncIterator[End]:
     book.put(QUEUE)
     node = NodeDouble(book)
     hub = SignalHub(boot, kept=1_000)
-    made = Peers(Wire(book, SpecCodec()), hub)
+    made = Peers(Wire(book, SpecCodec()), hub, trusting(None))
     made.node = node
     app = web.Application()
     app[PEERS] = made

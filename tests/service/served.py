@@ -9,6 +9,7 @@ import aiohttp
 
 from gateway.__main__ import Service
 from gateway.settings import ServeSettings
+from gateway.tls import trusting
 from tests.service.api import LIMIT_S, Api
 
 DEFAULTS: dict[str, Any] = {"port": 0, "name": "node-a", "grace_s": 0.05, "allow_targets": ("127.0.0.0/8",)}
@@ -41,7 +42,7 @@ async def starting(dsn: str, **settings: Any) -> AsyncIterator[Node]:
                 while not service.url:
                     assert not running.done()
                     await asyncio.sleep(0)
-            connector = aiohttp.TCPConnector(limit=0)
+            connector = aiohttp.TCPConnector(limit=0, ssl=trusting(settings.get("tls_authorities")))
             async with aiohttp.ClientSession(connector=connector) as session:
                 yield Node(service, session)
         finally:

@@ -130,11 +130,11 @@ async def test_what_a_cut_link_lost_is_a_gap_and_a_snapshot(
         await opened(single, id=one)
         found = way(other, owner)
         assert found is not None
-        home, found._address = found._address, "127.0.0.1:1"
+        home, found._url = found._url, "http://127.0.0.1:1"
         await found.cut()
         await until(owner, lambda: owner.service.hub.watchers == 0)
         await owner.command(one, "cancel")
-        found._address = home
+        found._url = home
         for stream in (queue, single):
             message = await stream.hear()
             assert (message["type"], message["reason"], message["snapshot"]) == ("gap", "interrupted", True)

@@ -146,6 +146,19 @@ def test_serve_takes_flags(root: Root) -> None:
     )
 
 
+def test_serve_takes_a_certificate_with_its_key(root: Root, tmp_path: Path) -> None:
+    cert, key, ca = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    for path in (cert, key, ca):
+        path.touch()
+    words = ["serve", "--database-url", "postgresql://db", "--tls-cert", str(cert)]
+    assert run(*words).exit_code == 2
+    assert run(*words, "--tls-key", str(tmp_path / "none")).exit_code == 2
+    assert run(*words, "--tls-key", str(key), "--tls-ca", str(ca)).exit_code == 0
+    assert root.settings == ServeSettings(
+        database_url="postgresql://db", tls_certificate=cert, tls_key=key, tls_authorities=ca
+    )
+
+
 @pytest.mark.parametrize("value", ["a:80", "10.0.0.7:7070", "node_1.internal.:65535", "[::1]:1", "[fe80::2]:7070"])
 def test_where_a_node_may_say_that_it_is(root: Root, value: str) -> None:
     assert run("serve", "--database-url", "postgresql://db", "--advertise", value).exit_code == 0
