@@ -19,6 +19,7 @@ SCRIPTS = {"ok": 80, "e500": 6, "busy": 4, "hang": 2, "close": 4, "dead": 4}
 WITH_FAULTS = {"ok": 83, "e500": 4, "busy": 2, "hang": 1, "close": 2, "dead": 2, "slow": 3, "cancel": 3}
 """The same where something is done to the nodes: some attempts are long, some tasks are cancelled."""
 SLOW_S = 1.0
+BACKLOG = 4_096
 FAILURES = {"slow": 0, "cancel": 0, "ok": 0, "e500": 2, "busy": 1, "hang": 1, "close": 1, "dead": 1 << 30}
 """How many calls of a task fail before one succeeds."""
 ANSWERS = {
@@ -92,5 +93,9 @@ class _Connection(asyncio.Protocol):
 
 
 async def listen(target: Target) -> asyncio.Server:
-    """Serve `target` on a free port of the loopback."""
-    return await asyncio.get_running_loop().create_server(lambda: _Connection(target), "127.0.0.1", 0)
+    """Serve `target` on a free port of the loopback.
+
+    Where the backlog is full, the kernel holds a connection up that its client takes for open: a letter that timed out
+    long ago may then be read after the next one.
+    """
+    return await asyncio.get_running_loop().create_server(lambda: _Connection(target), "127.0.0.1", 0, backlog=BACKLOG)
