@@ -1,6 +1,7 @@
 """A node: shards, their clock hand, and the two writers, held together by the lease.
 
     submit -> Intake -> hint -> hand -> shard -> Offer -> desk -> take (lease checked) -> [dispatcher]
+    where a queue has attempts claimed ahead:  take -> shard -> Write -> Recorded -> Ready -> take (lease checked)
     ended -> hand -> shard -> Write -> Ledger -> Recorded -> hand -> shard -> Publish
 
 All of it runs in one event loop. Children run under `run`, which ends when one of them fails: a node that is broken
@@ -10,7 +11,7 @@ Promises: nothing is handed out without a valid lease.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 
 import structlog
@@ -29,6 +30,7 @@ from actors.core.events import (
     Event,
     Find,
     Forward,
+    HandedOut,
     Living,
     Load,
     Offer,
@@ -36,8 +38,10 @@ from actors.core.events import (
     Parted,
     Probed,
     Publish,
+    Ready,
     Record,
     Started,
+    Verdict,
     Write,
 )
 from actors.core.live import Live
@@ -113,6 +117,8 @@ class Node:
         self._telling = False
         self._offered = False
         """Whether the desk got something in this slice of the hand's visits."""
+        self._ready: deque[tuple[Task, int]] = deque()
+        """Tasks whose attempts are claimed, in that revision, to be taken before all others."""
         self._progress = asyncio.Event()
         self._living: frozenset[str] = frozenset()
         self.housekeeper = Housekeeper(housekeeping, self.clock)
@@ -246,9 +252,19 @@ class Node:
         self._tell_work()
 
     def take(self, limit: int) -> list[Task]:
-        """At most `limit` due webhook tasks, started: attempt counted, payload present. [] = none now."""
-        if self._draining or self.ledger.full or not self.may_fire():
+        """At most `limit` due webhook tasks, started: attempt counted, payload present. [] = none now.
+
+        What is claimed ahead has its place in the limit until it is taken, or taken back.
+        """
+        if not self.may_fire():
             return []
+        ready = self._take_ready(limit) if self._ready else []
+        if self._draining or self.ledger.full:
+            return ready
+        limit -= len(ready) + len(self.stats.tally.ahead)
+        if limit <= 0:
+            self._offered = True  # look again after the next visits
+            return ready
         tasks = self.desk.take(limit)
         if unread := self.desk.unread():
             self.reading.payloads(unread)
@@ -258,7 +274,13 @@ class Node:
         started = [task for task in tasks if task.phase is Phase.RUNNING]
         if len(tasks) == limit:
             self._tell_work()  # there may be more
-        return started
+        return ready + started if ready else started
+
+    def _take_ready(self, limit: int) -> list[Task]:
+        ready = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+        tasks = [task for task, rev in ready if task.rev == rev and task in self.stats.tally.ahead]
+        self.hand.apply((shard, HandedOut(some)) for shard, some in by_shard(tasks).items())
+        return [task for task in tasks if task.phase is Phase.RUNNING]
 
     def _tell_work(self) -> None:
         if not self._telling:
@@ -356,7 +378,7 @@ class Node:
         changes: list[Change] = []
         records: list[Record] = []
         due: list[Task] = []
-        others: list[Load | Find | Answer | Parted | Forward] = []
+        others: list[Ready | Load | Find | Answer | Parted | Forward] = []
         for effect in effects:
             if isinstance(effect, Publish):
                 changes += effect.changes
@@ -377,8 +399,11 @@ class Node:
         for other in others:
             self._carry_out_other(other)
 
-    def _carry_out_other(self, effect: Load | Find | Answer | Parted | Forward) -> None:
+    def _carry_out_other(self, effect: Ready | Load | Find | Answer | Parted | Forward) -> None:
         match effect:
+            case Ready(tasks):
+                self._ready.extend((task, task.rev) for task in tasks)
+                self._offered = True
             case Load(page):
                 self.reading.load(page)
             case Answer():
@@ -478,11 +503,24 @@ class Node:
     def _let_go(self, shard: int, why: RingwheelError) -> None:
         state = self.hand.remove(shard).state
         self._progress.set()
+        self._tell_unsent(shard, state)
         for task in state.holding.known.values():
             task.phase = Phase.GONE
         self.asking.left(shard, why)
         self.asking.moved()
         self.hints.left(shard)
+
+    def _tell_unsent(self, shard: int, state: ShardState) -> None:
+        """Nothing was sent of what is claimed ahead: whoever comes to own the shard has to hear of it."""
+        ahead = self.stats.tally.ahead
+        unsent = [task for task in state.holding.known.values() if task in ahead] if ahead else []
+        ahead.difference_update(unsent)
+        if unsent and self.handover.is_past(shard, state.epoch):
+            now_ms = self.clock.now_ms()
+            why = "its shard was let go"
+            self.handover.forward(
+                [Outcome(task, task.epoch, task.attempt, Verdict.UNSENT, now_ms, now_ms, error=why) for task in unsent]
+            )
 
     def _interrupt_watchers(self) -> None:
         """Whoever watches may have missed something."""
@@ -505,9 +543,9 @@ class Node:
         """A shard's own code failed: it begins anew from the tables, and the others go on."""
         log.error("a shard failed; it begins anew", shard=shard, exc_info=error)
         self.stats.shard_failures += 1
-        epoch = self.hand.actors[shard].state.epoch
+        # In this order: what was under way is told to the shard under its next epoch.
+        self.handover.failed(shard, self.hand.actors[shard].state.epoch)
         self._retire(shard)
-        self.handover.failed(shard, epoch)
 
     def _limits(self, shards: int) -> tuple[int, int]:
         """How many tasks a page may bring: of one queue, and of all together."""

@@ -121,6 +121,11 @@ class Stats:
         return self.tally.found
 
     @property
+    def held(self) -> int:
+        """Tasks that were held because nobody knows how their attempt ended."""
+        return self.tally.held
+
+    @property
     def stale_outcomes(self) -> int:
         """Attempts whose end came under an old fence."""
         return self.tally.stale

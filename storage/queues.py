@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from actors.core.errors import Invalid, Unavailable
-from actors.core.queue import MAX_RETENTION_MS, RETENTION_MS, Queue, QueueBook, QueueSettings, check_new
+from actors.core.queue import MAX_RETENTION_MS, RETENTION_MS, Queue, QueueBook, QueueSettings, Unheard, check_new
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import State
 from storage.pool import Database
@@ -26,6 +26,7 @@ NAMED = 5
 """Queues that one line of the log names."""
 
 _SQL = statements("queues")
+_UNHEARD = frozenset(Unheard)
 _retry = msgspec.json.Decoder(RetryPolicy)
 _retention = msgspec.json.Decoder(dict[State, int])
 _log = structlog.get_logger(__name__)
@@ -84,7 +85,7 @@ class PgQueueStore:
         """See the port."""
         retry = None if settings.retry == DEFAULT else msgspec.json.encode(settings.retry).decode()
         kept = None if settings.retention_ms == RETENTION_MS else msgspec.json.encode(settings.retention_ms).decode()
-        values = settings.paused, retry, settings.dispatch_deadline_ms, kept
+        values = settings.paused, retry, settings.dispatch_deadline_ms, kept, settings.unknown.value
         async with self._db.reads.use() as connection:
             rows = await connection.fetch(_SQL["change"], queue.id, version, *values)
         return self._learn(rows)[0] if rows else None
@@ -121,9 +122,15 @@ class PgQueueStore:
             retry=retry,
             dispatch_deadline_ms=row["dispatch_deadline_ms"],
             retention_ms=retention_ms,
+            unknown=_unheard(row["unknown"]),
             version=row["version"],
             deleted=row["deleted"],
         )
+
+
+def _unheard(text: str) -> Unheard:
+    """What a later version may have written is taken for the one that runs nothing twice."""
+    return Unheard(text) if text in _UNHEARD else Unheard.HOLD
 
 
 def _policy(text: str) -> RetryPolicy:

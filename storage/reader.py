@@ -13,6 +13,7 @@ from actors.core.errors import Invalid, Unavailable
 from actors.core.events import LAST_ID, NO_ID
 from actors.core.ids import shard_of
 from actors.core.queue import Queue, QueueBook
+from actors.core.settle import HELD_MS
 from actors.core.task import TERMINAL, State
 from actors.ports.reader import ALL, AttemptRow, Backlog, Narrow, TaskRow
 from storage.pool import Database
@@ -118,8 +119,8 @@ class PgReader:
     async def backlog(self, queue: Queue, now_ms: int) -> Backlog:
         """See the port."""
         async with self._db.lists.use() as connection:
-            row = await connection.fetchrow(_SQL["backlog"], queue.id, now_ms, MAX_COUNTED)
-        return Backlog(row["live"], row["due"], MAX_COUNTED)
+            row = await connection.fetchrow(_SQL["backlog"], queue.id, now_ms, MAX_COUNTED, HELD_MS)
+        return Backlog(row["live"], row["due"], row["held"], MAX_COUNTED)
 
     async def _readable(self, rows: Sequence[Row]) -> list[TaskRow]:
         await self._queues.seek(row[_QUEUE] for row in rows)

@@ -27,7 +27,7 @@ class Verdict(enum.IntEnum):
     UNSENT = 4
     """Nothing was sent (the lease ended first): back to the desk, no attempt used."""
     LOST = 5
-    """Its owner died during the attempt: nobody knows how it ended; tried again at once."""
+    """Its owner died during the attempt: nobody knows how it ended. Its queue says what follows (`Unheard`)."""
 
     __hash__ = int.__hash__  # see `State`
 
@@ -204,7 +204,17 @@ class LoadFailed:
 
 @dataclass(slots=True)
 class Started:
-    """These offered tasks were taken from the desk by a dispatcher that holds a valid lease."""
+    """These offered tasks were taken from the desk by a dispatcher that holds a valid lease.
+
+    Of those that are claimed ahead, nothing may be sent before `Ready`.
+    """
+
+    tasks: list[Task]
+
+
+@dataclass(slots=True)
+class HandedOut:
+    """A dispatcher that holds a valid lease is about to get these attempts, which were `Ready`."""
 
     tasks: list[Task]
 
@@ -279,6 +289,7 @@ Event = (
     | Loaded
     | LoadFailed
     | Started
+    | HandedOut
     | Ended
     | Recorded
     | Refused
@@ -296,6 +307,13 @@ Event = (
 @dataclass(slots=True)
 class Offer:
     """These tasks are due: put them on the desk of their queue."""
+
+    tasks: list[Task]
+
+
+@dataclass(slots=True)
+class Ready:
+    """These attempts are claimed: give them to a dispatcher, by way of `HandedOut`."""
 
     tasks: list[Task]
 
@@ -352,4 +370,4 @@ class Forward:
     outcomes: list[Outcome]
 
 
-Effect = Offer | Write | Load | Find | Publish | Answer | Parted | Forward
+Effect = Offer | Ready | Write | Load | Find | Publish | Answer | Parted | Forward

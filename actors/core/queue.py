@@ -1,5 +1,6 @@
 """A queue: a name under which tasks share settings. Made on first use with the defaults below."""
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +34,20 @@ def check_new(name: str) -> None:
         raise Invalid('no queue can be named "." or "..": clients leave these out of a path', "/queue")
 
 
+class Unheard(enum.StrEnum):
+    """What becomes of an attempt whose end nobody knows, because its node died or was cut off.
+
+    All but `retry` cost a commit before each attempt is sent.
+    """
+
+    RETRY = "retry"
+    """The task runs again at once."""
+    WAIT_DEADLINE = "wait_deadline"
+    """It runs again, but not before that attempt's deadline."""
+    HOLD = "hold"
+    """It never runs again by itself: somebody says how the attempt ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
     """All that can be set for a queue."""
@@ -42,6 +57,7 @@ class QueueSettings:
     dispatch_deadline_ms: int = DISPATCH_DEADLINE_MS
     retention_ms: Mapping[State, int] = field(default_factory=lambda: RETENTION_MS)
     """For each terminal state."""
+    unknown: Unheard = Unheard.RETRY
 
 
 class Queue:
@@ -56,6 +72,7 @@ class Queue:
         "retention_ms",
         "retry",
         "tenant",
+        "unknown",
         "version",
     )
 
@@ -69,6 +86,7 @@ class Queue:
         retry: RetryPolicy = DEFAULT,
         dispatch_deadline_ms: int = DISPATCH_DEADLINE_MS,
         retention_ms: Mapping[State, int] = RETENTION_MS,
+        unknown: Unheard = Unheard.RETRY,
         version: int = 0,
         deleted: bool = False,
     ) -> None:
@@ -80,6 +98,7 @@ class Queue:
         self.dispatch_deadline_ms = dispatch_deadline_ms
         self.retention_ms = retention_ms
         """How long its finished tasks are kept, for each terminal state."""
+        self.unknown = unknown
         self.version = version
         self.deleted = deleted
         """Nobody finds it by name until it is used again; its number stands for the same queue for ever."""
@@ -87,7 +106,7 @@ class Queue:
     @property
     def settings(self) -> QueueSettings:
         """What can be set, as it is now."""
-        return QueueSettings(self.paused, self.retry, self.dispatch_deadline_ms, self.retention_ms)
+        return QueueSettings(self.paused, self.retry, self.dispatch_deadline_ms, self.retention_ms, self.unknown)
 
     def __repr__(self) -> str:
         return f"<Queue {self.tenant}/{self.name} #{self.id}>"
@@ -119,6 +138,7 @@ class QueueBook:
             known.retry = queue.retry
             known.dispatch_deadline_ms = queue.dispatch_deadline_ms
             known.retention_ms = queue.retention_ms
+            known.unknown = queue.unknown
             known.version = queue.version
             known.deleted = queue.deleted
             if known.deleted:

@@ -1,7 +1,7 @@
-"""How an attempt's outcome changes its task: the one place that decides between retry and dead letter."""
+"""How an attempt's outcome changes its task: the one place that decides between retry, dead letter and hold."""
 
 from actors.core.events import Op, Outcome, Record, Verdict
-from actors.core.queue import Queue
+from actors.core.queue import Queue, Unheard
 from actors.core.retry import RetryPolicy
 from actors.core.spec import Spec
 from actors.core.task import Move, State, Task, after
@@ -11,6 +11,9 @@ _SUCCESS = Verdict.SUCCEEDED
 _SUCCEEDED = after(State.RUNNING, Move.SUCCEED)
 _DEAD = after(State.RUNNING, Move.DIE)
 _AGAIN = after(State.RUNNING, Move.RETRY)
+HELD_MS = 253_402_300_799_999
+"""The end of the year 9999, and of a claim that nobody but a person ends: one of the `later` kind, so that it costs no
+memory, and a program that knows of no such thing leaves it alone, too."""
 
 
 def retry_of(spec: Spec, queue: Queue) -> RetryPolicy:
@@ -25,7 +28,7 @@ def deadline_ms_of(spec: Spec, queue: Queue) -> int:
 
 def started_ms_of(task: Task) -> int | None:
     """When the attempt under way started; of one that another owner started, as its claim tells. None: unknown."""
-    if task.started_ms or task.claim_ms is None:
+    if task.started_ms or task.claim_ms is None or task.claim_ms == HELD_MS:
         return task.started_ms or None
     return task.claim_ms - deadline_ms_of(task.spec, task.queue)
 
@@ -92,6 +95,8 @@ def settle(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
         return claim(task, epoch, now_ms, later=True)
     if verdict is Verdict.UNSENT:
         return _unsent(task, outcome, epoch, now_ms)
+    if verdict is Verdict.LOST and task.queue.unknown is Unheard.HOLD:
+        return _hold(task, outcome, epoch, now_ms)
     due_ms = _next_attempt_ms(task, outcome, now_ms)
     if due_ms is None:
         return finish(task, epoch, _DEAD, now_ms, outcome)
@@ -107,6 +112,14 @@ def _unsent(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
     if not again.attempt:
         again.lateness_ms = None
     return again
+
+
+def _hold(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
+    """Nobody knows how it ended, and it may not run twice: it goes on until somebody says how it ended."""
+    held = move(task, epoch, State.RUNNING, now_ms, HELD_MS)
+    held.claim_ms = HELD_MS
+    held.outcome = outcome
+    return held
 
 
 def _next_attempt_ms(task: Task, outcome: Outcome, now_ms: int) -> int | None:

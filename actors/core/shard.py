@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.core import changes
+from actors.core.ahead import Ahead
 from actors.core.claims import NEVER_MS, Claims
 from actors.core.commands import Commands
 from actors.core.errors import Elsewhere
@@ -33,6 +34,7 @@ from actors.core.events import (
     Find,
     Forward,
     Found,
+    HandedOut,
     Living,
     Load,
     Loaded,
@@ -44,6 +46,7 @@ from actors.core.events import (
     Parted,
     Probed,
     Publish,
+    Ready,
     Record,
     Recorded,
     Refused,
@@ -56,7 +59,8 @@ from actors.core.events import (
 )
 from actors.core.holding import GENERATION_MS, Holding
 from actors.core.inherited import OVERRUN_MS, Inherited
-from actors.core.settle import claim, deadline_ms_of, expiry_ms_of, finish, settle
+from actors.core.queue import Unheard
+from actors.core.settle import HELD_MS, claim, deadline_ms_of, expiry_ms_of, finish, settle
 from actors.core.task import TERMINAL, Phase, State, Task
 
 HINT_MS = 2_000
@@ -64,17 +68,21 @@ HINT_MS = 2_000
 
 # On 3.11 a member of an enum costs ten times a global.
 _WAITING, _OFFERED, _RUNNING, _WRITING, _GONE = Phase
-_FINISH, _UNSENT, _CLAIMED = Op.FINISH, Verdict.UNSENT, State.RUNNING
+_FINISH, _UNSENT, _CLAIMED, _RETRY = Op.FINISH, Verdict.UNSENT, State.RUNNING, Unheard.RETRY
 
 
 class Tally:
     """What shards count; shards of one node share it."""
 
-    __slots__ = ("found", "stale")
+    __slots__ = ("ahead", "found", "held", "stale")
 
     def __init__(self) -> None:
+        self.ahead: set[Task] = set()
+        """Attempts that are claimed ahead, and not handed out yet (`ahead.py`)."""
         self.found = 0
         """Overdue rows that the probe had to bring: 0 in a healthy cluster."""
+        self.held = 0
+        """Attempts whose end nobody knows, and that wait for somebody to say it."""
         self.stale = 0
         """Outcomes refused because their fence was not the current one."""
 
@@ -102,6 +110,7 @@ class ShardState:
         self.claims = Claims()
         self.inherited = Inherited(self.holding, epoch, living)
         self.tally = tally or Tally()
+        self.ahead = Ahead(self.holding, epoch, self.tally.ahead)
         self._born_ms = now_ms
         """Reads and hints that are not younger may show what an earlier owner has finished since."""
         self._closed = False
@@ -114,6 +123,7 @@ class ShardState:
             Loaded: self._loaded,
             LoadFailed: self._load_failed,
             Started: self._start,
+            HandedOut: self._hand_out,
             Ended: self._ended,
             Recorded: self._recorded,
             Refused: self._refused,
@@ -199,8 +209,10 @@ class ShardState:
                 records.extend(self.inherited.judge([task], now_ms))
             elif task.phase is _OFFERED:
                 records.append(self._expire(task, now_ms))
+            elif task in self.ahead:
+                records.extend(self.ahead.take_back([task], now_ms))
             else:
-                records.append(self.inherited.unheard(task, Verdict.FAILED, "not completed in time", now_ms))
+                records.append(self.inherited.overdue(task, now_ms))
         if self.claims.next_ms <= now_ms:
             records.extend(claim(task, self.epoch, now_ms) for task in self.claims.outlived(now_ms))
         effects = self._offer(due, now_ms)
@@ -235,6 +247,7 @@ class ShardState:
 
     def _start(self, event: Started, now_ms: int) -> list[Effect]:
         started = [task for task in event.tasks if task.phase is _OFFERED]
+        ahead: list[Task] = []
         for task in started:
             self.holding.withdraw(task, _RUNNING)
             task.attempt += 1
@@ -243,8 +256,19 @@ class ShardState:
             task.started_ms = now_ms
             if task.lateness_ms is None:
                 task.lateness_ms = max(now_ms - task.schedule_ms, 0)
-            self.claims.watch(task)
+            if task.queue.unknown is _RETRY:
+                self.claims.watch(task)
+            else:
+                ahead.append(task)
+        if ahead:
+            records = self.ahead.claim(ahead, now_ms)
+            started = [task for task in started if task.phase is _RUNNING]
+            return [Publish([changes.started(task) for task in started]), Write(records)]
         return [Publish([changes.started(task) for task in started])]
+
+    def _hand_out(self, event: HandedOut, now_ms: int) -> list[Effect]:
+        late = self.ahead.hand_out(event.tasks, now_ms)
+        return [Write(late)] if late else []
 
     # --- its attempt ends, or outlives half a second
 
@@ -327,11 +351,18 @@ class ShardState:
             task.last = record.outcome.status, record.outcome.error
         if record.claim_ms is None:
             task.started_ms = 0
+        elif record.claim_ms == HELD_MS:
+            self.tally.held += 1
         self.holding.let_go(task, task.rev)
 
     def _claimed(self, record: Record, now_ms: int, effects: list[Effect]) -> None:
         task = record.task
         task.claim_ms, task.claim_boot = record.claim_ms, None
+        if task in self.ahead:
+            if self._closed:
+                effects.append(Write(self.ahead.take_back([task], now_ms)))
+                return
+            effects.append(Ready([task]))
         outcome = self.claims.settled(task.id)
         if outcome is not None:
             effects.append(Write([self._settle(task, outcome, now_ms)]))
@@ -358,6 +389,7 @@ class ShardState:
         """Somebody else wrote this task: memory takes what the tables say."""
         task, row = record.task, found.task
         self.claims.settled(task.id)
+        self.ahead.forget(task)
         effects: list[Effect] = self.commands.overruled(record)
         if row is not None and row.rev == record.rev:
             self.lost = True
@@ -386,6 +418,8 @@ class ShardState:
                 self.commands.wait(command, effects)
             else:
                 self.commands.decide(task, command, self.epoch, now_ms, records, effects)
+                if task.phase is _WRITING:
+                    self.ahead.forget(task)
         if unknown:
             effects.append(Find(unknown))
         if records:
@@ -428,9 +462,10 @@ class ShardState:
     def _close(self, event: Close, now_ms: int) -> list[Effect]:
         self._closed = True
         self.holding.release()
+        records = self.ahead.take_back(self.ahead.ready(), now_ms)
         running = [task for task in self.holding.known.values() if task.phase is _RUNNING]
-        unclaimed = [claim(task, self.epoch, now_ms) for task in self.claims.claim_all(running)]
-        effects: list[Effect] = [Write(unclaimed)] if unclaimed else []
+        records += [claim(task, self.epoch, now_ms) for task in self.claims.claim_all(running)]
+        effects: list[Effect] = [Write(records)] if records else []
         return effects + self._part_when_quiet()
 
     def _part(self, event: Event, now_ms: int) -> list[Effect]:
@@ -453,7 +488,7 @@ class ShardState:
         return [Parted(self.shard)]
 
 
-_BEGINNINGS = (Submitted, Loaded, LoadFailed, Started, Probed)
+_BEGINNINGS = (Submitted, Loaded, LoadFailed, Started, HandedOut, Probed)
 
 
 def _elsewhere(commands: list[Command]) -> list[Effect]:

@@ -68,11 +68,13 @@ ALL = Narrow()
 
 @dataclass(slots=True)
 class Backlog:
-    """How much of a queue waits or runs, counted up to `most` each."""
+    """How much of a queue waits, runs or is held, counted up to `most` each."""
 
     live: int
     due: int
     """Of those: their time has come."""
+    held: int
+    """Of those: nobody knows how their attempt ended, and somebody has to say it."""
     most: int
 
 

@@ -78,6 +78,8 @@ class MemoryLedgerStore:
 
 def _change(row: Row, record: Record) -> None:
     claim_ms = record.claim_ms if record.op is Op.MOVE else None
+    if record.op is Op.FINISH and row.claim_ms is not None:
+        row.due_ms = min(row.due_ms, record.at_ms)
     row.rev += 1
     if row.claim_ms is None or claim_ms is None:  # an attempt that is claimed again keeps its fence
         row.epoch = record.epoch

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from actors.core.queue import Queue, QueueBook
+from actors.core.settle import HELD_MS
 from actors.core.task import State
 from actors.ports.reader import ALL, AttemptRow, Backlog, Narrow, TaskRow
 from storage.memory.link import MemoryLink
@@ -79,7 +80,9 @@ class MemoryReader:
     def _backlog(self, number: int, now_ms: int) -> Backlog:
         rows = [row for row in self._db.live.all() if row.queue_id == number]
         due = [row for row in rows if row.due_ms <= now_ms]
-        return Backlog(min(len(rows), MAX_COUNTED), min(len(due), MAX_COUNTED), MAX_COUNTED)
+        held = [row for row in rows if row.due_ms == HELD_MS]
+        live, waiting, kept = (min(len(some), MAX_COUNTED) for some in (rows, due, held))
+        return Backlog(live, waiting, kept, MAX_COUNTED)
 
     def _matching(self, tenant: str, queue: str | None, states: Sequence[State]) -> Iterator[Row]:
         for row in [*self._db.live.all(), *self._db.finished.values()]:

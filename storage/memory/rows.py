@@ -147,6 +147,7 @@ def copy_of(queue: Queue) -> Queue:
         retry=queue.retry,
         dispatch_deadline_ms=queue.dispatch_deadline_ms,
         retention_ms=queue.retention_ms,
+        unknown=queue.unknown,
         version=queue.version,
         deleted=queue.deleted,
     )

@@ -32,8 +32,10 @@ WITH mine AS MATERIALIZED (
     DELETE FROM tasks t USING ended e
      WHERE ((e.shard, e.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
        AND t.shard = e.shard AND t.id = e.id AND t.rev = e.rev
-    RETURNING t.schedule_ms, t.due_ms, t.accept_us, e.epoch, e.finish_ms, e.last_day, t.queue_id, e.rev + 1 AS rev,
-              e.attempt, t.budget, t.shard, e.state, t.id, t.tenant, t.spec, t.labels, t.key_hash,
+           -- A claim of the later kind, or of a held task, has moved due_ms ahead: in lists it ended when it ended.
+    RETURNING t.schedule_ms, CASE WHEN t.claim_ms IS NULL THEN t.due_ms ELSE least(t.due_ms, e.finish_ms) END AS due_ms,
+              t.accept_us, e.epoch, e.finish_ms, e.last_day, t.queue_id, e.rev + 1 AS rev, e.attempt, t.budget, t.shard,
+              e.state, t.id, t.tenant, t.spec, t.labels, t.key_hash,
               CASE WHEN e.state <> 2 THEN t.payload END AS payload, e.lateness_ms,
               CASE WHEN e.started_ms IS NULL THEN t.last_started_ms ELSE e.started_ms END AS last_started_ms,
               CASE WHEN e.started_ms IS NULL THEN t.last_duration_ms ELSE e.duration_ms END AS last_duration_ms,

@@ -130,7 +130,7 @@ SELECT * FROM (SELECT * FROM live UNION ALL SELECT * FROM over) AS found
 SELECT queue_id FROM queues WHERE tenant = $1 AND ($2::text IS NULL OR name = $2);
 
 -- name: backlog
--- $1 queue, $2 now, $3 where counting ends. Along tasks_due, index alone, a shard at a time.
+-- $1 queue, $2 now, $3 where counting ends, $4 the due time of what is held. Along tasks_due, index alone, a shard at a time.
 SELECT (SELECT count(*)
           FROM (SELECT FROM shards s
                  CROSS JOIN LATERAL (SELECT FROM tasks t WHERE t.shard = s.shard AND t.queue_id = $1 LIMIT $3) AS t
@@ -139,4 +139,9 @@ SELECT (SELECT count(*)
           FROM (SELECT FROM shards s
                  CROSS JOIN LATERAL (SELECT FROM tasks t WHERE t.shard = s.shard AND t.queue_id = $1
                                         AND t.due_ms <= $2 LIMIT $3) AS t
-                 LIMIT $3) AS d) AS due;
+                 LIMIT $3) AS d) AS due,
+       (SELECT count(*)
+          FROM (SELECT FROM shards s
+                 CROSS JOIN LATERAL (SELECT FROM tasks t WHERE t.shard = s.shard AND t.queue_id = $1
+                                        AND t.due_ms = $4 LIMIT $3) AS t
+                 LIMIT $3) AS h) AS held;

@@ -12,6 +12,7 @@ from actors.core.events import (
     Find,
     Forward,
     Found,
+    HandedOut,
     Living,
     Load,
     Loaded,
@@ -22,6 +23,7 @@ from actors.core.events import (
     Parted,
     Probed,
     Publish,
+    Ready,
     Record,
     Recorded,
     Refused,
@@ -31,7 +33,7 @@ from actors.core.events import (
     Verdict,
     Write,
 )
-from actors.core.queue import Queue
+from actors.core.queue import Queue, Unheard
 from actors.core.shard import ShardState
 from actors.core.spec import Spec
 from actors.core.task import Move, State, Task
@@ -44,10 +46,12 @@ HORIZON_MS = 60_000
 class Stage:
     """A shard under epoch 7 whose tables are empty, at T0; what the last event led to lies in `effects`."""
 
-    def __init__(self, *, limit: int = 100, loaded: bool = True, living: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, limit: int = 100, loaded: bool = True, living: tuple[str, ...] = (), unknown: Unheard = Unheard.RETRY
+    ) -> None:
         self.now_ms = T0_MS
         self.shard = ShardState(0, EPOCH, T0_MS - 1, limit=limit, horizon_ms=HORIZON_MS, living=frozenset(living))
-        self.queue = Queue(1, "default", "q")
+        self.queue = Queue(1, "default", "q", unknown=unknown)
         self.effects: list[Effect] = []
         self.answers: list[Answer] = []
         """Of all events so far."""
@@ -101,6 +105,18 @@ class Stage:
         self.record()
         return task
 
+    def ready(self, **how: int | None) -> Task:
+        """A task whose attempt is claimed ahead, and not handed out yet."""
+        task = self.running(**how)
+        self.record()
+        return task
+
+    def sent(self, **how: int | None) -> Task:
+        """A task whose attempt was claimed ahead and handed out."""
+        task = self.ready(**how)
+        self.hand_out(task)
+        return task
+
     def later(self, **how: int | None) -> Task:
         """A task whose target took the work and completes it by itself."""
         task = self.running(**how)
@@ -141,6 +157,9 @@ class Stage:
 
     def start(self, *tasks: Task) -> None:
         self.apply(Started(list(tasks)))
+
+    def hand_out(self, *tasks: Task) -> None:
+        self.apply(HandedOut(list(tasks)))
 
     def end(self, task: Task, verdict: Verdict = Verdict.SUCCEEDED, **outcome: object) -> None:
         self.apply(Ended([self.outcome(task, verdict, **outcome)]))
@@ -184,6 +203,10 @@ class Stage:
     @property
     def offers(self) -> list[Task]:
         return [task for effect in self.effects if isinstance(effect, Offer) for task in effect.tasks]
+
+    @property
+    def made_ready(self) -> list[Task]:
+        return [task for effect in self.effects if isinstance(effect, Ready) for task in effect.tasks]
 
     @property
     def records(self) -> list[Record]:

@@ -1,7 +1,16 @@
 import pytest
 
 from actors.core.errors import Invalid
-from actors.core.queue import DAY_MS, MAX_RETENTION_MS, RETENTION_MS, Queue, QueueBook, QueueSettings, check_new
+from actors.core.queue import (
+    DAY_MS,
+    MAX_RETENTION_MS,
+    RETENTION_MS,
+    Queue,
+    QueueBook,
+    QueueSettings,
+    Unheard,
+    check_new,
+)
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import TERMINAL
 
@@ -43,6 +52,8 @@ def test_newer_settings_reach_everyone_who_holds_the_queue() -> None:
     assert book.put(Queue(1, "a", "q", paused=True, retry=retry, dispatch_deadline_ms=5, version=5)) is queue
     assert (queue.paused, queue.retry, queue.dispatch_deadline_ms, queue.version) == (True, retry, 5, 5)
     assert len(book) == 1
+    book.put(Queue(1, "a", "q", unknown=Unheard.HOLD, version=6))
+    assert queue.unknown is Unheard.HOLD
 
 
 def test_a_deleted_queue_has_a_number_and_no_name_until_it_is_used_again() -> None:
@@ -57,8 +68,8 @@ def test_a_deleted_queue_has_a_number_and_no_name_until_it_is_used_again() -> No
 
 def test_what_can_be_set_is_shown_as_one() -> None:
     retry = RetryPolicy(max_attempts=2)
-    settings = Queue(1, "a", "q", paused=True, retry=retry, dispatch_deadline_ms=7).settings
-    assert settings == QueueSettings(True, retry, 7, RETENTION_MS)
+    settings = Queue(1, "a", "q", paused=True, retry=retry, dispatch_deadline_ms=7, unknown=Unheard.HOLD).settings
+    assert settings == QueueSettings(True, retry, 7, RETENTION_MS, Unheard.HOLD)
 
 
 def test_older_settings_change_nothing() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from actors.core.events import Op, Verdict
+from actors.core.settle import HELD_MS
 from actors.core.task import State, Task
 from tests.actors.ports.worlds import Owner, Stores, World
 from tests.support.builders import T0_MS, finish, make_outcome, make_page, make_record, make_task, move, redrive
@@ -114,3 +115,29 @@ async def test_a_finished_and_a_redriven_task_have_nobody(owner: Owner) -> None:
     await owner.stores.ledger.write(owner.boot, [redrive(task, rev=2)])
     row = await shown(owner.stores, task)
     assert (row.claim_ms, row.claim_boot) == (None, None)
+
+
+async def test_a_held_task_keeps_the_fence_of_its_attempt_and_is_loaded_by_nobody(owner: Owner, heir: Stores) -> None:
+    task = await claimed(owner)
+    await give(owner)
+    held = make_record(Op.MOVE, task, 2, rev=1, state=State.RUNNING, due_ms=HELD_MS, attempt=1, claim_ms=HELD_MS)
+    held.outcome = make_outcome(task, Verdict.LOST, error="lost")
+    assert await heir.ledger.write("boot-b", [held]) == set()
+    [found] = await heir.tasks.find(None, [task.id])
+    assert found.task is not None
+    assert (found.epoch, found.task.due_ms, found.task.claim_ms) == (1, HELD_MS, HELD_MS)
+    assert [loaded.tasks for loaded in await heir.tasks.load([make_page(shard=task.shard)])] == [[]]
+    assert [attempt.verdict for attempt in await heir.reader.attempts("default", task.id)] == ["lost"]
+
+
+@pytest.mark.parametrize("claim_ms", [HELD_MS, CLAIM_MS])
+async def test_what_ends_ahead_of_its_claim_ended_when_it_ended(owner: Owner, claim_ms: int) -> None:
+    """In lists it has its place by that time, not by the one that was waited for."""
+    task = await accepted(owner)
+    claim = make_record(Op.MOVE, task, 1, state=State.RUNNING, due_ms=claim_ms, attempt=1, claim_ms=claim_ms)
+    assert await owner.stores.ledger.write(owner.boot, [claim]) == set()
+    done = finish(task, rev=1, at_ms=T0_MS + 7)
+    assert await owner.stores.ledger.write(owner.boot, [done]) == set()
+    row = await owner.stores.reader.get("default", task.id)
+    assert row is not None
+    assert (row.state, row.due_ms, row.finish_ms) == (State.SUCCEEDED, T0_MS + 7, T0_MS + 7)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from actors.core.errors import Invalid
-from actors.core.queue import DAY_MS, RETENTION_MS, Queue, QueueSettings
+from actors.core.queue import DAY_MS, RETENTION_MS, Queue, QueueSettings, Unheard
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import State
 from tests.actors.ports.worlds import Owner, Stores, World
@@ -16,6 +16,7 @@ OTHER = QueueSettings(
     retry=RetryPolicy(max_attempts=2),
     dispatch_deadline_ms=5_000,
     retention_ms=RETENTION_MS | {State.SUCCEEDED: 3 * DAY_MS},
+    unknown=Unheard.HOLD,
 )
 
 

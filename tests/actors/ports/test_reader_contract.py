@@ -3,6 +3,7 @@
 import pytest
 
 from actors.core.events import Op, Verdict
+from actors.core.settle import HELD_MS
 from actors.core.task import State
 from actors.ports.reader import Narrow, TaskRow
 from tests.actors.ports.worlds import Owner
@@ -291,5 +292,10 @@ async def test_a_backlog_is_counted_with_what_is_due(owner: Owner) -> None:
     other = await owner.stores.queues.ensure("default", "other")
     tasks = [make_task(n, other if n == 9 else owner.queue, shard=n, due_ms=T0_MS + n) for n in range(10)]
     await owner.stores.tasks.accept(tasks)
+    held = [
+        make_record(Op.MOVE, tasks[n], 1, state=State.RUNNING, due_ms=HELD_MS, attempt=1, claim_ms=HELD_MS)
+        for n in (1, 9)
+    ]
+    assert await owner.stores.ledger.write(owner.boot, held) == set()
     backlog = await owner.stores.reader.backlog(owner.queue, T0_MS + 3)
-    assert (backlog.live, backlog.due) == (9, 4)
+    assert (backlog.live, backlog.due, backlog.held) == (9, 3, 1)
