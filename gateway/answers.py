@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from actors.core.queue import Unheard
 from actors.core.spec import HttpTarget
 from actors.core.task import State
 from gateway import bounds
@@ -53,6 +54,9 @@ class Task(msgspec.Struct, forbid_unknown_fields=True):
     deadline_time: Annotated[
         Time | None,
         Meta(description="When the running attempt has failed if it neither answered nor was completed until then."),
+    ]
+    held: Annotated[
+        bool, Meta(description="Nobody knows how its attempt ended: it runs until somebody says so (`:complete`).")
     ]
     create_time: Time
     attempt: Annotated[int, Meta(ge=0, description="The number of the last attempt that started.")]
@@ -102,6 +106,7 @@ class Backlog(msgspec.Struct, forbid_unknown_fields=True):
 
     live: Count | None
     due: Count | None
+    held: Annotated[Count | None, Meta(description="Tasks that are held until somebody says how their attempt ended.")]
     counted_to: Annotated[Count | None, Meta(description="Nothing is counted beyond it.")]
 
 
@@ -113,6 +118,7 @@ class Queue(msgspec.Struct, forbid_unknown_fields=True):
     retry: Retry
     dispatch_deadline: Annotated[float, Meta(gt=0, description="In seconds.")]
     retention: Retention
+    unknown: Annotated[Unheard, Meta(description="What becomes of an attempt whose node was lost.")]
     backlog: Backlog | UnsetType = UNSET
 
 

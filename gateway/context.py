@@ -118,6 +118,11 @@ class StatsPort(Protocol):
         ...
 
     @property
+    def held(self) -> int:
+        """Tasks that were held because nobody knows how their attempt ended."""
+        ...
+
+    @property
     def stale_outcomes(self) -> int:
         """Attempts whose end came under an old fence."""
         ...

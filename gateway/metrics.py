@@ -67,6 +67,7 @@ class NodeCollector(Collector):
         )
         yield _counter("probe_finds", "Overdue rows that memory did not know", stats.probe_finds)
         yield _counter("stale_writes", "Records refused for their fence or revision", stats.stale_writes)
+        yield _counter("held_tasks", "Tasks held since nobody knows how their attempt ended", stats.held)
         yield _counter("stale_outcomes", "Attempts that ended under an old fence", stats.stale_outcomes)
         yield _counter("rejoins", "Times that this node was declared dead and came back", stats.rejoins)
         yield _counter("epoch_changes", "Shards that came", stats.epoch_changes)

@@ -29,6 +29,7 @@ from actors.core.queue import (
     RETENTION_MS,
     Queue,
     QueueSettings,
+    Unheard,
 )
 from actors.core.retry import DEFAULT, RetryPolicy
 from actors.core.task import Move, State
@@ -51,7 +52,7 @@ PURGE_S = 10.0
 
 _empty = msgspec.json.Decoder(Empty)
 _request = msgspec.json.Decoder(QueueRequest)
-_LATER = ("max_dispatches_per_second", "max_burst_size", "max_concurrent_dispatches", "unknown", "durability")
+_LATER = ("max_dispatches_per_second", "max_burst_size", "max_concurrent_dispatches", "durability")
 
 
 async def put(request: web.Request) -> web.StreamResponse:
@@ -82,9 +83,9 @@ async def get(request: web.Request) -> web.StreamResponse:
     figures: dict[str, int | None]
     try:
         backlog = await gateway.reader.backlog(queue, gateway.clock.now_ms())
-        figures = {"live": backlog.live, "due": backlog.due, "counted_to": backlog.most}
+        figures = {"live": backlog.live, "due": backlog.due, "held": backlog.held, "counted_to": backlog.most}
     except Unavailable:
-        figures = {"live": None, "due": None, "counted_to": None}
+        figures = {"live": None, "due": None, "held": None, "counted_to": None}
     return web.Response(body=orjson.dumps(queue_object(queue) | {"backlog": figures}), content_type=JSON)
 
 
@@ -213,6 +214,7 @@ def _changed(base: QueueSettings, body: QueueRequest) -> QueueSettings:
         paused = bool(body.paused)
     if bytes(body.retry):
         retry = read_retry(given(body.retry)) if given(body.retry) else DEFAULT
+    unknown = base.unknown if body.unknown is UNSET else body.unknown or Unheard.RETRY
     if body.dispatch_deadline is None:
         deadline_ms = DISPATCH_DEADLINE_MS
     elif body.dispatch_deadline is not UNSET:
@@ -221,7 +223,7 @@ def _changed(base: QueueSettings, body: QueueRequest) -> QueueSettings:
         retention_ms = RETENTION_MS
     elif body.retention is not UNSET:
         retention_ms = _retention_ms(body.retention)
-    return QueueSettings(paused, retry, deadline_ms, retention_ms)
+    return QueueSettings(paused, retry, deadline_ms, retention_ms, unknown)
 
 
 def _retention_ms(retention: Retention) -> dict[State, int]:
@@ -241,6 +243,7 @@ def queue_object(queue: Queue) -> dict[str, Any]:
         "retry": _retry_object(queue.retry),
         "dispatch_deadline": queue.dispatch_deadline_ms / 1000,
         "retention": {state.value: period_ms / 1000 for state, period_ms in queue.retention_ms.items()},
+        "unknown": queue.unknown.value,
     }
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from actors.core.queue import MAX_RETENTION_MS, MIN_RETENTION_MS
+from actors.core.queue import MAX_RETENTION_MS, MIN_RETENTION_MS, Unheard
 from gateway import bounds
 from gateway.bounds import backtracking, published
 from gateway.http_target import MAX_HEADERS, MAX_URL_CHARS, METHODS, NAME, URL, VALUE
@@ -147,10 +147,16 @@ class QueueRequest(msgspec.Struct, forbid_unknown_fields=True):
         OneDay | UnsetType | None, _says("For tasks that bring none: up to a day, 30 s by default.")
     ] = UNSET
     retention: Annotated[Retention | UnsetType | None, _says("How long what is over can be read.")] = UNSET
+    unknown: Annotated[
+        Unheard | UnsetType | None,
+        _says(
+            "What becomes of an attempt whose node was lost: `retry` at once (the default), after its deadline "
+            "(`wait_deadline`), or never by itself (`hold`): then somebody says how it ended (`:complete`)."
+        ),
+    ] = UNSET
     max_dispatches_per_second: Annotated[Raw, _NOT_YET] = ABSENT
     max_burst_size: Annotated[Raw, _NOT_YET] = ABSENT
     max_concurrent_dispatches: Annotated[Raw, _NOT_YET] = ABSENT
-    unknown: Annotated[Raw, _NOT_YET] = ABSENT
     durability: Annotated[Raw, _NOT_YET] = ABSENT
 
 

@@ -2,7 +2,8 @@
 
 `max_attempts` is the number of the last attempt that the task may have: a redrive raises it by what the retry policy
 allows. `fence` and `deadline_time` are shown while an attempt runs, or has a claim; `next_attempt_time` while the task
-is scheduled: lists are in this order.
+is scheduled: lists are in this order. A held task (`Unheard.HOLD`) has no deadline: it runs until somebody says how its
+attempt ended.
 """
 
 import base64
@@ -13,7 +14,7 @@ import orjson
 
 from actors.core.draft import Draft, Receipt
 from actors.core.live import Live
-from actors.core.settle import deadline_ms_of
+from actors.core.settle import HELD_MS, deadline_ms_of
 from actors.core.spec import HttpTarget, Spec
 from actors.core.task import Phase, State
 from actors.ports.reader import AttemptRow, TaskRow
@@ -32,7 +33,7 @@ def new_task(draft: Draft, receipt: Receipt) -> bytes:
     return (
         f'{{"id":"{receipt.id}","queue":"{draft.queue.name}","state":"{receipt.state.value}",'
         f'"schedule_time":"{time_text(receipt.schedule_ms)}","next_attempt_time":"{time_text(receipt.due_ms)}",'
-        f'"deadline_time":null,"create_time":"{time_text(receipt.accept_us // 1000)}","attempt":0,'
+        f'"deadline_time":null,"held":false,"create_time":"{time_text(receipt.accept_us // 1000)}","attempt":0,'
         f'"max_attempts":{retry.max_attempts},"priority":{PRIORITY},"labels":{labels},"http":'
     ).encode() + (
         b'%b,"fence":null,"lateness_ms":null,"last_attempt":null,"finish_time":null,"result":null,"shard":%d}'
@@ -55,6 +56,7 @@ def task_object(row: TaskRow, live: Live | None, fence_of: FenceOf, *, payload: 
         "schedule_time": time_text(row.schedule_ms),
         "next_attempt_time": time_text(row.due_ms) if state is State.SCHEDULED else None,
         "deadline_time": None if running is None else _deadline(row, running),
+        "held": running is not None and _is_held(row, running),
         "create_time": time_text(row.accept_us // 1000),
         "attempt": attempt,
         "max_attempts": row.budget,
@@ -109,12 +111,18 @@ def _under_way(live: Live, row: TaskRow) -> bool:
 
 
 def _deadline(row: TaskRow, running: Live | TaskRow) -> str | None:
-    """When the attempt has failed if nothing was heard of it; None: not known here."""
+    """When the attempt has failed if nothing was heard of it; None: not known here, or never."""
+    if _is_held(row, running):
+        return None
     if row.claim_ms is not None and running.attempt == row.attempt:
         return time_text(row.claim_ms)
     if isinstance(running, TaskRow) or not running.started_ms:
         return None
     return time_text(running.started_ms + deadline_ms_of(row.spec, row.queue))
+
+
+def _is_held(row: TaskRow, running: Live | TaskRow) -> bool:
+    return row.claim_ms == HELD_MS and running.attempt == row.attempt
 
 
 def _http(target: HttpTarget) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gateway.cli.streams import say
 PAGE = 500
 RETAINED = ("succeeded", "dead", "expired", "cancelled")
 RETRY = ("max_attempts", "min_backoff", "max_backoff", "max_doublings", "max_retry_duration")
+UNKNOWN = ("retry", "wait_deadline", "hold")
 _name = click.argument("name", metavar="QUEUE", type=TEXT)
 
 
@@ -82,6 +83,7 @@ def get_command(name: str, url: str, as_json: bool) -> None:
 @click.option("--dispatch-deadline", type=TEXT, callback=duration_of, metavar="DURATION", help="Limit of one attempt.")
 @click.option("--retry", type=TEXT, multiple=True, callback=_retry, metavar="NAME=VALUE", help="Like max_attempts=3.")
 @click.option("--retain", type=TEXT, multiple=True, callback=_periods, metavar="STATE=TIME", help="Like dead=7d.")
+@click.option("--unknown", type=click.Choice(UNKNOWN), help="What becomes of an attempt whose node was lost.")
 @click.option("--paused/--running", "paused", default=None, help="Whether it stands still.")
 @click.option("--replace", is_flag=True, help="Defaults for all that is not named; makes the queue when it is new.")
 @client_options
@@ -90,13 +92,15 @@ def set_command(
     dispatch_deadline: float | str | None,
     retry: dict[str, float | str],
     retain: dict[str, float | str],
+    unknown: str | None,
     paused: bool | None,
     replace: bool,
     url: str,
     as_json: bool,
 ) -> None:
     """Change settings of a queue. What is named is set as a whole: the rest of --retry, too, is as by default."""
-    named = {"dispatch_deadline": dispatch_deadline, "retry": retry, "retention": retain, "paused": paused}
+    named = {"dispatch_deadline": dispatch_deadline, "retry": retry, "retention": retain}
+    named |= {"unknown": unknown, "paused": paused}
     body = {key: value for key, value in named.items() if value is not None and value != {}}
     if not body and not replace:
         raise click.UsageError("name a setting")

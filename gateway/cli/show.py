@@ -20,6 +20,7 @@ COLOURS = {
     "dead": "red",
     "expired": "magenta",
     "cancelled": "dim",
+    "held": "bold yellow",
 }
 TASK_COLUMNS = ("id", "queue", "state", "attempt", "schedule_time", "late ms", "last attempt")
 FIRST_TO_GO = ("last attempt", "late ms", "schedule_time", "attempt", "queue")
@@ -79,7 +80,7 @@ def _cells(task: dict[str, Any]) -> dict[str, Text]:
     return {
         "id": text_of(task["id"]),
         "queue": text_of(task["queue"]),
-        "state": _state(task["state"]),
+        "state": _state("held" if task.get("held") else task["state"]),
         "attempt": text_of(task["attempt"]),
         "schedule_time": text_of(task["schedule_time"]),
         "late ms": text_of("" if task["lateness_ms"] is None else task["lateness_ms"]),

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     },
     "dispatch_deadline": 30,
     "retention": {"succeeded": DAY_S, "cancelled": DAY_S, "expired": 7 * DAY_S, "dead": 7 * DAY_S},
+    "unknown": "retry",
 }
 URL = "/v1/queues/emails"
 
@@ -57,7 +58,7 @@ async def test_a_queue_that_was_used_is_there_with_its_backlog() -> None:
         for delay in (0, 60):
             await world.create(queue="emails", delay=delay)
         answer = await world.get(URL)
-        assert answer.json == DEFAULTS | {"backlog": {"live": 2, "due": 1, "counted_to": 10_000}}
+        assert answer.json == DEFAULTS | {"backlog": {"live": 2, "due": 1, "held": 0, "counted_to": 10_000}}
 
 
 async def test_figures_that_take_too_long_are_left_out() -> None:
@@ -68,7 +69,16 @@ async def test_figures_that_take_too_long_are_left_out() -> None:
             raise Unavailable("too slow")
 
         world.stores.reader.backlog = backlog  # type: ignore[assignment, method-assign]
-        assert (await world.get(URL)).json["backlog"] == {"live": None, "due": None, "counted_to": None}
+        figures = {"live": None, "due": None, "held": None, "counted_to": None}
+        assert (await world.get(URL)).json["backlog"] == figures
+
+
+async def test_what_becomes_of_unknown_ends_is_set_like_all_else() -> None:
+    async with served() as world:
+        assert (await world.send("PUT", URL, {"unknown": "hold"})).json == DEFAULTS | {"unknown": "hold"}
+        assert (await world.send("PATCH", URL, {"paused": True})).json["unknown"] == "hold"
+        assert (await world.send("PATCH", URL, {"unknown": "wait_deadline"})).json["unknown"] == "wait_deadline"
+        assert (await world.send("PATCH", URL, {"unknown": None})).json["unknown"] == "retry"
 
 
 async def test_queues_are_listed_by_name_in_pages() -> None:
@@ -95,10 +105,11 @@ async def test_an_unknown_queue_is_not_found(method: str, rest: str, body: objec
     ("body", "kind", "pointer"),
     [
         ({"max_dispatches_per_second": 5}, "not-supported", "/max_dispatches_per_second"),
-        ({"unknown": "hold"}, "not-supported", "/unknown"),
         ({"durability": "relaxed"}, "not-supported", "/durability"),
         ({"speed": 1}, "invalid", "/speed"),
         ({"paused": 1}, "invalid", "/paused"),
+        ({"unknown": "HOLD"}, "invalid", "/unknown"),
+        ({"unknown": 1}, "invalid", "/unknown"),
         ({"retry": {"max_attempts": 0}}, "invalid", "/retry/max_attempts"),
         ({"dispatch_deadline": 0}, "invalid", "/dispatch_deadline"),
         ({"retention": {"succeeded": "1h"}}, "invalid", "/retention/succeeded"),

@@ -7,6 +7,7 @@ import pytest
 
 from actors.core.live import live
 from actors.core.queue import Queue
+from actors.core.settle import HELD_MS
 from actors.core.spec import Spec
 from actors.core.task import Phase, State, Task, fence_parts
 from actors.ports.reader import AttemptRow, TaskRow
@@ -90,6 +91,22 @@ def test_a_claim_in_the_tables_means_running_also_for_nodes_that_do_not_own_it()
 def test_when_it_goes_on_or_is_given_up(values: dict[str, Any], expected: tuple[str | None, str | None]) -> None:
     task = shown(row(**{"state": State.SCHEDULED, "finish_ms": None} | values))
     assert (task["next_attempt_time"], task["deadline_time"]) == expected
+
+
+def test_a_held_task_says_so_and_has_no_deadline() -> None:
+    held = row(state=State.SCHEDULED, finish_ms=None, claim_ms=HELD_MS, due_ms=HELD_MS)
+    task = shown(held)
+    assert (task["state"], task["held"], task["deadline_time"], task["next_attempt_time"]) == (
+        "running",
+        True,
+        None,
+        None,
+    )
+    assert fence_parts(task["fence"]) == (1, held.epoch, 2)
+    again = Task(held.id, 0, QUEUE, 0, 0, 0, Spec(), attempt=3, started_ms=NOW_MS)
+    again.phase = Phase.RUNNING
+    assert shown(held, again)["held"] is False, "its owner knows more than this row"
+    assert shown(row(state=State.SCHEDULED, finish_ms=None, claim_ms=NOW_MS))["held"] is False
 
 
 def test_an_attempt_that_only_its_owner_knows_has_a_deadline_too() -> None:

@@ -47,6 +47,7 @@ async def test_a_task_is_answered_in_full() -> None:
             "schedule_time": "2026-09-21T22:00:00.001Z",
             "next_attempt_time": "2026-09-21T22:00:00.001Z",
             "deadline_time": None,
+            "held": False,
             "create_time": "2026-09-21T14:13:20.000Z",
             "attempt": 0,
             "max_attempts": 3,

@@ -118,10 +118,10 @@ async def shared(tables: Tables) -> None:
             pass
 
 
-async def waiting_at(tables: Tables, api: Api, name: str, url: str) -> Any:
+async def waiting_at(tables: Tables, api: Api, name: str, url: str, **more: object) -> Any:
     """A task that waits on the node of that name."""
     while True:
-        task = await api.submit(http={"url": url}, delay="1h")
+        task = await api.submit(http={"url": url}, delay="1h", **more)
         owner = await tables.value(
             "SELECT n.name FROM tasks t JOIN shards s USING (shard) JOIN nodes n ON boot = owner_boot WHERE id = $1",
             task["id"],

@@ -40,6 +40,7 @@ async def test_queue_list_follows_the_cursor() -> None:
         (("pause", "mail"), "POST /v1/queues/mail:pause", b""),
         (("resume", "mail"), "POST /v1/queues/mail:resume", b""),
         (("set", "mail", "--paused"), "PATCH /v1/queues/mail", {"paused": True}),
+        (("set", "mail", "--unknown", "hold"), "PATCH /v1/queues/mail", {"unknown": "hold"}),
         (("set", "mail", "--replace"), "PUT /v1/queues/mail", {}),
         (
             ("set", "mail", "--dispatch-deadline", "1m", "--retry", "max_attempts=3", "--retain", "dead=2d"),
@@ -75,7 +76,13 @@ async def test_queue_delete_says_conflict_by_its_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("set", "mail"), ("set", "mail", "--retain", "running=1d"), ("set", "mail", "--retry", "x")]
+    "words",
+    [
+        ("set", "mail"),
+        ("set", "mail", "--retain", "running=1d"),
+        ("set", "mail", "--retry", "x"),
+        ("set", "mail", "--unknown", "x"),
+    ],
 )
 async def test_a_queue_set_that_says_nothing_is_wrong_usage(words: tuple[str, ...]) -> None:
     async with double() as service:
