@@ -269,7 +269,7 @@ class Node:
         if unread := self.desk.unread():
             self.reading.payloads(unread)
         if not tasks:
-            return tasks
+            return ready
         self.hand.apply((shard, Started(some)) for shard, some in by_shard(tasks).items())
         started = [task for task in tasks if task.phase is Phase.RUNNING]
         if len(tasks) == limit:
