@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from time import time
 
 from bench.faults.rows import at_most, ending, spread, told, zero
+from bench.nodes import NAMES
 from bench.owners import Owners
 from bench.postgres import WAYS
 from bench.report import Options, Row
@@ -59,6 +60,7 @@ async def run(options: Options) -> list[Row]:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
             await owners.calm()
+            await owners.placed(NAMES[:NODES])  # what moves from here on moves because of an outage
             load = group.create_task(here.traffic.run(rate_hz, 1 << 40))
             await asyncio.sleep(STEADY_S)
             before, epochs = here.nodes.held(), _epochs(owners)
