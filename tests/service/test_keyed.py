@@ -15,7 +15,7 @@ async def keyed(service: Api, key: str, **task: Any) -> Answer:
     """Submit under a key, again while the service is too busy to say what came of it."""
     while True:
         answer = await service.call("POST", "/v1/tasks", task, Idempotency_Key=key)
-        if answer.status != 503:
+        if answer.status not in (429, 503):
             return answer
         await asyncio.sleep(int(answer.headers["Retry-After"]))
 
