@@ -2,6 +2,7 @@
 
 python -m tests.simulate --seeds 0..9999 [--processes 2]    prints the seed of every violation
 python -m tests.simulate --seed 42                          prints all that happened in one history
+with --unheard: in a world that has queues that hold or wait for attempts whose end nobody knows, too
 """
 
 import argparse
@@ -12,36 +13,37 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
 
-from tests.support.guards import PATCHES
+from tests.support.guards import PATCHES, UNHEARD
 from tests.support.history import Broken
 from tests.support.simulation import Trace, simulate
 from tests.support.world import Figures
 
+GUARDS = PATCHES | UNHEARD
 BLOCK = 20
 """Seeds that a process takes at a time."""
 
 
-def run_block(seeds: range, without: str | None = None) -> tuple[list[Figures], list[str]]:
+def run_block(seeds: range, without: str | None = None, *, unheard: bool = False) -> tuple[list[Figures], list[str]]:
     """What these histories came to, and what was wrong with the others."""
     figures: list[Figures] = []
     broken: list[str] = []
-    with PATCHES[without]() if without else nullcontext():
+    with GUARDS[without]() if without else nullcontext():
         for seed in seeds:
             try:
-                figures.append(simulate(seed))
+                figures.append(simulate(seed, unheard=unheard))
             except Broken as error:
                 broken.append(str(error))
     return figures, broken
 
 
-def run_all(seeds: range, processes: int, without: str | None = None) -> bool:
+def run_all(seeds: range, processes: int, without: str | None = None, *, unheard: bool = False) -> bool:
     """Whether every invariant held in every history."""
     began_s = time.monotonic()
     figures: list[Figures] = []
     broken = 0
     blocks = [seeds[at : at + BLOCK] for at in range(0, len(seeds), BLOCK)]
     with ProcessPoolExecutor(processes) as pool:
-        for some, errors in pool.map(partial(run_block, without=without), blocks):
+        for some, errors in pool.map(partial(run_block, without=without, unheard=unheard), blocks):
             figures += some
             broken += len(errors)
             for error in errors:
@@ -57,12 +59,12 @@ def _sums(figures: Iterable[Figures]) -> str:
     return f"{tasks} tasks accepted, {runs} attempts, {faults} faults, {seconds / 3_600:.1f} virtual hours"
 
 
-def tell(seed: int, without: str | None = None) -> bool:
+def tell(seed: int, without: str | None = None, *, unheard: bool = False) -> bool:
     """Print one history, and whether its invariants held."""
     trace = Trace()
     try:
-        with PATCHES[without]() if without else nullcontext():
-            outcome, held = str(simulate(seed, trace)), True
+        with GUARDS[without]() if without else nullcontext():
+            outcome, held = str(simulate(seed, trace, unheard=unheard)), True
     except Broken as error:
         outcome, held = str(error), False
     print(*trace.lines, outcome, sep="\n")
@@ -80,12 +82,13 @@ def main() -> None:
     which.add_argument("--seeds", type=_range, metavar="A..B", help="run all of these")
     which.add_argument("--seed", type=int, metavar="N", help="tell this one")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--without", choices=PATCHES, metavar="GUARD", help="one of: " + "; ".join(PATCHES))
+    parser.add_argument("--without", choices=GUARDS, metavar="GUARD", help="one of: " + "; ".join(GUARDS))
+    parser.add_argument("--unheard", action="store_true", help="with queues that hold or wait for unknown ends")
     given = parser.parse_args()
     if given.seed is not None:
-        held = tell(given.seed, given.without)
+        held = tell(given.seed, given.without, unheard=given.unheard)
     else:
-        held = run_all(given.seeds, given.processes, given.without)
+        held = run_all(given.seeds, given.processes, given.without, unheard=given.unheard)
     sys.exit(not held)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guards import CAUGHT, PATCHES
+from tests.support.guards import CAUGHT, PATCHES, UNHEARD
 from tests.support.history import Broken
 from tests.support.simulation import simulate
 
@@ -24,9 +24,15 @@ def test_without(guard: str) -> None:
         assert any(map(is_broken, itertools.chain([CAUGHT[guard]], range(TRIES))))
 
 
-def is_broken(seed: int) -> bool:
+@pytest.mark.parametrize("guard", UNHEARD)
+def test_without_for_ends_that_nobody_knows(guard: str) -> None:
+    with UNHEARD[guard]():
+        assert any(is_broken(seed, unheard=True) for seed in range(TRIES))
+
+
+def is_broken(seed: int, *, unheard: bool = False) -> bool:
     try:
-        simulate(seed)
+        simulate(seed, unheard=unheard)
     except Broken:
         return True
     return False
@@ -34,7 +40,7 @@ def is_broken(seed: int) -> bool:
 
 def test_the_document_shows_what_is_caught() -> None:
     text = DOCUMENT.read_text()
-    assert [guard for guard in CAUGHT if f"| {guard} | " not in text] == []
+    assert [guard for guard in [*CAUGHT, *UNHEARD] if f"| {guard} | " not in text] == []
 
 
 def test_the_document_names_the_guards_that_no_seed_is_known_for() -> None:

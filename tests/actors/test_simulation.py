@@ -13,6 +13,7 @@ from tests.support.history import Broken, History
 from tests.support.simulation import Trace, simulate
 
 SEEDS = 200
+UNHEARD_SEEDS = 50
 BLOCK = 5
 
 
@@ -20,6 +21,12 @@ BLOCK = 5
 def test_every_invariant_holds_whatever_goes_wrong(first: int) -> None:
     for seed in range(first, first + BLOCK):
         assert simulate(seed).tell
+
+
+@pytest.mark.parametrize("first", range(0, UNHEARD_SEEDS, BLOCK))
+def test_every_invariant_holds_for_queues_that_hold_or_wait(first: int) -> None:
+    for seed in range(first, first + BLOCK):
+        assert simulate(seed, unheard=True).tell
 
 
 def test_a_seed_tells_the_same_story_every_time() -> None:

@@ -7,8 +7,9 @@ from actors.core.draft import Draft, Receipt
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
 from actors.core.events import Command, Outcome, Verdict
 from actors.core.retry import RetryPolicy
+from actors.core.settle import HELD_MS
 from actors.core.spec import Spec
-from actors.core.task import Move
+from actors.core.task import Move, fence
 from tests.support.builders import SPEC
 from tests.support.cluster import Member, draft
 from tests.support.history import DEADLINE_MS, Broken, time_ms
@@ -66,12 +67,25 @@ class Clients:
         if await self._ask(Command(move, task_id, None, due_ms=due_ms)) and move is Move.CANCEL:
             history.cancelled_ms.setdefault(task_id, time_ms())
 
+    async def decide(self) -> None:
+        """Somebody says of a held task that its attempt failed, whether it did or not."""
+        held = [row for row in self._world.cluster.database.live.all() if row.claim_ms == HELD_MS]
+        if not held:
+            return
+        row, now_ms = self._world.rng.choice(held), int(self._world.cluster.now_ms())
+        verdict = self._world.rng.choice([Verdict.FAILED, Verdict.FAILED, Verdict.NEVER])
+        outcome = Outcome(None, row.epoch, row.attempt, verdict, now_ms, now_ms)  # type: ignore[arg-type]
+        self._history.decided.add((row.id, fence(1, row.epoch, row.attempt)))
+        await self._ask(Command(Move.DIE if verdict is Verdict.NEVER else Move.RETRY, row.id, None, outcome=outcome))
+
     def _draft(self, member: Member, *, plain: bool = False) -> Draft:
         rng = self._world.rng
         self._number += 1
         payload = b"%d" % self._number + b" " * rng.choice([0, 0, 0, 20_000])
         self._history.submitted.add(payload)
-        queue = member.book.by_name("default", "emails")
+        queues = self._world.queues
+        name = "emails" if plain or len(queues) == 1 else rng.choice([*queues, "emails"])
+        queue = member.book.by_name("default", name)
         assert queue is not None
         spec = Spec(
             http=SPEC.http,

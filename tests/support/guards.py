@@ -4,13 +4,14 @@ Each is a patch of the service or of its twin of the database, under the name of
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
 from actors import clock, membership, probe
-from actors.core import commands, members, shard
+from actors.core import commands, members, settle, shard
+from actors.core.ahead import Ahead
 from actors.core.errors import Unavailable
 from actors.core.events import Close, Command, Ended, Loaded, Outcome, Parted, Probed, Record, Submitted
 from actors.core.holding import Holding
@@ -219,6 +220,19 @@ def written_if_leased(dispatcher: ScriptedDispatcher, task: Task) -> bool:
     return dispatcher._node.may_fire()
 
 
+# --- ends that nobody knows
+
+
+def claim_nothing(ahead: Ahead, tasks: Iterable[Task], now_ms: int) -> list[Record]:
+    """An attempt is sent at once, and not written down."""
+    return []
+
+
+def lose_at_once(inherited: Inherited, task: Task) -> bool:
+    """Whatever the queue says."""
+    return task.claim_boot not in inherited._living
+
+
 PATCHES: dict[str, Patch] = {
     "the ledger's owner and epoch": _put(MemoryDatabase, "owns", lambda *_: True),
     "the ledger's revision": _put(MemoryLedgerStore, "_apply", apply_any_revision),
@@ -254,6 +268,12 @@ PATCHES: dict[str, Patch] = {
     "the allowance for drift": _put(clock, "DRIFT", 0.0),
     "the probe": _put(probe, "PROBE_LATE_MS", 1_000_000_000),
 }
+UNHEARD: dict[str, Patch] = {
+    "claims ahead of the send": _put(Ahead, "claim", claim_nothing),
+    "holding what nobody knows": _put(settle, "_hold", settle._unsent),
+    "waiting for the deadline": _put(Inherited, "_is_lost", lose_at_once),
+}
+"""Those that only histories with such queues miss."""
 CAUGHT: dict[str, int] = {
     "the ledger's owner and epoch": 10,
     "the ledger's revision": 9,

@@ -1,8 +1,9 @@
 """What happened in a simulated cluster, and the invariants that every history has to satisfy.
 
 C1 accepted and lost = 0. C2 no run of a task that was never submitted, or was cancelled before it. C3 every extra run
-is explained. C4 never early. C5 once all is well, tasks are punctual. C6 fences grow, no result under an old one.
-C7 one owner a shard, and only it fires. C8 terminal is final. Each check names the task and what is wrong with it.
+is explained, as its queue wants it. C4 never early. C5 once all is well, tasks are punctual. C6 fences grow, no result
+under an old one. C7 one owner a shard, and only it fires. C8 terminal is final. Each check names the task and what is
+wrong with it.
 
 Times are virtual milliseconds since the beginning: no step of the primary's clock moves them.
 """
@@ -15,6 +16,7 @@ from itertools import pairwise
 from actors.core.changes import STEPS
 from actors.core.events import Change, Verdict
 from actors.core.inherited import OVERRUN_MS
+from actors.core.queue import Unheard
 from actors.core.task import TERMINAL, State
 from storage.memory import MemoryDatabase
 from storage.memory.rows import Row
@@ -87,6 +89,8 @@ class History:
     hurried: set[str] = field(default_factory=set)
     """Tasks that may run before their time: somebody asked for it."""
     redriven: set[str] = field(default_factory=set)
+    decided: set[tuple[str, str]] = field(default_factory=set)
+    """(id, fence) of held attempts of which somebody said that they had failed."""
     runs: list[Ran] = field(default_factory=list)
     crashed: set[str] = field(default_factory=set)
     """Boots on which a shard's own code failed."""
@@ -160,10 +164,21 @@ class History:
         for before, after in pairwise(runs):
             if before.run.fence >= after.run.fence:
                 raise Broken(f"C6: {after} after {before}")
-            timed_out = after.at_ms - before.at_ms >= TIMED_OUT_MS
-            explained = after.again or before.verdict in RERUN or timed_out
+            explained = before.verdict in RERUN or self._may_be_lost(before, after)
             if not explained and task_id not in self.redriven:
                 raise Broken(f"C3: {after} although {before} ended with {before.verdict.name}")
+
+    def _may_be_lost(self, before: Ran, after: Ran) -> bool:
+        """Whether its task may run again because nobody knew how this attempt ended."""
+        row = self.database.row(before.run.id)
+        assert row is not None
+        timed_out = after.at_ms - before.at_ms >= TIMED_OUT_MS
+        match self.database.queues[row.queue_id].unknown:
+            case Unheard.HOLD:
+                return (before.run.id, before.run.fence) in self.decided
+            case Unheard.WAIT_DEADLINE:
+                return timed_out
+        return after.again or timed_out
 
     def _ends_are_final(self, task_id: str, ends: list[End], runs: list[Ran]) -> None:
         if task_id in self.redriven:

@@ -45,6 +45,8 @@ class Simulation:
         self.cluster = world.cluster
         self.clients = Clients(world)
         self.faults = Faults(world)
+        self._decides = len(world.queues) > 1
+        """Whether there may be held tasks."""
 
     async def run(self) -> Figures:
         """Live, heal, and check."""
@@ -62,6 +64,8 @@ class Simulation:
 
     async def _live(self) -> None:
         acts = [(self.clients.submit, 0.4), (self.clients.command, 0.7), (self.faults.strike, 1.2)]
+        if self._decides:
+            acts.append((self.clients.decide, 1.5))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._often(act, mean_s)) for act, mean_s in acts]
             await asyncio.sleep(CHAOS_S)
@@ -125,7 +129,11 @@ class Simulation:
 
     async def _end(self) -> None:
         try:
-            await self.cluster.until(lambda: not any(True for _ in self.cluster.database.live.all()), ENDED_S)
+            async with asyncio.timeout(ENDED_S), asyncio.TaskGroup() as group:
+                deciding = group.create_task(self._often(self.clients.decide, 1.0)) if self._decides else None
+                await self.cluster.until(lambda: not any(True for _ in self.cluster.database.live.all()), LIMIT_S)
+                if deciding is not None:
+                    deciding.cancel()
         except TimeoutError:
             self.world.history.nothing_is_lost()
             raise
@@ -193,9 +201,9 @@ def _seeded(rng: random.Random, trace: Trace | None) -> Iterator[None]:
         yield
 
 
-async def _simulate(rng: random.Random, trace: Trace | None) -> Figures:
+async def _simulate(rng: random.Random, trace: Trace | None, unheard: bool) -> Figures:
     async with Cluster(shards=rng.choice([4, 8, 16])) as cluster:
-        world = World(cluster, rng, (lambda text: None) if trace is None else trace.note)
+        world = World(cluster, rng, (lambda text: None) if trace is None else trace.note, unheard=unheard)
         async with asyncio.timeout(LIMIT_S):
             return await Simulation(world).run()
 
@@ -207,12 +215,12 @@ def _first(error: BaseException) -> str:
     return str(error) if isinstance(error, Broken) else repr(error)
 
 
-def simulate(seed: int, trace: Trace | None = None) -> Figures:
-    """Raises Broken, naming the seed."""
+def simulate(seed: int, trace: Trace | None = None, *, unheard: bool = False) -> Figures:
+    """Raises Broken, naming the seed. `unheard`: with queues that hold or wait for unknown ends, too."""
     rng = random.Random(seed)
     try:
         with _seeded(rng, trace), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            figures = runner.run(_simulate(rng, trace))
+            figures = runner.run(_simulate(rng, trace, unheard))
     except Exception as error:
         raise Broken(f"seed {seed}: {_first(error)}") from error
     if not figures.tell:

@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.core.errors import Misconfigured, Unavailable
 from actors.core.events import Verdict
+from actors.core.queue import Queue, Unheard
 from actors.core.task import Task
 from storage.memory.database import NodeRow
 from tests.support.cluster import Cluster, Member
@@ -15,6 +16,9 @@ from tests.support.history import DEADLINE_MS, Broken, History
 from tests.support.scripted import Run, Step
 from tests.support.verdicts import Verdicts
 
+USUAL = {"emails": Unheard.RETRY}
+UNHEARD = USUAL | {"patient": Unheard.WAIT_DEADLINE, "once": Unheard.HOLD}
+"""Queues, and what they want to come of attempts whose end nobody knows."""
 ANSWER_S = 3.0
 """A client gives a request up after this time."""
 
@@ -38,8 +42,15 @@ class Figures:
 class World:
     """Everything that clients, faults and checks share."""
 
-    def __init__(self, cluster: Cluster, rng: random.Random, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, rng: random.Random, note: Callable[[str], None], *, unheard: bool = False
+    ) -> None:
+        """`unheard`: there are queues that hold, or wait, as well."""
         self.cluster = cluster
+        self.queues = UNHEARD if unheard else USUAL
+        if unheard:
+            for number, (name, unknown) in enumerate(UNHEARD.items(), 1):
+                cluster.database.queues[number] = Queue(number, "default", name, unknown=unknown)
         self.rng = rng
         self.note = note
         self.history = History(cluster.database)
@@ -107,7 +118,8 @@ class World:
             member = self.some_member()
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    await member.queues.ensure("default", "emails")
+                    for name in self.queues:
+                        await member.queues.ensure("default", name)
             except (Unavailable, TimeoutError):
                 await asyncio.sleep(0.3)
             else:
