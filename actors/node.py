@@ -264,6 +264,8 @@ class Node:
         limit -= len(ready) + len(self.stats.tally.ahead)
         if limit <= 0:
             self._offered = True  # look again after the next visits
+            if self._ready:
+                self._tell_work()
             return ready
         tasks = self.desk.take(limit)
         if unread := self.desk.unread():
