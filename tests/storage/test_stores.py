@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from actors.core.errors import Invalid, Unavailable
 from actors.core.events import Op, Verdict
-from actors.core.queue import DAY_MS, MAX_RETENTION_MS
+from actors.core.queue import DAY_MS, MAX_RETENTION_MS, Unheard
 from actors.core.retry import DEFAULT
 from actors.core.task import State
 from storage import queues
@@ -432,3 +432,12 @@ async def test_a_new_process_gives_the_default_for_a_retry_policy_that_it_can_no
     await home.queue()
     await session.execute("UPDATE queues SET retry = $1", UNREADABLE_POLICIES[0])
     assert (await other.queue()).retry == DEFAULT
+
+
+async def test_a_policy_of_a_later_version_is_taken_for_the_one_that_runs_nothing_twice(
+    home: Home, session: asyncpg.Connection
+) -> None:
+    queue = await home.queue()
+    await session.execute("UPDATE queues SET unknown = 'ask_the_target', version = version + 1")
+    await home.queues.refresh()
+    assert queue.unknown is Unheard.HOLD
