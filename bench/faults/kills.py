@@ -7,7 +7,7 @@ import asyncio
 import signal
 from bisect import bisect_right
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import time
 
 from bench.faults.rows import at_most, ending, some, spread, told
@@ -15,7 +15,6 @@ from bench.owners import Owners
 from bench.report import Options, Row
 from bench.scene import Scene, scene
 from bench.scripted import WITH_FAULTS
-from bench.traffic import Traffic
 from bench.verdict import history
 
 PERIOD_S = 12.0
@@ -41,11 +40,10 @@ class Kill:
 async def run(options: Options) -> list[Row]:
     """Measures it."""
     nodes, events = options.size(5, 3), options.size(40, 2)
+    rate_hz = options.rate_hz or QUARTER * await _capacity(nodes, options.size(20_000, 1_000))
     owners_rows: list[Row] = []
     async with scene(nodes, scripts=WITH_FAULTS, span_s=SPAN_S) as here:
         with options.steps("kills", events) as steps:
-            steps.begin("full load")
-            rate_hz = options.rate_hz or QUARTER * await _capacity(here, options.size(20_000, 1_000))
             owners = Owners(here.dsn)
             kills: list[Kill] = []
             owned_s: list[float] = []
@@ -73,12 +71,15 @@ async def run(options: Options) -> list[Row]:
         return owners_rows + await ending(here, "kills", LATE_S)
 
 
-async def _capacity(here: Scene, tasks: int) -> float:
-    """Tasks a second through their whole life, all due at once; without the first and the last tenth of their calls."""
-    plan = replace(here.traffic.plan, scripts={"ok": 1}, span_s=0.0, queue="full")
-    await Traffic(plan, here.traffic.ports, here.traffic.accepted).run(1e9, tasks)
-    await here.settled(60.0)
-    arrived = sorted(call.arrived_ms for calls in here.target.calls.values() for call in calls)
+async def _capacity(nodes: int, tasks: int) -> float:
+    """Tasks a second through their whole life, all due at once; without the first and the last tenth of their calls.
+
+    In a scene of its own: how late the last of them is says nothing of kills.
+    """
+    async with scene(nodes, scripts={"ok": 1}, span_s=0.0) as here:
+        await here.traffic.run(1e9, tasks)
+        await here.settled(60.0)
+        arrived = sorted(call.arrived_ms for calls in here.target.calls.values() for call in calls)
     first, last = len(arrived) // 10, len(arrived) * 9 // 10
     return (last - first) / (arrived[last] - arrived[first]) * 1e3
 
