@@ -92,6 +92,10 @@ class Membership:
         """A boot that I gave up and have not told the database of."""
         self.orphans = True
         """Some shard has no living owner, as far as the last beat tells, or an older boot of my name may have it."""
+        self.take_overs = 0
+        """How often shards of the dead were taken over here."""
+        self.take_overs_ms = 0
+        """From their last signs of life, in sum."""
         self.orphaned = 0
         """How many have none."""
         self._orphaned_ms: dict[int, tuple[int, float]] = {}
@@ -255,8 +259,16 @@ class Membership:
         taken = await self._store.sweep(boot, mine)
         if taken and not self._is_over(boot):
             log.info("took shards over", count=len(taken))
+            self._count_take_over()
             self._owned(beat.owned | taken, taken)
             beat.orphans = {shard: epoch for shard, epoch in beat.orphans.items() if shard not in taken}
+
+    def _count_take_over(self) -> None:
+        """Unless nobody died: a cluster's first node takes shards that nobody ever had."""
+        lost_ms = self._members.lost_ms(int(self._clock.boot_ms()))
+        if lost_ms is not None:
+            self.take_overs += 1
+            self.take_overs_ms += lost_ms
 
     def _mine(self, beat: Beat) -> dict[int, int]:
         """Orphans that the ring gives to me, and those that nobody took in time."""

@@ -28,6 +28,8 @@ class Nodes:
         self._stack = stack
         self.advertised: dict[str, str] = {}
         """Name -> address under which others reach it, if not its own."""
+        self.clocks: dict[str, Path] = {}
+        """Name -> the file that says how wrong its wall clock is (`seam.py`), of those that have one."""
         self._ports: dict[str, int] = {}
         self._complaints: list[str] = []
         self.children: dict[str, Child] = {}
@@ -38,6 +40,8 @@ class Nodes:
         arguments[arguments.index("--port") + 1] = str(self._ports.get(name, 0))
         if name in self.advertised:
             arguments += ["--advertise", self.advertised[name]]
+        if name in self.clocks:
+            arguments[:2] = ["-m", "bench.seam", str(self.clocks[name])]
         if name in self.children:
             self._complaints += self.children[name].complaints
         child = await self._stack.enter_async_context(process(*arguments, ready=r"listening.*?127\.0\.0\.1:(\d+)"))

@@ -22,6 +22,7 @@ from bench.nodes import NAMES, Nodes
 from bench.postgres import AWAY, Postgres
 from bench.relay import Mode, Relay
 from bench.scripted import Target, listen
+from bench.seam import set_offset
 from bench.traffic import Plan, Traffic
 from bench.verdict import Tables, Verdict, judge, read_tables
 from storage.datafolder import DataFolder
@@ -90,9 +91,11 @@ async def scene(
     seed: int = 0,
     through: Callable[[DataFolder, AsyncExitStack], Awaitable[str]] | None = None,
     relayed: bool = False,
+    clocks: str = "",
 ) -> AsyncIterator[Scene]:
     """Sets it up, and clears it whatever happened. `through`: puts something between the nodes
-    and the database, and answers the DSN of that; `relayed`: something is put between them.
+    and the database, and answers the DSN of that; `relayed`: something is put between them; `clocks`: nodes whose wall
+    clocks can be set.
     """
     async with AsyncExitStack() as stack:
         data = Path(stack.enter_context(TemporaryDirectory(prefix="ringwheel-bench-"))) / "data"
@@ -107,6 +110,9 @@ async def scene(
         for name in NAMES[: nodes if relayed else 0]:
             relays[name] = await stack.enter_async_context(Relay(partial(running.reach, name)))
             running.advertised[name] = f"127.0.0.1:{relays[name].port}"
+        for name in clocks:
+            running.clocks[name] = data.with_name(f"clock-{name}")
+            set_offset(running.clocks[name], 0.0)
         async with asyncio.TaskGroup() as group:
             for name in NAMES[:nodes]:
                 group.create_task(running.start(name))

@@ -191,6 +191,16 @@ class MembershipPort(Protocol):
         ...
 
     @property
+    def take_overs(self) -> int:
+        """How often it took shards of the dead over."""
+        ...
+
+    @property
+    def take_overs_ms(self) -> int:
+        """From their last signs of life, in sum."""
+        ...
+
+    @property
     def orphaned(self) -> int:
         """Shards without a living owner."""
         ...

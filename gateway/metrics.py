@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
@@ -89,6 +95,12 @@ class NodeCollector(Collector):
         member, shards = self._node.membership, self._node.census.shards
         margin_s = member.margin_ms / 1000
         yield GaugeMetricFamily("ringwheel_lease_margin_seconds", "How long the node may still fire", margin_s)
+        yield SummaryMetricFamily(
+            "ringwheel_take_over_seconds",
+            "From the last sign of life of a dead node to when its shards were taken over here",
+            count_value=member.take_overs,
+            sum_value=member.take_overs_ms / 1000,
+        )
         yield GaugeMetricFamily("ringwheel_owned_shards", "Shards that the node owns", shards)
         yield GaugeMetricFamily(
             "ringwheel_orphan_shards", "Shards without a living owner, as seen here", member.orphaned

@@ -33,6 +33,10 @@ GONE_MS = 800
 """T_DEAD_MS for a boot that is not where it was: its link ended, and nobody answers for it there."""
 
 
+LATELY_MS = 5_000
+"""Who left the view longer ago has nothing to do with shards that are taken over now."""
+
+
 class Peer(Protocol):
     """What a heartbeat's answer tells of one node."""
 
@@ -66,6 +70,8 @@ class Members:
         self._boot = boot
         self._name = name
         self._pulses: dict[str, _Pulse] | None = None
+        self._lost: list[tuple[int, int]] = []
+        """Of boots that left the view: (when it last moved, when it left)."""
         self._last_ms = 0
 
     def observe(self, peers: Iterable[Peer], now_ms: int, gone: Container[str] = ()) -> list[tuple[str, int]]:
@@ -87,6 +93,8 @@ class Members:
             for peer in peers
             if peer.boot != self._boot
         }
+        if lost := [(pulse.since_ms, now_ms) for boot, pulse in old.items() if boot not in self._pulses]:
+            self._lost = [pair for pair in self._lost if now_ms - pair[1] <= LATELY_MS] + lost
         return [
             (boot, pulse.beats)
             for boot, pulse in self._pulses.items()
@@ -104,6 +112,12 @@ class Members:
             return None if self._pulses is None else now_ms - self._last_ms
         pulse = (self._pulses or {}).get(boot)
         return None if pulse is None else now_ms - pulse.since_ms
+
+    def lost_ms(self, now_ms: int) -> int | None:
+        """How long ago the first of those that left the view lately last moved; None: none did. They are forgotten."""
+        moved_ms = [since_ms for since_ms, left_ms in self._lost if now_ms - left_ms <= LATELY_MS]
+        self._lost.clear()
+        return now_ms - min(moved_ms) if moved_ms else None
 
     @property
     def named(self) -> bool:

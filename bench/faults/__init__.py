@@ -12,6 +12,7 @@ judged (`bench/verdict.py`). Promises hold at every size; figures count at full 
 | peers | no node can reach another, by silence and by refusal; the database is there |
 | hints | nobody is told of what was accepted elsewhere |
 | moves | a node joins and leaves again and again; then each node is restarted in turn |
+| clocks | the wall clock of a node is set by an hour, forward and back |
 """
 
 from importlib import import_module
@@ -20,7 +21,7 @@ import uvloop
 
 from bench.report import Options, Row
 
-FAULTS = ("kills", "stops", "postgres", "commit", "peers", "hints", "moves")
+FAULTS = ("kills", "stops", "postgres", "commit", "peers", "hints", "moves", "clocks")
 
 
 def run(options: Options) -> list[Row]:

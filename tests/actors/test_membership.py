@@ -140,6 +140,10 @@ async def test_a_killed_node_is_replaced_by_the_others(cluster: Cluster) -> None
     killed_ms = cluster.now_ms()
     await cluster.until(lambda: settled(cluster, members[1:]))
     assert cluster.now_ms() - killed_ms <= T_DEAD_MS + ORPHAN_MS
+    heirs = [member.node.membership for member in members[1:]]
+    assert sum(heir.take_overs for heir in heirs) > 0
+    assert all(heir.take_overs_ms <= heir.take_overs * (T_DEAD_MS + ORPHAN_MS) for heir in heirs)
+    assert members[0].node.membership.take_overs == 0
     shares = Counter(len(member.owned) for member in members[1:])
     assert max(shares) <= limit(2, 256) + 1
     await cluster.ended(ids)

@@ -43,6 +43,8 @@ class MembershipDouble:
 
     boot: str = "boot-1"
     margin_ms: float = 3_500.5
+    take_overs: int = 3
+    take_overs_ms: int = 4_500
     orphaned: int = 0
     still: dict[str, int] = field(default_factory=lambda: {"boot-1": 200})
 

@@ -123,6 +123,8 @@ async def test_metrics_show_the_counters_of_the_node() -> None:
             "ringwheel_probe_finds_total 0.0",
             "ringwheel_ready 1.0",
             "ringwheel_lease_margin_seconds 3.5005",
+            "ringwheel_take_over_seconds_count 3.0",
+            "ringwheel_take_over_seconds_sum 4.5",
             "ringwheel_owned_shards 85.0",
             "ringwheel_orphan_shards 2.0",
         ):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.core.errors import Misconfigured
-from actors.core.members import GAP_MS, GONE_MS, T_DEAD_MS, TWIN_MS, Members
+from actors.core.members import GAP_MS, GONE_MS, LATELY_MS, T_DEAD_MS, TWIN_MS, Members
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,25 @@ def test_it_tells_how_long_a_counter_has_stood_still(members: Members) -> None:
     assert members.still_ms("p", 1_600) == 100
     beat(members, 2_000, 2_000)
     assert members.still_ms("p", 2_000) is None
+
+
+def test_it_tells_how_long_ago_those_that_are_gone_last_moved(members: Members) -> None:
+    beat(members, 0, 1_000, Seen("p", 3), Seen("q", 1))
+    assert members.lost_ms(1_000) is None
+    beat(members, 1_500, 2_000, Seen("q", 2))
+    beat(members, 2_500, 2_500)
+    assert members.lost_ms(3_000) == 3_000
+    assert members.lost_ms(3_000) is None
+
+
+def test_who_left_long_ago_is_not_mixed_up_with_who_is_gone_now(members: Members) -> None:
+    beat(members, 0, 1_000, Seen("p", 3), Seen("q", 1))
+    beat(members, 1_500, 10_000, Seen("q", 1))
+    beat(members, 10_500, 10_500)
+    assert members.lost_ms(10_600) == 10_600
+    beat(members, 11_000, 11_000, Seen("p", 3))
+    beat(members, 11_500, 11_500)
+    assert members.lost_ms(11_500 + LATELY_MS + 1) is None
 
 
 def test_i_never_suspect_myself(members: Members) -> None:
