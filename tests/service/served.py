@@ -1,13 +1,14 @@
 """The service in the test's own loop."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 
 from gateway.__main__ import Service
+from gateway.link import Link
 from gateway.settings import ServeSettings
 from gateway.tls import trusting
 from tests.service.api import LIMIT_S, Api
@@ -54,3 +55,21 @@ async def ready(api: Api) -> None:
     async with asyncio.timeout(LIMIT_S):
         while (await api.call("GET", "/readyz")).status != 200:
             pass
+
+
+def way(here: Node, there: Node) -> Link | None:
+    """The link from one to the other, if it lives."""
+    return here.service.peers.link(there.service.node.membership.boot)
+
+
+def up(here: Node, there: Node) -> bool:
+    """Whether they can talk over it."""
+    found = way(here, there)
+    return found is not None and found.up.is_set()
+
+
+async def until(api: Api, true: Callable[[], bool]) -> None:
+    """Ask again after each of many calls."""
+    async with asyncio.timeout(LIMIT_S):
+        while not true():
+            await api.call("GET", "/livez")

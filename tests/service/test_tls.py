@@ -1,7 +1,5 @@
 """Nodes that speak TLS: to clients, and to each other."""
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -10,20 +8,8 @@ import structlog
 import trustme
 
 from gateway import link
-from tests.service.api import LIMIT_S, Api
-from tests.service.served import Node, serving
+from tests.service.served import serving, until, up
 from tests.support.certificates import issue
-
-
-async def until(api: Api, true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not true():
-            await api.call("GET", "/livez")
-
-
-def linked(here: Node, there: Node) -> bool:
-    found = here.service.peers.link(there.service.node.membership.boot)
-    return found is not None and found.up.is_set()
 
 
 async def test_clients_and_other_nodes_are_spoken_to_over_tls(database_url: str, tmp_path: Path) -> None:
@@ -32,7 +18,7 @@ async def test_clients_and_other_nodes_are_spoken_to_over_tls(database_url: str,
         serving(database_url, name="node-a", **settings) as a,
         serving(database_url, name="node-b", **settings) as b,
     ):
-        await until(a, lambda: linked(a, b) and linked(b, a))
+        await until(a, lambda: up(a, b) and up(b, a))
         cluster = (await a.call("GET", "/v1/cluster")).body
         assert a.url.startswith("https://127.0.0.1:")
         assert {node["address"] for node in cluster["nodes"]} == {a.url, b.url}
@@ -55,8 +41,8 @@ async def test_a_node_with_a_strange_certificate_is_not_spoken_to(
             serving(database_url, name="node-a", **mine) as a,
             serving(database_url, name="node-b", **strange) as b,
         ):
-            await until(a, lambda: linked(b, a) and any("reached" in line["event"] for line in logs))
-            assert not linked(a, b)
+            await until(a, lambda: up(b, a) and any("reached" in line["event"] for line in logs))
+            assert not up(a, b)
     said = next(line for line in logs if "reached" in line["event"])
     assert said["url"] == f"{b.url}{link.PATH}"
     assert said["reason"] == "ClientConnectorCertificateError: unable to get local issuer certificate"

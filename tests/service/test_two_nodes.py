@@ -1,8 +1,7 @@
 """Two nodes on one database: whoever watches or reads at one of them sees what the other does."""
 
-import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import pytest
 
 from gateway import interest, link
-from gateway.link import Link
-from tests.service.api import LIMIT_S, TERMINAL, Api, Stream
+from tests.service.api import TERMINAL, Stream
 from tests.service.hook import OK, Held, Hook
-from tests.service.served import Node, serving
+from tests.service.served import Node, serving, until, up, way
 from tests.support.raw_target import answers
 
 SOON = {"min_backoff": 0.02, "max_backoff": 0.05}
@@ -31,22 +29,6 @@ async def pair(dsn: str) -> AsyncIterator[tuple[Node, Node]]:
             assert not other.service.node.hand.actors
             await until(other, lambda: up(owner, other) and up(other, owner))
             yield owner, other
-
-
-def way(here: Node, there: Node) -> Link | None:
-    return here.service.peers.link(there.service.node.membership.boot)
-
-
-def up(here: Node, there: Node) -> bool:
-    found = way(here, there)
-    return found is not None and found.up.is_set()
-
-
-async def until(api: Api, true: Callable[[], bool]) -> None:
-    """Ask again after each of many calls."""
-    async with asyncio.timeout(LIMIT_S):
-        while not true():
-            await api.call("GET", "/livez")
 
 
 async def opened(stream: Stream, **wanted: object) -> dict[str, Any]:
