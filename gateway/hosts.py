@@ -7,7 +7,8 @@ callers; of n hosts that hang each gets 1/(n+1), and as much stays free for all 
 What its host has no caller for waits in a small common room. A host that answers empties its part of the room in no
 time; one that hangs would fill it. So each host may keep no more there than it answered in the last window, and what
 is beyond that is turned away: it goes back to its shard, unsent, for about as long as the host seems to need for those
-before it. A host that nobody has called for a while may use the whole room until its first window ends.
+before it. One window without an answer does not make a fast host slow: what it seemed to manage fades by a quarter a
+window. A host that nobody has called for a while may use the whole room until its first window ends.
 
 Promises: the room is bounded; every task that was admitted is started, or handed back by `admit` or `review`.
 """
@@ -26,7 +27,7 @@ Call = TypeVar("Call")
 class Host(Generic[Call]):
     """What one host has under way, waiting and away."""
 
-    __slots__ = ("allowance", "away", "busy", "ended", "waiting")
+    __slots__ = ("allowance", "away", "busy", "ended", "rate", "waiting")
 
     def __init__(self, allowance: int) -> None:
         self.busy = 0
@@ -36,6 +37,8 @@ class Host(Generic[Call]):
         """Calls that ended since the last review."""
         self.allowance = allowance
         """How many may wait."""
+        self.rate = 0
+        """About how many calls it answers in a window."""
         self.away = 0
         """About how many were turned away and not called since."""
 
@@ -90,6 +93,7 @@ class Hosts(Generic[Call]):
         """A window ended: answers the calls that are turned away, each with its milliseconds."""
         turned: list[tuple[Call, int]] = []
         for name, host in list(self._hosts.items()):
+            host.rate = max(host.ended, host.rate * 3 // 4)
             host.allowance, host.ended = host.ended, 0
             while len(host.waiting) > host.allowance:
                 self.waiting -= 1
@@ -113,5 +117,4 @@ class Hosts(Generic[Call]):
 
     def _turn_away(self, host: Host[Call]) -> int:
         host.away += 1
-        rate = max(host.allowance, 1)  # calls a window
-        return min(max(host.away * WINDOW_MS // rate, MIN_AWAY_MS), MAX_AWAY_MS)
+        return min(max(host.away * WINDOW_MS // max(host.rate, 1), MIN_AWAY_MS), MAX_AWAY_MS)

@@ -77,6 +77,27 @@ def test_the_more_are_away_the_longer_they_stay_up_to_a_bound() -> None:
     assert (away[0], away[-1]) == (MIN_AWAY_MS, MAX_AWAY_MS)
 
 
+def test_a_window_without_an_answer_does_not_make_a_fast_host_slow() -> None:
+    hosts: Hosts[int] = Hosts(2, 1_000)
+    for call in range(1_000):
+        hosts.admit("a", call)
+    for _ in range(400):
+        hosts.done("a")
+    hosts.review()
+    turned = hosts.review()
+    assert len(turned) == 400
+    assert max(away_ms for _, away_ms in turned) == MIN_AWAY_MS
+
+
+def test_a_host_that_went_on_without_an_answer_is_slow() -> None:
+    hosts = filled(2, 4, "a", 5)
+    for _ in range(4):
+        hosts.done("a")
+    for _ in range(4):
+        hosts.review()
+    assert [hosts.admit("a", call)[1] for call in range(1_000)][-1] == MAX_AWAY_MS
+
+
 def test_an_idle_host_is_forgotten() -> None:
     hosts = filled(4, 4, "a", 1)
     hosts.done("a")
