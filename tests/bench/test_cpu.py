@@ -26,7 +26,10 @@ def test_a_family_includes_those_that_live() -> None:
     assert child.stdout is not None
     try:
         child.stdout.readline()
-        assert family_s(os.getpid()) - before_s >= process_s(child.pid) >= 3 * TICK_S
+        child_s = process_s(child.pid)
+        assert child_s >= 3 * TICK_S
+        # Whole ticks, but as floats: a difference of two may fall short by a rounding.
+        assert family_s(os.getpid()) - before_s > child_s - TICK_S / 2
     finally:
         child.communicate(b"\n")
 
