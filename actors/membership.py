@@ -10,7 +10,6 @@ Promises: no firing beyond the lease. Refuses: a name that a living node bears (
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 
 import structlog
@@ -228,17 +227,22 @@ class Membership:
             self._orphaned_ms.clear()
 
     def _see_ring(self, peers: Sequence[Peer]) -> None:
-        """Who lives, and who takes shards: nodes that have begun to beat, and whose name is theirs alone."""
+        """Who lives, and who takes shards: nodes that have begun to beat.
+
+        Of two of one name it is the one that was there before: the other may be a mistake, and will be refused.
+        """
         self._peers = peers
         living = frozenset(peer.boot for peer in peers)
         if living != self.living:
             self.living = living
         self.leaving = self._going or any(peer.boot == self.boot and peer.state == "leaving" for peer in peers)
-        names = Counter(peer.name for peer in peers)
+        before = set(self._boots.values())
+        if self._members.named:
+            before.add(self.boot)
+        up = sorted(peers, key=lambda peer: (peer.state == "up", peer.boot in before, peer.beats))
+        named = {peer.name: peer for peer in up}
         self._boots = {
-            peer.name: peer.boot
-            for peer in peers
-            if peer.state == "up" and peer.beats >= SETTLED_BEATS and names[peer.name] == 1
+            name: peer.boot for name, peer in named.items() if peer.state == "up" and peer.beats >= SETTLED_BEATS
         }
         if self.leaving:
             self._boots.pop(self._name, None)

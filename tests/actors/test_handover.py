@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from actors.core.errors import Conflict
+from actors.core.errors import Conflict, Misconfigured
 from actors.core.events import Command, Outcome, Verdict
 from actors.core.inherited import OVERRUN_MS
 from actors.core.ring import Ring, limit
@@ -48,6 +48,18 @@ def settled(cluster: Cluster) -> bool:
 
 
 # --- who has what
+
+
+async def test_a_second_process_of_a_living_nodes_name_moves_nothing(cluster: Cluster) -> None:
+    a = await cluster.start("a")
+    b = await joined(cluster)
+    moves = a.node.stats.moves
+    await asyncio.sleep(DWELL_MS / 1_000 + 1)
+    twin = cluster.join("b")
+    assert isinstance(await twin.failed(), Misconfigured)
+    await asyncio.sleep(5)
+    assert (a.node.stats.moves, b.node.stats.moves, twin.owned) == (moves, 0, {})
+    assert is_spread(a, b)()
 
 
 async def test_a_node_that_joins_gets_its_part_and_no_more_moves_than_that(cluster: Cluster) -> None:
