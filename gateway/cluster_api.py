@@ -21,12 +21,13 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from actors.core.errors import Unavailable
+from actors.core.errors import Invalid, Unavailable
 from actors.core.reach import Reach
 from actors.core.ring import Ring
 from actors.ports.cluster import ClusterStore, View
 from actors.ports.leases import Peer
 from gateway.bodies import read_json
+from gateway.bounds import NODE, whole
 from gateway.context import GATEWAY, MembershipPort
 from gateway.problems import Handler, Problem
 from gateway.schema import NamedNode
@@ -37,6 +38,7 @@ MOST = 100_000
 """Where counting the rows of a node ends: more than a memory holds, but for ten thousand queues."""
 
 _named = msgspec.json.Decoder(NamedNode)
+_is_name = whole(NODE).match
 _Reaches = Mapping[str, list[Reach] | None]
 
 
@@ -109,6 +111,8 @@ def marking(state: str) -> Handler:
         check_parameters(request, ())
         gateway = request.app[GATEWAY]
         name = _named.decode(await read_json(request, gateway.settings.body_bytes)).node
+        if not _is_name(name):
+            raise Invalid("is no name of a node", "/node")
         if not await gateway.cluster.mark(name, state):
             raise Problem("not-found", "no such node is there")
         return await answer_json(request, orjson.dumps({"node": name, "state": state}))

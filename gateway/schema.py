@@ -163,7 +163,7 @@ class QueueRequest(msgspec.Struct, forbid_unknown_fields=True):
 class NamedNode(msgspec.Struct, forbid_unknown_fields=True):
     """Which node."""
 
-    node: Annotated[str, _says("Its name.")]
+    node: Annotated[str, _text(bounds.NODE)]
 
 
 class Reschedule(msgspec.Struct, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli.exits import Exit, carry_out, show_problem
-from gateway.cli.options import TEXT, client_options
+from gateway.cli.options import NODE_NAME, client_options
 from gateway.cli.streams import say
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _proof(nodes: list[dict[str, Any]]) -> str:
 
 
 @click.command()
-@click.option("--node", type=TEXT, metavar="NAME", help="Only those that this node owns.")
+@click.option("--node", type=NODE_NAME, metavar="NAME", help="Only those that this node owns.")
 @client_options
 def shards_command(node: str | None, url: str, as_json: bool) -> None:
     """Show who owns which shard (with --json: one object a line)."""
@@ -75,8 +75,8 @@ def ring_command() -> None:
 
 
 @ring_command.command("plan")
-@click.option("--add", type=TEXT, multiple=True, metavar="NAME", help="A node that would come; may be repeated.")
-@click.option("--remove", type=TEXT, multiple=True, metavar="NAME", help="A node that would go; may be repeated.")
+@click.option("--add", type=NODE_NAME, multiple=True, metavar="NAME", help="A node that would come; may be repeated.")
+@click.option("--remove", type=NODE_NAME, multiple=True, metavar="NAME", help="A node that would go; may be repeated.")
 @client_options
 def plan_command(add: tuple[str, ...], remove: tuple[str, ...], url: str, as_json: bool) -> None:
     """Show what would move if nodes came or went. Nothing is changed."""
@@ -134,7 +134,7 @@ def _refuse(code: Exit, detail: str, as_json: bool) -> Exit:
 
 
 @click.command()
-@click.argument("name", type=TEXT)
+@click.argument("name", type=NODE_NAME)
 @click.option("--undo", is_flag=True, help="Have it take its part again.")
 @click.option("--wait", "wait_s", default=60.0, show_default=True, help="Seconds to wait until it owns none.")
 @client_options

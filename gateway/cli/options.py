@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from gateway.bounds import NODE, whole
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _KEY = "ringwheel.key"
@@ -26,6 +28,21 @@ class _Text(click.ParamType[str]):
 
 
 TEXT = _Text()
+
+
+class _NodeName(_Text):
+    """What a node may be called: it is shown in tables and logs."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        if not whole(NODE).match(text):
+            self.fail("expected 1 to 255 characters, none of them a control character", param, ctx)
+        return text
+
+
+NODE_NAME = _NodeName()
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gateway.cli.exits import Exit, show_problem
-from gateway.cli.options import TEXT, database_option, finite, json_option
+from gateway.cli.options import NODE_NAME, TEXT, database_option, finite, json_option
 from gateway.cli.streams import Unwritable, say
 from gateway.settings import GRACE_S, LOOPBACK, PORT, DevSettings, ServeSettings
 
@@ -136,7 +136,7 @@ def dev_command(port: int, data: Path, nodes: int, no_demo: bool, as_json: bool)
     help="Where other nodes reach this one.",
 )
 @click.option(
-    "--name", type=TEXT, envvar="RINGWHEEL_NAME", help="Stable name of this node.  [default: host name and port]"
+    "--name", type=NODE_NAME, envvar="RINGWHEEL_NAME", help="Stable name of this node.  [default: host name and port]"
 )
 @click.option(
     "--grace",

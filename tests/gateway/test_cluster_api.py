@@ -146,3 +146,11 @@ async def test_who_is_not_there_is_not_drained(name: str) -> None:
         answer = await world.post(URL + ":drain", b'{"node": "%s"}' % name.encode())
         assert (answer.status, answer.json["type"]) == (404, "not-found")
         assert not world.stores.link.database.nodes["boot-3"].leaving
+
+
+@pytest.mark.parametrize("name", ["", "a\\u0000b", "a\\nb", "x" * 256])
+async def test_what_no_node_can_be_called_is_refused(name: str) -> None:
+    async with served() as world:
+        for command in (":drain", ":undrain"):
+            answer = await world.post(URL + command, b'{"node": "%s"}' % name.encode())
+            assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/node")

@@ -137,6 +137,22 @@ async def test_who_may_not_look_is_told(words: tuple[str, ...]) -> None:
         assert "lacks the scope" in done.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ring", "plan", "--add", ""),
+        ("ring", "plan", "--remove", "a\tb"),
+        ("drain", "x" * 256),
+        ("shards", "--node", ""),
+    ],
+)
+async def test_what_no_node_can_be_called_is_bad_usage(words: tuple[str, ...]) -> None:
+    async with double() as service:
+        done = await service.run(*words)
+        assert (done.code, done.out, service.asked) == (2, "", [])
+        assert "1 to 255 characters" in done.err
+
+
 async def test_drain_waits_until_the_node_owns_none() -> None:
     async with double() as service:
         service.answer({"node": "b", "state": "leaving"})
