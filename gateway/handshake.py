@@ -6,24 +6,45 @@ proves, both boots and the nonce, so that none can be sent back, or used for ano
 The end that is connected to also says who it is, under a seal that only the cluster can make: a process that came after
 another one at its address is told from a stranger, who alone is worth a warning. To an older node all of that is one
 long nonce.
+
+Before the handshake a node knocks, with a header that strangers can't make: from them, no message is taken that is
+longer than a handshake's. A knock that was overheard opens no more than that.
 """
 
 import asyncio
 import hmac
 import secrets
+from collections.abc import Mapping
 
 import aiohttp
 import structlog
 from aiohttp import WSMsgType, web
 
 HANDSHAKE_S = 3.0
+HANDSHAKE_BYTES = 1_024
+"""No message of a handshake is longer."""
 NONCE_BYTES = 32
+KNOCK = "ringwheel-peer"
+"""The header of a knock."""
 _CLIENT, _SERVER, _HELLO = b"ringwheel peer client", b"ringwheel peer server", b"ringwheel peer hello"
+_KNOCK = b"ringwheel peer knock"
 log = structlog.get_logger("peers")
 
 
 class Refused(Exception):
     """The other end is not who it should be."""
+
+
+def knock(secret: bytes, mine: str) -> dict[str, str]:
+    """The header with which a node asks for a link."""
+    return {KNOCK: f"{mine} {_proof(secret, _KNOCK, b'', mine, '').hex()}"}
+
+
+def is_known(headers: Mapping[str, str], secret: bytes) -> bool:
+    """Whether they bear the knock of a node of this cluster, or of somebody who overheard it."""
+    mine, _, proof = headers.get(KNOCK, "").partition(" ")
+    known = bool(secret) and mine.isascii() and proof.isascii()
+    return known and hmac.compare_digest(proof, _proof(secret, _KNOCK, b"", mine, "").hex())
 
 
 async def introduce(ws: aiohttp.ClientWebSocketResponse, secret: bytes, mine: str, theirs: str) -> None:

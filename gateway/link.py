@@ -20,7 +20,7 @@ from aiohttp import WSMsgType
 
 from actors.core.errors import Invalid, Overloaded, Unavailable
 from actors.core.wire import Frame, Hint, Message, Reply, Watch, Watching, WireTopic, decode, encode
-from gateway.handshake import HANDSHAKE_S, Refused, introduce
+from gateway.handshake import HANDSHAKE_S, Refused, introduce, knock
 
 PATH = "/peer/v1"
 OUTBOX = 10_000
@@ -193,6 +193,7 @@ class Link:
             self._url,
             heartbeat=HEARTBEAT_S,
             max_msg_size=FRAME_BYTES,
+            headers=knock(self._secret, self._mine),
             timeout=aiohttp.ClientWSTimeout(ws_close=HANDSHAKE_S),
         ) as ws:
             await introduce(ws, self._secret, self._mine, self.boot)

@@ -23,7 +23,7 @@ from actors.core.wire import Changes, Given, Look, Measure, Measured, Message, M
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 from gateway.guest import Guest
-from gateway.handshake import HANDSHAKE_S, Refused
+from gateway.handshake import HANDSHAKE_BYTES, HANDSHAKE_S, Refused, is_known
 from gateway.hub import Hub
 from gateway.learner import Learner
 from gateway.link import FRAME_BYTES, HEARTBEAT_S, Link
@@ -214,7 +214,8 @@ async def peer(request: web.Request) -> web.StreamResponse:
     """`GET /peer/v1`: another node's link."""
     peers = request.app[PEERS]
     assert peers.node is not None
-    ws = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=FRAME_BYTES, compress=False)
+    longest = FRAME_BYTES if is_known(request.headers, peers.secret) else HANDSHAKE_BYTES
+    ws = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=longest, compress=False)
     await ws.prepare(request)
     try:
         await Guest(ws, peers.node, peers.wire, peers.hub, lambda: peers.boot, peers.learner).serve(peers.secret)

@@ -9,7 +9,7 @@ from aiohttp import web
 from actors.core.wire import Frame, encode
 from actors.ports.leases import Peer
 from gateway import handshake, link
-from gateway.handshake import NONCE_BYTES, Refused, introduce
+from gateway.handshake import HANDSHAKE_BYTES, KNOCK, NONCE_BYTES, Refused, introduce, is_known, knock
 from gateway.link import PATH
 from tests.gateway.linked import SECRET, end
 
@@ -159,3 +159,29 @@ async def test_before_it_has_joined_a_node_lets_nobody_in() -> None:
         asyncio.timeout(10),
     ):
         assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
+
+
+async def longest(address: str, headers: dict[str, str], size: int) -> int | None:
+    """What a first message of so many bytes is closed with."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"http://{address}{PATH}", headers=headers) as ws:
+        await ws.receive_bytes()
+        await ws.send_bytes(bytes(size))
+        async with asyncio.timeout(10):
+            await ws.receive()
+        return ws.close_code
+
+
+async def test_a_stranger_sends_no_more_than_a_handshake_needs() -> None:
+    """1009: the message was not taken in; 1008: it was, and is no proof."""
+    async with end("boot-b") as b:
+        b.see()
+        knocks = knock(SECRET, "boot-a")
+        strangers: tuple[dict[str, str], ...] = ({}, knock(b"x" * 32, "boot-a"), {KNOCK: "boot-z " + knocks[KNOCK][7:]})
+        for stranger in (*strangers, {KNOCK: "boot-a"}, {KNOCK: "\u00e9 \u00e9"}):
+            assert await longest(b.address, stranger, HANDSHAKE_BYTES) == 1009
+            assert await longest(b.address, stranger, HANDSHAKE_BYTES - 1) == 1008
+        assert await longest(b.address, knocks, HANDSHAKE_BYTES) == 1008
+
+
+async def test_who_knows_no_secret_yet_knows_nobody() -> None:
+    assert not is_known(knock(b"", "boot-a"), b"")
