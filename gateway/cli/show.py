@@ -1,7 +1,7 @@
-"""Tasks on a terminal, or as JSON."""
+"""Tasks, queues and nodes on a terminal, or as JSON."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -25,8 +25,12 @@ COLOURS = {
 TASK_COLUMNS = ("id", "queue", "state", "attempt", "schedule_time", "late ms", "last attempt")
 FIRST_TO_GO = ("last attempt", "late ms", "schedule_time", "attempt", "queue")
 """What is left out, one after the other, where a terminal has no room for it."""
-LEAST = {"queue": 12, "last attempt": 20}
-"""Columns that may be narrower than what they hold, but not than this; queues are folded, errors are cut."""
+QUEUE_COLUMNS = ("name", "paused", "attempts", "deadline s", "kept s (succeeded, dead)")
+QUEUES_FIRST_TO_GO = ("kept s (succeeded, dead)", "deadline s", "attempts")
+NODE_COLUMNS = ("name", "state", "shards", "still ms", "armed", "rows", "missing", "address", "boot")
+NODES_FIRST_TO_GO = ("boot", "rows", "armed", "still ms", "address")
+LEAST = {"queue": 12, "name": 12, "owner": 12, "last attempt": 20}
+"""Columns that may be narrower than what they hold, but not than this; names are folded, errors are cut."""
 GAP = 2
 """Between two columns."""
 _OVERFLOW: dict[str, OverflowMethod] = {"last attempt": "ellipsis"}
@@ -62,18 +66,8 @@ def show_task(task: dict[str, Any]) -> None:
 
 
 def task_table(tasks: Iterable[dict[str, Any]], columns: int | None = None) -> Table:
-    """Tasks in a table that fits: what there is no room for is left out, and said to be; ids and states never are."""
-    rows = [_cells(task) for task in tasks]
-    widest = {name: max(len(name), *(cell_len(row[name].plain) for row in rows), 0) for name in TASK_COLUMNS}
-    widths = _fitting(widest, console().width if columns is None else columns)
-    left_out = ", ".join(name for name in TASK_COLUMNS if name not in widths)
-    table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
-    table.caption = f"no room for: {left_out}" if left_out else None
-    for name, width in widths.items():
-        table.add_column(name, width=width, no_wrap=name != "queue", overflow=_OVERFLOW.get(name, "fold"))
-    for row in rows:
-        table.add_row(*(row[name] for name in widths))
-    return table
+    """Tasks; ids and states are never left out."""
+    return _table(TASK_COLUMNS, (_cells(task) for task in tasks), FIRST_TO_GO, columns)
 
 
 def _cells(task: dict[str, Any]) -> dict[str, Text]:
@@ -88,81 +82,99 @@ def _cells(task: dict[str, Any]) -> dict[str, Text]:
     }
 
 
-def _fitting(widest: dict[str, int], columns: int) -> dict[str, int]:
+def queue_table(queues: Iterable[dict[str, Any]], columns: int | None = None) -> Table:
+    """Queues."""
+    return _table(QUEUE_COLUMNS, (_queue_cells(queue) for queue in queues), QUEUES_FIRST_TO_GO, columns)
+
+
+def _queue_cells(queue: dict[str, Any]) -> dict[str, Text]:
+    kept = queue["retention"]
+    return {
+        "name": text_of(queue["name"]),
+        "paused": Text("paused", style="yellow") if queue["paused"] else Text(""),
+        "attempts": text_of(queue["retry"]["max_attempts"]),
+        "deadline s": text_of(queue["dispatch_deadline"]),
+        "kept s (succeeded, dead)": text_of(f"{kept['succeeded']:g}, {kept['dead']:g}"),
+    }
+
+
+def node_table(nodes: Iterable[dict[str, Any]], columns: int | None = None) -> Table:
+    """Nodes; the one that was asked has a star."""
+    return _table(NODE_COLUMNS, (_node_cells(node) for node in nodes), NODES_FIRST_TO_GO, columns)
+
+
+def _node_cells(node: dict[str, Any]) -> dict[str, Text]:
+    armed = node["armed"] or {}
+    missing = armed.get("missing")
+    return {
+        "name": text_of(node["name"] + (" *" if node["asked"] else "")),
+        "state": Text(printable(node["state"]), style="green" if node["state"] == "up" else "yellow"),
+        "shards": text_of(node["shards"]),
+        "still ms": _known(node["still_ms"]),
+        "armed": _known(armed.get("entries")),
+        "rows": _known(armed.get("rows")),
+        "missing": Text(str(missing), style="red") if missing else _known(missing),
+        "address": text_of(node["address"]),
+        "boot": text_of(node["boot"]),
+    }
+
+
+def shard_table(shards: Iterable[dict[str, Any]]) -> Table:
+    """Shards."""
+    return _table(("shard", "owner", "epoch"), (_shard_cells(shard) for shard in shards))
+
+
+def _shard_cells(shard: dict[str, Any]) -> dict[str, Text]:
+    owner = shard["owner"]
+    shown = Text("nobody", style="red") if owner is None else text_of(owner)
+    return {"shard": text_of(shard["shard"]), "owner": shown, "epoch": text_of(shard["epoch"])}
+
+
+def plan_table(nodes: Iterable[dict[str, Any]]) -> Table:
+    """How many shards each node has before and after."""
+    return _table(("name", "before", "after", "change"), (_plan_cells(node) for node in nodes))
+
+
+def _plan_cells(node: dict[str, Any]) -> dict[str, Text]:
+    change = f"{node['after'] - node['before']:+d}"
+    return {name: text_of(value) for name, value in {**node, "change": change}.items()}
+
+
+def _table(
+    names: Sequence[str],
+    rows: Iterable[dict[str, Text]],
+    first_to_go: Iterable[str] = (),
+    columns: int | None = None,
+) -> Table:
+    """A table that fits into so many columns: what there is no room for is left out, and said to be."""
+    shown = list(rows)
+    widest = {name: max(len(name), *(cell_len(row[name].plain) for row in shown), 0) for name in names}
+    widths = _fitting(widest, console().width if columns is None else columns, first_to_go)
+    left_out = ", ".join(name for name in names if name not in widths)
+    table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
+    table.caption = f"no room for: {left_out}" if left_out else None
+    for name, width in widths.items():
+        overflow = _OVERFLOW.get(name, "fold")
+        table.add_column(name, width=width, no_wrap=name not in LEAST or overflow != "fold", overflow=overflow)
+    for row in shown:
+        table.add_row(*(row[name] for name in widths))
+    return table
+
+
+def _fitting(widest: dict[str, int], columns: int, first_to_go: Iterable[str]) -> dict[str, int]:
     """Widths of the columns that are shown."""
     widths = {name: min(width, LEAST.get(name, width)) for name, width in widest.items()}
 
     def room() -> int:
         return columns - sum(widths.values()) - GAP * (len(widths) - 1)
 
-    for name in FIRST_TO_GO:
+    for name in first_to_go:
         if room() >= 0:
             break
         del widths[name]
     for name in [name for name in LEAST if name in widths]:
         widths[name] += min(widest[name] - widths[name], max(room(), 0))
     return widths
-
-
-def queue_table(queues: Iterable[dict[str, Any]]) -> Table:
-    """Queues in columns."""
-    table = _table("name", "paused", "attempts", "deadline s", "kept s (succeeded, dead)")
-    for queue in queues:
-        kept = queue["retention"]
-        table.add_row(
-            text_of(queue["name"]),
-            Text("paused", style="yellow") if queue["paused"] else Text(""),
-            text_of(queue["retry"]["max_attempts"]),
-            text_of(queue["dispatch_deadline"]),
-            text_of(f"{kept['succeeded']:g}, {kept['dead']:g}"),
-        )
-    return table
-
-
-def node_table(nodes: Iterable[dict[str, Any]]) -> Table:
-    """Nodes in columns; the one that was asked has a star."""
-    table = _table("name", "state", "shards", "still ms", "armed", "rows", "missing", "address", "boot")
-    for node in nodes:
-        armed = node["armed"] or {}
-        missing = armed.get("missing")
-        table.add_row(
-            text_of(node["name"] + (" *" if node["asked"] else "")),
-            Text(printable(node["state"]), style="green" if node["state"] == "up" else "yellow"),
-            text_of(node["shards"]),
-            _known(node["still_ms"]),
-            _known(armed.get("entries")),
-            _known(armed.get("rows")),
-            Text(str(missing), style="red") if missing else _known(missing),
-            text_of(node["address"]),
-            text_of(node["boot"]),
-        )
-    return table
-
-
-def shard_table(shards: Iterable[dict[str, Any]]) -> Table:
-    """Shards in columns."""
-    table = _table("shard", "owner", "epoch")
-    for shard in shards:
-        owner = shard["owner"]
-        shown = Text("nobody", style="red") if owner is None else text_of(owner)
-        table.add_row(text_of(shard["shard"]), shown, text_of(shard["epoch"]))
-    return table
-
-
-def plan_table(nodes: Iterable[dict[str, Any]]) -> Table:
-    """How many shards each node has before and after."""
-    table = _table("name", "before", "after", "change")
-    for node in nodes:
-        numbers = node["before"], node["after"], f"{node['after'] - node['before']:+d}"
-        table.add_row(text_of(node["name"]), *map(text_of, numbers))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, no_wrap=True, overflow="fold")
-    return table
 
 
 def _known(figure: object) -> Text:

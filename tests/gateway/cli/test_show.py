@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
-from gateway.cli.show import TASK_COLUMNS, task_table
+from gateway.cli.show import TASK_COLUMNS, node_table, queue_table, task_table
 from tests.gateway.cli.double import a_task, double
 from tests.gateway.cli.test_client import all_of
 from tests.gateway.watched import id_of
@@ -82,3 +83,36 @@ async def test_a_list_on_a_terminal_of_80_columns() -> None:
             os.close(screen)
         assert await process.wait() == 0
         assert [id_of(1), "mail", "dead", "100000"] == text.splitlines()[1].split()
+
+
+def words(table: Table, columns: int) -> set[str]:
+    screen = Console(width=columns, file=io.StringIO(), force_terminal=False)
+    screen.print(table)
+    assert isinstance(screen.file, io.StringIO)
+    text = screen.file.getvalue()
+    assert all(len(line) <= columns for line in text.splitlines())
+    return set(text.split())
+
+
+@pytest.mark.parametrize("columns", [44, 60, 80, 100, 250])
+def test_figures_of_nodes_and_queues_are_there_whole_or_not_at_all(columns: int) -> None:
+    """A number that is cut is another number."""
+    boot, address = "863ebb8c0bb19ee8", "192.0.2.17:65535"
+    armed = {"entries": 123_456, "rows": 234_567, "missing": 345_678}
+    node = {"name": "n" * 30, "state": "leaving", "shards": 256, "still_ms": 98_765, "asked": True}
+    shown = words(node_table([{**node, "address": address, "boot": boot, "armed": armed}], columns), columns)
+    assert {"leaving", "256", "345678"} <= shown
+    for figure, name in (
+        ("98765", "still"),
+        ("123456", "armed"),
+        ("234567", "rows"),
+        (address, "address"),
+        (boot, "boot"),
+    ):
+        assert figure in shown or ("no" in shown and name in {word.strip(",") for word in shown})
+        assert not {figure[:length] for length in range(3, len(figure))} & shown
+    queue = {"name": "q" * 100, "paused": True, "retry": {"max_attempts": 12_345}, "dispatch_deadline": 86_400.5}
+    shown = words(queue_table([{**queue, "retention": {"succeeded": 604_800, "dead": 2_592_000}}], columns), columns)
+    for figure in ("12345", "86400.5"):
+        assert not {figure[:length] for length in range(3, len(figure))} & shown
+    assert "paused" in shown
