@@ -196,15 +196,13 @@ class Handover:
         if not due:
             return
         try:
-            given = await self._store.give(boot, {shard: (failure.epoch, boot) for shard, failure in due.items()})
+            await self._store.give(boot, {shard: (failure.epoch, boot) for shard, failure in due.items()})
         except Unavailable as error:
             log.debug("shards that failed can't begin anew yet; trying again", detail=error.detail)
             return
         for shard, failure in due.items():
             if self._failed.get(shard) is failure:  # it has not failed again, and this boot was not given up
-                settled = shard in given or shard in self._hand.actors or shard in self._membership.holders
-                again_ms = None if settled else now_ms + LONGEST_PAUSE_MS  # nobody gets a node's that is drained
-                self._failed[shard] = failure._replace(again_ms=again_ms)
+                self._failed[shard] = failure._replace(again_ms=None)  # one that was not given is somebody else's
         self._membership.nudge()
 
     # --- giving

@@ -84,7 +84,7 @@ class LeaseStore(Protocol):
     async def give(self, boot: str, shards: Mapping[int, tuple[int, str]]) -> set[int]:
         """Give shards of mine away: shard -> (epoch under which I own it, boot that is to own it); one epoch more.
 
-        Answers those that were given. The rest is no longer mine, or that boot is not `up`.
+        Answers those that were given. The rest is no longer mine, or that boot is not `up` (mine may be leaving).
         """
         ...
 

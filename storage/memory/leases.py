@@ -104,7 +104,9 @@ class MemoryLeaseStore:
         given = {
             shard
             for shard, (epoch, heir) in shards.items()
-            if self._db.owns(boot, shard, epoch) and self._db.is_up(heir) and not self._db.nodes[heir].leaving
+            if self._db.owns(boot, shard, epoch)
+            and self._db.is_up(heir)
+            and (heir == boot or not self._db.nodes[heir].leaving)
         }
         for shard in given:
             self._take(shards[shard][1], shard)

@@ -96,13 +96,13 @@ UPDATE nodes SET state = 'leaving' WHERE boot = $1 AND state = 'up';
 
 -- name: give
 -- $1 boot, $2 shards, $3 their epochs, $4 boots that are to own them. Waits for open fenced writes, as a sweep does; the
--- condition on the owner is looked at again behind that wait.
+-- condition on the owner is looked at again behind that wait. One that leaves may keep a shard, under another epoch.
 WITH given AS MATERIALIZED (
     SELECT s.shard, h.heir
       FROM unnest($2::int2[], $3::int8[], $4::text[]) AS h (shard, epoch, heir)
       JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
      WHERE s.owner_boot = $1
-       AND EXISTS (SELECT FROM nodes n WHERE n.boot = h.heir AND n.state = 'up')
+       AND EXISTS (SELECT FROM nodes n WHERE n.boot = h.heir AND (n.state = 'up' OR (n.state = 'leaving' AND n.boot = $1)))
      ORDER BY s.shard
        FOR NO KEY UPDATE OF s
 )
