@@ -27,7 +27,7 @@ SHOWN = frozenset(
     | {"partition", "log_id", "left_out", "queues", "data", "detail", "reason", "error"}
     | {"database", "purpose", "for_s", "grace_s"}
     | {"prefix", "tenant", "name", "scopes", "expires_ms", "revoked_ms", "bind"}
-    | {"came", "went", "usable", "by", "queue", "done"}
+    | {"came", "went", "usable", "by", "queue", "done", "path"}
 )
 """Fields whose values are the service's own (names, numbers, words for outages) or were chosen by administrators
 (a `queue` is shown where one did something to it, see `audit.py`); nothing that came with another request."""

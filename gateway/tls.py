@@ -53,8 +53,15 @@ class Certificate:
         return [(state.st_mtime_ns, state.st_size) for state in (path.stat() for path in self._files)]
 
     def _load(self) -> None:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*self._files)  # a bad one leaves ours alone
-        self.context.load_cert_chain(*self._files)
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            *self._files, _no_password
+        )  # a bad one leaves ours alone
+        self.context.load_cert_chain(*self._files, _no_password)
+
+
+def _no_password() -> str:
+    """Nobody is there to be asked for one."""
+    raise ValueError("the key is encrypted: give one without a pass phrase, in a file that only this service can read")
 
 
 def certificate_of(settings: ServeSettings) -> Certificate | None:

@@ -48,7 +48,8 @@ def run_all(seeds: range, processes: int, without: str | None = None, *, unheard
             broken += len(errors)
             for error in errors:
                 print(error, flush=True)
-    print(f"{len(seeds)} seeds in {time.monotonic() - began_s:.0f} s, {broken} violations; {_sums(figures)}")
+    took_s = time.monotonic() - began_s
+    print(f"{len(seeds)} seeds in {took_s:.0f} s, {broken} violations; the others: {_sums(figures)}")
     return not broken
 
 
@@ -73,7 +74,16 @@ def tell(seed: int, without: str | None = None, *, unheard: bool = False) -> boo
 
 def _range(text: str) -> range:
     first, _, last = text.partition("..")
-    return range(int(first), int(last or first) + 1)
+    seeds = range(int(first), int(last or first) + 1)
+    if not seeds:
+        raise ValueError("no seeds")
+    return seeds
+
+
+def _processes(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise ValueError("no processes")
+    return count
 
 
 def main() -> None:
@@ -81,7 +91,7 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seeds", type=_range, metavar="A..B", help="run all of these")
     which.add_argument("--seed", type=int, metavar="N", help="tell this one")
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=_processes, default=1)
     parser.add_argument("--without", choices=GUARDS, metavar="GUARD", help="one of: " + "; ".join(GUARDS))
     parser.add_argument("--unheard", action="store_true", help="with queues that hold or wait for unknown ends")
     given = parser.parse_args()

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from actors.core.errors import Misconfigured
 from gateway.settings import ServeSettings
@@ -43,6 +49,16 @@ def test_files_that_are_no_certificate_with_its_key_are_refused(authority: trust
     for authorities in (nothing, text):
         with pytest.raises(Misconfigured, match="can't use the authorities"):
             trusting(authorities)
+
+
+def test_a_key_with_a_pass_phrase_is_refused_and_nobody_is_asked_for_it(authority: trustme.CA, tmp_path: Path) -> None:
+    files = issue(authority, tmp_path)
+    key = load_pem_private_key(files["tls_key"].read_bytes(), None)
+    files["tls_key"].write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    with pytest.raises(Misconfigured, match="the key is encrypted"):
+        Certificate(files["tls_certificate"], files["tls_key"])
 
 
 async def shown(context: ssl.SSLContext, trust: ssl.SSLContext) -> bytes:
