@@ -189,6 +189,8 @@ class Membership:
         if not self._joined:
             joined = await self._store.join(boot, self._name, self.address)
             self.shards, self._secret = joined.shards, joined.secret
+            if self.leaving:  # who was drained, or goes, does so under every boot
+                await self._store.depart(boot)
             self._joined = boot == self.boot
         beat = await self._store.beat(boot)
         if self._is_over(boot):
@@ -205,6 +207,8 @@ class Membership:
         self._fire_until_ms = sent_ms + T_STOP_MS
         self.holders = beat.holders
         self._see_ring(beat.peers)
+        if self._going and any(peer.boot == boot and peer.state == "up" for peer in beat.peers):
+            await self._store.depart(boot)  # an operator called back who can't stay
         self.orphaned = len(beat.orphans)
         self._links.see(boot, self._secret, beat.peers)
         self._gone = {peer.boot for peer in beat.peers if self._links.is_gone(peer.boot)}

@@ -52,6 +52,11 @@ def queue_purged(caller: Caller, queue: str, count: int, *, done: bool) -> None:
     log.info("queue purged", by=caller.prefix or DEV, tenant=caller.tenant, queue=queue, count=count, done=done)
 
 
+def node_marked(act: str, caller: Caller, name: str) -> None:
+    """`act`: drained or undrained."""
+    log.info(f"node {act}", by=caller.prefix or DEV, tenant=caller.tenant, name=name)
+
+
 def start_refused(bind: str) -> None:
     """A server would have been open to others without a key."""
     log.error("start refused: no API key is in use", bind=bind)

@@ -26,9 +26,10 @@ from actors.core.reach import Reach
 from actors.core.ring import Ring
 from actors.ports.cluster import ClusterStore, View
 from actors.ports.leases import Peer
+from gateway import audit
 from gateway.bodies import read_json
 from gateway.bounds import NODE, whole
-from gateway.context import GATEWAY, MembershipPort
+from gateway.context import CALLER, GATEWAY, MembershipPort
 from gateway.problems import Handler, Problem
 from gateway.schema import NamedNode
 from gateway.tasks_api import answer_json, check_parameters
@@ -115,6 +116,7 @@ def marking(state: str) -> Handler:
             raise Invalid("is no name of a node", "/node")
         if not await gateway.cluster.mark(name, state):
             raise Problem("not-found", "no such node is there")
+        audit.node_marked("drained" if state == "leaving" else "undrained", request[CALLER], name)
         return await answer_json(request, orjson.dumps({"node": name, "state": state}))
 
     return command

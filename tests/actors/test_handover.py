@@ -133,6 +133,45 @@ async def test_two_that_leave_give_each_other_nothing(cluster: Cluster) -> None:
     await cluster.until(lambda: len(c.owned) == SHARDS, 2)
 
 
+async def test_a_drain_outlives_a_verdict(cluster: Cluster) -> None:
+    a = await cluster.start("a")
+    b = await joined(cluster)
+    cluster.database.nodes[b.node.membership.boot].leaving = True
+    await cluster.until(lambda: not b.owned, 5)
+    cluster.database.nodes[b.node.membership.boot].up = False
+    await cluster.until(lambda: b.node.stats.rejoins == 1, 5)
+    await asyncio.sleep(DWELL_MS / 1_000 + 5)
+    assert (len(a.owned), b.owned) == (SHARDS, {})
+    cluster.database.nodes[b.node.membership.boot].leaving = False
+    await cluster.until(is_spread(a, b))
+
+
+async def test_one_that_goes_is_not_called_back(cluster: Cluster) -> None:
+    a = await cluster.start("a", always(Step(takes_ms=60_000)))
+    b = await joined(cluster, "b", always(Step(takes_ms=60_000)))
+    await submit_some(b, 20)
+    await asyncio.sleep(DWELL_MS / 1_000)
+    async with asyncio.TaskGroup() as group:
+        draining = group.create_task(b.node.drain(30))
+        await cluster.until(lambda: not b.owned, 10)
+        cluster.database.nodes[b.node.membership.boot].leaving = False
+        moves = a.node.stats.moves
+        await asyncio.sleep(DWELL_MS / 1_000 + 2)
+        assert cluster.database.nodes[b.node.membership.boot].leaving
+        assert a.node.stats.moves == moves
+        draining.cancel()
+
+
+@pytest.mark.parametrize(("takes_ms", "left"), [(0, False), (60_000, True)])
+async def test_without_a_grace_time_it_is_told_whether_something_ran(
+    cluster: Cluster, takes_ms: int, left: bool
+) -> None:
+    a = await cluster.start("a", always(Step(takes_ms=takes_ms)))
+    ids = await submit_some(a, 1)
+    await (asyncio.sleep(1) if left else cluster.ended(ids))
+    assert await a.node.drain(0) is not left
+
+
 async def test_the_last_one_keeps_what_it_has_until_it_is_gone(cluster: Cluster) -> None:
     a = await cluster.start("a")
     assert await a.node.drain(10)

@@ -48,6 +48,18 @@ async def test_what_is_done_to_queues(keyed: bool) -> None:
         assert (lines[4]["count"], lines[4]["done"]) == (0, True)
 
 
+async def test_who_drains_a_node() -> None:
+    async with served() as world:
+        with capture_logs() as lines:
+            for act in ("drain", "undrain"):
+                assert (await world.send("POST", f"/v1/cluster:{act}", {"node": "node-1"})).status == 200
+            assert (await world.send("POST", "/v1/cluster:drain", {"node": "nobody"})).status == 404
+        assert [(line["event"], line["name"], line["by"]) for line in lines if "name" in line] == [
+            ("node drained", "node-1", "dev"),
+            ("node undrained", "node-1", "dev"),
+        ]
+
+
 async def test_what_was_refused_was_not_done() -> None:
     async with served() as world:
         with capture_logs() as lines:
