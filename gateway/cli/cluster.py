@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli.exits import Exit, carry_out, show_problem
-from gateway.cli.options import NODE_NAME, client_options
+from gateway.cli.options import NODE_NAME, client_options, finite
 from gateway.cli.streams import say
 
 if TYPE_CHECKING:
@@ -136,7 +136,15 @@ def _refuse(code: Exit, detail: str, as_json: bool) -> Exit:
 @click.command()
 @click.argument("name", type=NODE_NAME)
 @click.option("--undo", is_flag=True, help="Have it take its part again.")
-@click.option("--wait", "wait_s", default=60.0, show_default=True, help="Seconds to wait until it owns none.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    callback=lambda _ctx, _param, value: finite(value),
+    help="Seconds to wait until it owns none.",
+)
 @client_options
 def drain_command(name: str, undo: bool, wait_s: float, url: str, as_json: bool) -> None:
     """Have the node NAME give its shards to the others. It lives on; to end it, send it SIGTERM."""
@@ -154,11 +162,13 @@ async def _drain(url: str, name: str, undo: bool, wait_s: float, as_json: bool) 
     async with connected(url) as api:
         marked = await api.post(f"{PATH}:{'undrain' if undo else 'drain'}", orjson.dumps({"node": name}))
         shards: int | None = None
+        others: set[str] = set()
         try:
             async with asyncio.timeout(wait_s):
                 while not undo and shards != 0:
                     found = await api.get(PATH)
                     shards = sum(shard["owner"] == name for shard in found["shards"])
+                    others = _names(found, "up")
                     await asyncio.sleep(POLL_S if shards else 0)
         except TimeoutError:
             pass
@@ -167,5 +177,6 @@ async def _drain(url: str, name: str, undo: bool, wait_s: float, as_json: bool) 
     elif undo:
         say(f"{name} takes its part again")
     else:
-        say(f"{name} gives its shards away" + ("" if shards is None else f"; it owns {shards}"))
+        nobody = "" if others or not shards else ", and no other node is up to take them"
+        say(f"{name} gives its shards away" + ("" if shards is None else f"; it owns {shards}{nobody}"))
     return Exit.FAILED if wait_s and shards else Exit.OK

@@ -173,6 +173,25 @@ async def test_drain_that_takes_too_long_says_what_is_left() -> None:
         assert done.json == [{"node": "b", "state": "leaving", "shards": 8}]
 
 
+async def test_drain_of_the_last_node_says_why_it_keeps_its_shards() -> None:
+    async with double() as service:
+        service.answer({"node": "a", "state": "leaving"})
+        for _ in range(20):
+            service.answer(a_cluster(a_node("a", state="leaving")))
+        done = await service.run("drain", "a", "--wait", "0.6")
+        assert (done.code, done.out) == (
+            1,
+            "a gives its shards away; it owns 16, and no other node is up to take them\n",
+        )
+
+
+@pytest.mark.parametrize("wait", ["-1", "nan", "inf", "soon"])
+async def test_drain_waits_for_a_time_that_there_is(wait: str) -> None:
+    async with double() as service:
+        done = await service.run("drain", "a", "--wait", wait)
+        assert (done.code, service.asked) == (2, [])
+
+
 async def test_drain_can_be_taken_back() -> None:
     async with double() as service:
         service.answer({"node": "b", "state": "up"})
