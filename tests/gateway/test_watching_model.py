@@ -112,6 +112,8 @@ class Client:
         self.conflated = False
         self.resumed = False
         """Gone on after a snapshot's cursor: a commit that it showed may be told once more."""
+        self.left_out: set[str] = set()
+        """Tasks that a snapshot left out: they have ended, and the word of it may be on its way."""
 
     def connect(self, session: Session) -> None:
         cursor = {} if self.at is None else {"from": f"boot.{self.at}"}
@@ -131,7 +133,8 @@ class Client:
         for task in message["tasks"]:
             self.learn(task)
         shown = {task["id"] for task in message["tasks"]}
-        for task_id in self.known.keys() - shown:
+        self.left_out = self.known.keys() - shown
+        for task_id in self.left_out:
             self.known[task_id] = LAST
         self.at = int(message["cursor"].removeprefix("boot."))
 
@@ -150,7 +153,11 @@ class Client:
         if missed:
             assert self.conflated, f"{missed} were lost in silence"
         task = message["task"]
-        assert self.resumed or task["version"] > self.known.get(task["id"], -1), "nothing is told twice"
+        told = (
+            not self.resumed and task["id"] not in self.left_out and task["version"] <= self.known.get(task["id"], -1)
+        )
+        assert not told, "nothing is told twice"
+        self.left_out.discard(task["id"])
         self.learn(task)
         self.at = seq
 
