@@ -78,8 +78,10 @@ class Membership:
         self.leaving = False
         """Others get my shards, and I get none: an operator wants it so, or I am about to go."""
         self._going = False
+        self._bearers: dict[str, str] = {}
+        """Name -> boot whose name it is, as of the last beat."""
         self._boots: dict[str, str] = {}
-        """Name -> boot of the nodes that take shards."""
+        """The same of the nodes that take shards."""
         self._ring = Ring((), 0)
         """Of those nodes."""
         self.timeline = 0
@@ -233,18 +235,19 @@ class Membership:
     def _see_ring(self, peers: Sequence[Peer]) -> None:
         """Who lives, and who takes shards: nodes that have begun to beat.
 
-        Of two of one name it is the one that was there before: the other may be a mistake, and will be refused.
+        Of two of one name it is the one that was there before, also while it leaves: the other may be a mistake,
+        and will be refused.
         """
         self._peers = peers
         living = frozenset(peer.boot for peer in peers)
         if living != self.living:
             self.living = living
         self.leaving = self._going or any(peer.boot == self.boot and peer.state == "leaving" for peer in peers)
-        before = set(self._boots.values())
+        before = set(self._bearers.values())
         if self._members.named:
             before.add(self.boot)
-        up = sorted(peers, key=lambda peer: (peer.state == "up", peer.boot in before, peer.beats))
-        named = {peer.name: peer for peer in up}
+        named = {peer.name: peer for peer in sorted(peers, key=lambda peer: (peer.boot in before, peer.beats))}
+        self._bearers = {name: peer.boot for name, peer in named.items()}
         self._boots = {
             name: peer.boot for name, peer in named.items() if peer.state == "up" and peer.beats >= SETTLED_BEATS
         }

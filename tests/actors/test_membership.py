@@ -191,6 +191,21 @@ async def test_a_name_that_a_living_node_bears_is_refused(cluster: Cluster) -> N
     await cluster.ended(ids)
 
 
+async def test_a_node_that_leaves_keeps_its_name_until_it_has_gone(cluster: Cluster) -> None:
+    a, b = await start_all(cluster, "a", "b")
+    await a.node.membership.depart()
+    twin = cluster.join("a")
+    wished: set[str | None] = set()
+
+    def refused() -> bool:
+        wished.update(map(b.node.membership.wish, range(256)))
+        return twin.ended.is_set()
+
+    await cluster.until(refused)
+    assert isinstance(await twin.failed(), Misconfigured)
+    assert twin.boot not in wished
+
+
 async def test_a_node_that_was_cut_off_stops_before_another_of_its_name_fires(cluster: Cluster) -> None:
     a = await cluster.start("a")
     ids = await submit_some(a, 50, delay_ms=2_500)
