@@ -14,8 +14,6 @@ from bench.work import SHARDS
 
 LOOK_S = 0.05
 LIMIT_S = 60.0
-CALM_S = 3.0
-"""A cluster in which no shard has moved for so long has found its places."""
 _SHARDS = """
     SELECT s.shard, s.epoch, n.boot, n.name
       FROM shards s LEFT JOIN nodes n ON n.boot = s.owner_boot AND n.state <> 'dead'
@@ -40,7 +38,6 @@ class Owners:
         """Shard -> (when, epoch); ms since 1970."""
         self.unowned: set[int] = set()
         """Shards that were seen without a living owner; whoever looks may clear it."""
-        self._moved_s = 0.0
 
     async def run(self) -> None:
         """Look until cancelled, also while the database is away now and then."""
@@ -63,7 +60,6 @@ class Owners:
             known = self.shards.get(shard)
             if known is None or known.epoch != epoch:
                 self.changes.setdefault(shard, []).append((now_ms, epoch))
-                self._moved_s = monotonic()
             self.shards[shard] = Owned(epoch, boot, name)
             if boot is None:
                 self.unowned.add(shard)
@@ -105,13 +101,9 @@ class Owners:
         """Wait until each shard is where a ring of these nodes wants it; when that was. Raises TimeoutError."""
         ring = Ring(names, SHARDS)
         async with asyncio.timeout(LIMIT_S):
-            while any(owned.name != ring.owner(shard) for shard, owned in self.shards.items()):  # noqa: ASYNC110
+            while not self._as(ring):  # noqa: ASYNC110 - other processes move them
                 await asyncio.sleep(LOOK_S)
         return time() * 1e3
 
-    async def calm(self) -> None:
-        """Wait until each shard has a living owner, and none has moved for CALM_S. Raises TimeoutError."""
-        async with asyncio.timeout(LIMIT_S):
-            await self.owned()
-            while (left_s := self._moved_s + CALM_S - monotonic()) > 0:  # noqa: ASYNC110 - other processes move them
-                await asyncio.sleep(left_s)
+    def _as(self, ring: Ring) -> bool:
+        return bool(self.shards) and all(owned.name == ring.owner(shard) for shard, owned in self.shards.items())

@@ -31,7 +31,6 @@ async def run(options: Options) -> list[Row]:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.calm()
             await owners.placed(NAMES[:NODES])
             before = {shard: owned.epoch for shard, owned in owners.shards.items()}
             load = group.create_task(here.traffic.run(options.rate_hz or RATE_HZ, 1 << 40))

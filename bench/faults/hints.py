@@ -25,7 +25,6 @@ async def run(options: Options) -> list[Row]:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.calm()
             await owners.placed(NAMES[:NODES])  # a shard that moves is read from the tables: no probe finds its tasks
             before = await here.nodes.counters()
             here.cut(Mode.REFUSE)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from time import time
 
 from bench.faults.rows import at_most, ending, some, spread, told
+from bench.nodes import NAMES
 from bench.owners import Owners
 from bench.report import Options, Row
 from bench.scene import Scene, scene
 from bench.scripted import WITH_FAULTS
 from bench.verdict import history
 
-PERIOD_S = 12.0
 RESTART_S = 3.0
 SPAN_S = 6.0
 QUARTER = 0.25
@@ -39,9 +39,8 @@ class Kill:
 
 async def run(options: Options) -> list[Row]:
     """Measures it."""
-    nodes, events = options.size(5, 3), options.size(40, 2)
+    nodes, events, period_s = options.size(5, 3), options.size(40, 2), options.size(12, 8)
     rate_hz = options.rate_hz or QUARTER * await _capacity(nodes, options.size(20_000, 1_000))
-    owners_rows: list[Row] = []
     async with scene(nodes, scripts=WITH_FAULTS, span_s=SPAN_S) as here:
         with options.steps("kills", events) as steps:
             owners = Owners(here.dsn)
@@ -49,26 +48,26 @@ async def run(options: Options) -> list[Row]:
             owned_s: list[float] = []
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(owners.run())
-                await owners.calm()
+                await owners.placed(NAMES[:nodes])
                 load = group.create_task(here.traffic.run(rate_hz, 1 << 40))
                 await asyncio.sleep(SPAN_S)
                 for event in range(events):
                     at_once = (1, 2, nodes - 1)[event % 3]
                     steps.begin(f"{at_once} at once")
-                    owned_s.append(await _event(here, owners, event, at_once, kills))
+                    owned_s.append(await _event(here, owners, event, at_once, period_s, kills))
                     steps.done()
                 here.traffic.over = True
                 await load
                 await here.settled(LATE_S * 4)
                 watching.cancel()
-        owners_rows = [
+        rows = [
             told("kills: load", rate_hz, "tasks/s"),
             told("kills: nodes killed", sum((1, 2, nodes - 1)[event % 3] for event in range(events)), "nodes"),
             some("kills: of those that owned shards", len(kills), "nodes"),
             *_gaps(here, owners, kills),
             at_most("kills: C9 all shards owned again after the restart, worst", max(owned_s), 10.0),
         ]
-        return owners_rows + await ending(here, "kills", LATE_S)
+        return rows + await ending(here, "kills", LATE_S)
 
 
 async def _capacity(nodes: int, tasks: int) -> float:
@@ -84,7 +83,7 @@ async def _capacity(nodes: int, tasks: int) -> float:
     return (last - first) / (arrived[last] - arrived[first]) * 1e3
 
 
-async def _event(here: Scene, owners: Owners, event: int, at_once: int, kills: list[Kill]) -> float:
+async def _event(here: Scene, owners: Owners, event: int, at_once: int, period_s: float, kills: list[Kill]) -> float:
     """Kill so many nodes, and start them again; the seconds from then until all shards had a living owner."""
     begin = asyncio.get_running_loop().time()
     names = owners.pick(list(here.nodes.children), at_once, event)
@@ -101,7 +100,7 @@ async def _event(here: Scene, owners: Owners, event: int, at_once: int, kills: l
             group.create_task(here.nodes.start(name))
     healed_ms = time() * 1e3
     owned_ms = await owners.owned(dead)
-    await asyncio.sleep(max(0.0, begin + PERIOD_S - asyncio.get_running_loop().time()))
+    await asyncio.sleep(max(0.0, begin + period_s - asyncio.get_running_loop().time()))
     return (owned_ms - healed_ms) / 1e3
 
 

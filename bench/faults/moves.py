@@ -68,7 +68,6 @@ async def run(options: Options) -> list[Row]:
         pulse = Pulse(replace(here.traffic.plan, scripts={"ok": 1}, queue="pulse"), here.traffic.ports)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.calm()
             await owners.placed(STEADY)
             owners.unowned.clear()
             load = group.create_task(here.traffic.run(options.rate_hz or RATE_HZ, 1 << 40))

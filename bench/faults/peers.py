@@ -4,6 +4,7 @@ import asyncio
 from time import time
 
 from bench.faults.rows import at_most, ending, told, zero
+from bench.nodes import NAMES
 from bench.owners import Owners
 from bench.relay import Mode
 from bench.report import Options, Row, percentile
@@ -26,7 +27,7 @@ async def run(options: Options) -> list[Row]:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.calm()
+            await owners.placed(NAMES[:NODES])
             load = group.create_task(here.traffic.run(options.rate_hz or RATE_HZ, 1 << 40))
             await asyncio.sleep(BEFORE_S)
             epochs = {shard: owned.epoch for shard, owned in owners.shards.items()}

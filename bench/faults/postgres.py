@@ -59,7 +59,6 @@ async def run(options: Options) -> list[Row]:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.calm()
             await owners.placed(NAMES[:NODES])  # what moves from here on moves because of an outage
             load = group.create_task(here.traffic.run(rate_hz, 1 << 40))
             await asyncio.sleep(STEADY_S)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from time import time
 
 from bench.faults.rows import at_most, ending, several, some, spread, told, zero
+from bench.nodes import NAMES
 from bench.owners import Owners
 from bench.report import Options, Row
 from bench.scene import Scene, scene
@@ -47,7 +48,7 @@ async def run(options: Options) -> list[Row]:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
-            await owners.calm()
+            await owners.placed(NAMES[:NODES])
             load = group.create_task(here.traffic.run(options.rate_hz or RATE_HZ, 1 << 40))
             await asyncio.sleep(SPAN_S)
             before = here.nodes.held()

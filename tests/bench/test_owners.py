@@ -1,15 +1,12 @@
 import asyncio
 
 import asyncpg
-import pytest
 
-import bench.owners
 from actors.core.ring import Ring
 from bench.owners import Owners
 
 
-async def test_who_owns_what_and_since_when(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.owners, "CALM_S", 0.2)
+async def test_who_owns_what_and_since_when(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     await connection.execute(
         "INSERT INTO nodes (boot, name, address, state, joined_ms) "
@@ -20,7 +17,6 @@ async def test_who_owns_what_and_since_when(database_url: str, monkeypatch: pyte
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(owners.run())
         first_ms = await owners.owned()
-        await owners.calm()
         assert owners.boots() == {"a": "1", "b": "2"}
         assert owners.of("2") == dict.fromkeys(range(200, 256), 1)
         assert set(owners.pick(["c", "b", "a"], 2, seed=0)) == {"a", "b"}, "those that own some come first"
