@@ -53,9 +53,8 @@ class Certificate:
         return [(state.st_mtime_ns, state.st_size) for state in (path.stat() for path in self._files)]
 
     def _load(self) -> None:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-            *self._files, _no_password
-        )  # a bad one leaves ours alone
+        # At first into a context that nobody uses: what can't be loaded there leaves ours alone.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*self._files, _no_password)
         self.context.load_cert_chain(*self._files, _no_password)
 
 

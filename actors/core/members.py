@@ -32,7 +32,6 @@ TWIN_MS = 1_500
 GONE_MS = 800
 """T_DEAD_MS for a boot that is not where it was: its link ended, and nobody answers for it there."""
 
-
 LATELY_MS = 5_000
 """Who left the view longer ago has nothing to do with shards that are taken over now."""
 
