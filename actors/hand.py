@@ -123,6 +123,10 @@ class Hand:
         if self._times:
             self._alarm.set(self._next_s(asyncio.get_running_loop()))
 
+    def look(self) -> None:
+        """The clock was set forward: what is due by now is visited."""
+        self._alarm.set(0)
+
     async def run(self) -> None:
         """Come round until cancelled; raises what a visit raised."""
         await self._alarm.run()

@@ -20,10 +20,10 @@ import structlog
 
 from actors.clock import Clock
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
-from actors.core.events import Close, Command, Outcome, Verdict
+from actors.core.events import Close, Command, Outcome
 from actors.core.inherited import OVERRUN_MS
 from actors.core.settle import deadline_ms_of
-from actors.core.shard import Tally
+from actors.core.shard import MOVES_OF, Tally
 from actors.core.task import Move
 from actors.hand import Hand
 from actors.membership import Membership
@@ -37,8 +37,6 @@ PART_S = 2.0
 RETELL_S = 0.25
 FRESH_MS = 2_000
 """For so long after a hand-over I know better than what the beats of others may have shown."""
-MOVES = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.NEVER: Move.DIE}
-"""All other ends are RETRY: what becomes of the task, the verdict says."""
 FIRST_PAUSE_MS = 100
 LONGEST_PAUSE_MS = 30_000
 CALM_MS = 60_000
@@ -146,7 +144,12 @@ class Handover:
         if shard in self._closing:
             self._parted.add(shard)
             tasks = self._hand.actors[shard].state.holding.known.values()
-            self._under_way.update((task.id, task.epoch, task.attempt) for task in tasks if task.claim_boot is None)
+            self._under_way.update(
+                # What workers say goes to the owner, whoever that is by then.
+                (task.id, task.epoch, task.attempt)
+                for task in tasks
+                if task.claim_boot is None and not task.lease_ms
+            )
             self._progress.set()
 
     def gone(self, shard: int) -> None:
@@ -284,7 +287,7 @@ class Handover:
 
     async def _forward(self, outcome: Outcome) -> None:
         """Tell it until it is recorded, or the owner has given the attempt up."""
-        task, move = outcome.task, MOVES.get(outcome.verdict, Move.RETRY)
+        task, move = outcome.task, MOVES_OF.get(outcome.verdict, Move.RETRY)
         until_ms = outcome.started_ms + deadline_ms_of(task.spec, task.queue) + OVERRUN_MS
         while self._clock.now_ms() < until_ms:
             try:

@@ -3,6 +3,7 @@
     submit -> Intake -> hint -> hand -> shard -> Offer -> desk -> take (lease checked) -> [dispatcher]
     where a queue has attempts claimed ahead:  take -> shard -> Write -> Recorded -> Ready -> take (lease checked)
     ended -> hand -> shard -> Write -> Ledger -> Recorded -> hand -> shard -> Publish
+    what workers pull:  Offer -> lending -> take (lease checked) -> [pulling, here or at another node] -> report -> hand
 
 All of it runs in one event loop. Children run under `run`, which ends when one of them fails: a node that is broken
 stops beating, and another takes its shards over.
@@ -22,7 +23,9 @@ from actors.clock import Clock, boot_ms
 from actors.core.desk import Desk
 from actors.core.errors import Elsewhere, RingwheelError, Unavailable
 from actors.core.events import (
+    Acknowledge,
     Answer,
+    Asked,
     Change,
     Command,
     Effect,
@@ -31,6 +34,7 @@ from actors.core.events import (
     Find,
     Forward,
     HandedOut,
+    Keep,
     Living,
     Load,
     Offer,
@@ -40,6 +44,8 @@ from actors.core.events import (
     Publish,
     Ready,
     Record,
+    Reply,
+    Revoke,
     Started,
     Verdict,
     Write,
@@ -47,22 +53,25 @@ from actors.core.events import (
 from actors.core.live import Live
 from actors.core.reach import Reach
 from actors.core.shard import ShardState
-from actors.core.task import Phase, State, Task, by_shard, fence
+from actors.core.task import Phase, Task, by_shard, fence
 from actors.hand import Hand
 from actors.handover import Handover
 from actors.hints import Hints
 from actors.housekeeper import Housekeeper
 from actors.intake import Intake
 from actors.ledger import Ledger
+from actors.lending import Lending
 from actors.membership import Membership
 from actors.ports.housekeeping import Housekeeping
 from actors.ports.leases import LeaseStore
 from actors.ports.ledger import LedgerStore
+from actors.ports.lending import Lines
 from actors.ports.links import Links
 from actors.ports.queues import QueueStore
 from actors.ports.reader import TaskRow
 from actors.ports.tasks import TaskStore
 from actors.probe import Probe
+from actors.pulling import Pulling
 from actors.reading import Reading
 from actors.stats import Stats
 
@@ -73,7 +82,6 @@ HELD = 65_536
 something of; a queue may hold twice its share for a moment, and has a share of LEAST everywhere (`holding.py`)."""
 LEAST, MOST = 2, 4_096
 """Bounds of a share."""
-_RUNNING, _SCHEDULED = State.RUNNING, State.SCHEDULED
 log = structlog.get_logger("node")
 
 
@@ -92,18 +100,20 @@ class Node:
         queues: QueueStore,
         housekeeping: Housekeeping,
         links: Links,
+        lines: Lines,
         publish: Callable[[list[Change]], None],
         interrupt: Callable[[], None] = lambda: None,
         watched: Callable[[], bool] = lambda: True,
         settings: Sequence[Callable[[], Awaitable[None]]] = (),
         boot_ms: Callable[[], float] = boot_ms,
     ) -> None:
-        """`watched`: whether anybody may want to hear of a task's acceptance; `settings`: what else has to be read anew
+        """`watched`: whether anybody may want to hear of changes; `settings`: what else has to be read anew
         when settings were changed.
         """
         self.name = name
         self.clock = Clock(boot_ms)
         self.stats = Stats()
+        self.stats.tally.watched = watched
         self._publish = publish
         self._interrupt = interrupt
         self._queues = queues
@@ -177,13 +187,30 @@ class Node:
             refused=self.stats.refuse,
             vacant=self._tell_work,
         )
+        self.lending = Lending(
+            self.hand,
+            self.clock,
+            self.stats,
+            shards=lambda: self.membership.shards,
+            serves=self._serves,
+            may_fire=self.may_fire,
+            may_lend=lambda: self.may_fire() and not (self._draining or self.ledger.full),
+            read=self._read,
+        )
+        self.pulling = Pulling(
+            self.lending,
+            lines,
+            shards=lambda: self.membership.shards,
+            serves=self._serves,
+            holder=self._holder,
+        )
         self.reading = Reading(
             tasks,
             self.clock,
-            self.desk,
+            (self.desk, self.lending.desk),
             shards=lambda: self.membership.shards,
             post=self.hand.post,
-            answer=self.asking.told,
+            answer=self._tell,
             ready=self._tell_work,
         )
         self.probe = Probe(tasks, self.clock, self._held, self._see_overdue)
@@ -209,6 +236,7 @@ class Node:
             group.create_task(self.probe.run(), name="probe")
             group.create_task(self._refresh_settings(), name="settings")
             group.create_task(self.handover.run(), name="handover")
+            group.create_task(self.pulling.run(), name="pulling")
             group.create_task(self.hand.run(), name="hand")
 
     async def drain(self, grace_s: float) -> bool:
@@ -293,6 +321,12 @@ class Node:
         self._telling = False
         if self._pull is not None:
             self._pull()
+        self.lending.look()
+
+    def advance(self, by_ms: int) -> None:
+        """Set the clock forward, for users' tests, where this is the only node."""
+        self.clock.advance(by_ms)
+        self.hand.look()
 
     def may_fire(self) -> bool:
         """The lease is valid at this moment."""
@@ -313,9 +347,14 @@ class Node:
     def _late(self, mail: Sequence[Event]) -> None:
         """What a shard did not read before it went: the ends of attempts concern its next owner."""
         for event in mail:
-            if isinstance(event, Ended):
-                for outcome in event.outcomes:
-                    self._ended_elsewhere(outcome)
+            match event:
+                case Ended(outcomes):
+                    for outcome in outcomes:
+                        if outcome.reply is None:
+                            self._ended_elsewhere(outcome)
+                case Asked(commands):
+                    for command in commands:
+                        self._tell(Answer(command.token, error=Elsewhere()))
 
     def _ended_elsewhere(self, outcome: Outcome) -> None:
         if self.handover.is_past(outcome.task.shard, outcome.epoch):
@@ -380,7 +419,7 @@ class Node:
         changes: list[Change] = []
         records: list[Record] = []
         due: list[Task] = []
-        others: list[Ready | Load | Find | Answer | Parted | Forward] = []
+        others: list[_Other] = []
         for effect in effects:
             if isinstance(effect, Publish):
                 changes += effect.changes
@@ -392,24 +431,31 @@ class Node:
                 others.append(effect)
         if changes:
             self._publish(changes)
-            self._count(changes)
         if records:
             self.ledger.put(records)
         if due:
-            self.desk.put(due)
+            if pulled := self.desk.put(due):
+                self.lending.desk.put(pulled)
             self._offered = True
         for other in others:
             self._carry_out_other(other)
 
-    def _carry_out_other(self, effect: Ready | Load | Find | Answer | Parted | Forward) -> None:
+    def _carry_out_other(self, effect: "_Other") -> None:
         match effect:
+            case Acknowledge(records):
+                self.lending.acknowledge(records)
             case Ready(tasks):
-                self._ready.extend((task, task.rev) for task in tasks)
+                self._ready.extend((task, task.rev) for task in tasks if not task.pulled)
+                self.lending.ready(task for task in tasks if task.pulled)
                 self._offered = True
             case Load(page):
                 self.reading.load(page)
             case Answer():
-                self.asking.told(effect)
+                self._tell(effect)
+            case Keep():
+                self.lending.keep(effect)
+            case Revoke(tasks):
+                self.lending.revoke(tasks)
             case Find(commands):
                 self.reading.find(commands)
             case Parted(shard):
@@ -417,19 +463,21 @@ class Node:
             case Forward(outcomes):
                 self.handover.forward(outcomes)
 
+    def _tell(self, answer: Answer) -> None:
+        if isinstance(answer.token, Reply):
+            self.lending.told(answer)
+        else:
+            self.asking.told(answer)
+
+    def _read(self, tasks: list[Task]) -> None:
+        self.reading.payloads(tasks)
+
     def _carried(self) -> None:
         """A slice of the hand's visits is carried out: what came due in it starts in this call."""
         self._progress.set()
         if self._offered:
             self._offered = False
             self._tell_now()
-
-    def _count(self, changes: list[Change]) -> None:
-        finished = self.stats.finished
-        for change in changes:
-            state = change.state
-            if state is not _RUNNING and state is not _SCHEDULED:
-                finished[state] += 1
 
     # --- shards come and go
 
@@ -554,14 +602,14 @@ class Node:
         shares = sum(len(actor.state.holding.shares) for actor in self.hand.actors.values())
         return _within(HELD // max(shares, shards, 1)), _within(HELD // max(shards, 1))
 
-    def _held(self) -> Iterable[tuple[int, dict[int, int]]]:
+    def _held(self) -> Iterable[tuple[int, Callable[[], dict[int, int]]]]:
         """What each shard's memory claims to hold, for the probe."""
-        return [(shard, actor.state.holding.ends()) for shard, actor in self.hand.actors.items() if self._serves(shard)]
+        return [(shard, actor.state.holding.ends) for shard, actor in self.hand.actors.items() if self._serves(shard)]
 
     def _running(self) -> bool:
         """Whether an attempt is under way whose end is this node's to write."""
         return any(
-            task.phase in (Phase.RUNNING, Phase.WRITING)
+            task.phase is Phase.WRITING or (task.phase is Phase.RUNNING and not (task.lease_ms and task.claim_ms))
             for actor in self.hand.actors.values()
             for task in actor.state.holding.known.values()
         )
@@ -586,6 +634,9 @@ class Node:
                 log.warning("reading settings failed", detail=str(error))
                 self._settings_version = -1
             self._tell_work()
+
+
+_Other = Ready | Load | Find | Answer | Parted | Forward | Acknowledge | Keep | Revoke
 
 
 def _within(share: int) -> int:

@@ -40,8 +40,9 @@ CALM = 1
 (p99, `bench pending`)."""
 log = structlog.get_logger("probe")
 
-Owned = Callable[[], Iterable[tuple[int, dict[int, int]]]]
-"""Shards of this node, each with how far memory claims to hold those queues whose backlog rests in the tables."""
+Owned = Callable[[], Iterable[tuple[int, Callable[[], dict[int, int]]]]]
+"""Shards of this node, each with what says how far memory claims to hold those queues whose backlog rests in the
+tables."""
 
 
 @dataclass(slots=True)
@@ -82,8 +83,8 @@ class Probe:
         after_ms = -1 if from_the_beginning else self._seen_ms[step] - PROBE_LATE_MS - PROBE_BACK_MS
         after_id, until_ms = LAST_ID if after_ms >= 0 else NO_ID, asked_ms - PROBE_LATE_MS
         windows = [
-            Walk(shard, 0, None, after_ms, after_id, until_ms, PROBE_ROWS, PROBE_TOTAL, caps, since_ms=after_ms)
-            for shard, caps in owned.items()
+            Walk(shard, 0, None, after_ms, after_id, until_ms, PROBE_ROWS, PROBE_TOTAL, ends(), since_ms=after_ms)
+            for shard, ends in owned.items()
             if shard % PROBE_STEPS == step
         ]
         rest = self._continued(owned)
@@ -101,7 +102,7 @@ class Probe:
             news = bool(answer.tasks) and self._post(answer.page.shard, Probed(answer.tasks, asked_ms))
             self._follow(answer, news=news)
 
-    def _continued(self, owned: dict[int, dict[int, int]]) -> list[Walk]:
+    def _continued(self, owned: Container[int]) -> list[Walk]:
         """The pages whose turn it is; those of shards that went are forgotten."""
         return _taken(self._urgent, URGENT, owned) + _taken(self._calm, CALM, owned)
 

@@ -8,7 +8,7 @@ commands that wait.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -37,7 +37,7 @@ class Reading:
         self,
         store: TaskStore,
         clock: Clock,
-        desk: Desk,
+        desks: Sequence[Desk],
         *,
         shards: Callable[[], int],
         post: Callable[[int, Event], object],
@@ -46,7 +46,7 @@ class Reading:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._desk = desk
+        self._desks = desks
         self._shards = shards
         self._post = post
         self._answer = answer
@@ -106,7 +106,8 @@ class Reading:
             missing = [task for task in wanted if task.payload is None]
             for shard, gone in by_shard(missing).items():
                 self._post(shard, Vanished(gone))
-        self._desk.read(tasks)
+        for desk in self._desks:
+            desk.read(tasks)
         self._ready()
 
     async def _look(self, commands: list[Command]) -> None:

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from actors.core.events import Outcome, Verdict
 from actors.core.queue import Queue
 from actors.core.shard import Tally
-from actors.core.task import TERMINAL, State
+from actors.core.task import State
 
 LATENESS_BOUNDS_MS = (
     1,
@@ -60,7 +60,6 @@ class Stats:
     def __init__(self) -> None:
         self.accepted = 0
         self.replayed = 0
-        self.finished: dict[State, int] = dict.fromkeys(sorted(TERMINAL), 0)
         self.tally = Tally()
         self.stale_writes = 0
         self.epoch_changes = 0
@@ -116,6 +115,11 @@ class Stats:
         self.stale_writes += count
 
     @property
+    def finished(self) -> dict[State, int]:
+        """Tasks that came to an end, by their state."""
+        return self.tally.finished
+
+    @property
     def probe_finds(self) -> int:
         """Overdue rows that the probe had to bring: 0 in a healthy cluster."""
         return self.tally.found
@@ -124,6 +128,11 @@ class Stats:
     def held(self) -> int:
         """Tasks that were held because nobody knows how their attempt ended."""
         return self.tally.held
+
+    @property
+    def lapsed(self) -> int:
+        """Leases of workers that ran out."""
+        return self.tally.lapsed
 
     @property
     def stale_outcomes(self) -> int:

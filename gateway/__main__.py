@@ -26,6 +26,7 @@ from gateway import audit
 from gateway.admission import Admission
 from gateway.app import make_app
 from gateway.context import Gateway
+from gateway.crew import Crew
 from gateway.deliver import Courier
 from gateway.demo import Demo
 from gateway.hub import Hub
@@ -90,6 +91,7 @@ class Service:
             queues=queues,
             housekeeping=PgHousekeeping(database),
             links=self.peers,
+            lines=self.peers,
             publish=self.hub.publish,
             interrupt=self.hub.interrupt,
             watched=lambda: self.hub.watched,
@@ -99,6 +101,8 @@ class Service:
         self.keyring = Keyring(PgKeyStore(database), node.clock.now_ms)
         admission = Admission()
         quota = Quota(settings.tenant_rate_hz, settings.tenant_rates_hz)
+        crew = Crew(node.pulling, book, self.peers.tell_moved)
+        node.pulling.workers, self.peers.moved = crew, crew.moved
         self.gateway = Gateway(
             node=node,
             intake=node.intake,
@@ -108,6 +112,7 @@ class Service:
             queue_store=queues,
             codec=codec,
             hub=self.hub,
+            crew=crew,
             keyring=self.keyring,
             clock=node.clock,
             admission=admission,
@@ -155,6 +160,7 @@ class Service:
         if not self.gateway.draining:
             log.info("stopping: what runs may take so long to end", node=self.node.name, grace_s=self.settings.grace_s)
         self.gateway.draining = True
+        self.gateway.leaving.set()
         self.stopping.set()
 
     async def run(self) -> None:
@@ -185,6 +191,7 @@ class Service:
                     log.warning("attempts were still under way at the end of the grace time; others will repeat them")
                 await self._leave()
                 self.hub.close()
+                self.gateway.crew.close()
                 for task in running:
                     task.cancel()
 
@@ -325,6 +332,7 @@ async def dev(settings: DevSettings) -> None:
     async with EmbeddedPostgres(settings.data) as server, asyncio.TaskGroup() as group:
         await migrate(server.dsn)
         service = Service(settings.serve(server.dsn))
+        service.gateway.movable_clock = settings.nodes == 1
         others = siblings_of(settings, server.dsn)
         helping = [
             group.create_task(server.run(), name="keeper"),

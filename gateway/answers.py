@@ -173,6 +173,66 @@ class Problem(msgspec.Struct, forbid_unknown_fields=True):
     state: Annotated[State | UnsetType, Meta(description="Of the task that refused a command.")] = UNSET
 
 
+class LeasedTask(msgspec.Struct, forbid_unknown_fields=True):
+    """A task for a worker."""
+
+    id: TaskId
+    queue: str
+    attempt: Annotated[int, Meta(ge=1)]
+    max_attempts: Annotated[int, Meta(ge=1)]
+    fence: Fence
+    lease: Annotated[str, Meta(description="Says that the attempt is yours: goes with its result.")]
+    lease_expire_time: Annotated[Time, Meta(description="Then it is another worker's, unless it was extended.")]
+    lease_seconds: Annotated[float, Meta(description="The full period of the lease.")]
+    schedule_time: Time
+    labels: dict[str, str] | UnsetType = UNSET
+    traceparent: str | UnsetType = UNSET
+    payload: Annotated[Any, Meta(description="Absent when the task has none.")] = UNSET
+    payload_base64: Annotated[str | UnsetType, Meta(description="A payload of bytes.")] = UNSET
+    content_type: Annotated[str | UnsetType, Meta(description="With `payload_base64`.")] = UNSET
+
+
+class LeasedTasks(msgspec.Struct, forbid_unknown_fields=True):
+    """Tasks that are yours now; none came in time when it is empty."""
+
+    tasks: list[LeasedTask]
+
+
+class ResultOutcome(msgspec.Struct, forbid_unknown_fields=True):
+    """What came of one result: the task's state after it, or a problem."""
+
+    id: str
+    state: Annotated[State | UnsetType | None, Meta(description="Null: it was recorded before.")] = UNSET
+    problem: Problem | UnsetType = UNSET
+
+
+class ResultOutcomes(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry a result, in their order."""
+
+    results: list[ResultOutcome]
+
+
+class LeaseOutcome(msgspec.Struct, forbid_unknown_fields=True):
+    """What came of one extension: when the lease ends, or a problem."""
+
+    id: str
+    lease: str
+    lease_expire_time: Time | UnsetType = UNSET
+    problem: Problem | UnsetType = UNSET
+
+
+class LeaseOutcomes(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry a lease, in their order."""
+
+    results: list[LeaseOutcome]
+
+
+class ClockTime(msgspec.Struct, forbid_unknown_fields=True):
+    """What time it is."""
+
+    time: Time
+
+
 class BatchItem(msgspec.Struct, forbid_unknown_fields=True):
     """What became of one item of a batch: `id` and `state`, or `problem`."""
 

@@ -38,7 +38,7 @@ def make_app(gateway: Gateway, lag: LoopLag | None = None, peers: Peers | None =
         gateway.queues, gateway.queue_store, gateway.codec, gateway.settings.payload_bytes, gateway.patience
     )
     app[EXPRESS] = Express(gateway, app[DECODER])
-    gateway.registry.register(NodeCollector(gateway.node, lag or LoopLag()))
+    gateway.registry.register(NodeCollector(gateway.node, gateway.crew, lag or LoopLag()))
     app[CONTRACT] = Contract(ROUTES)
     for route in ROUTES:
         add = partial(app.router.add_route, route.method)

@@ -38,6 +38,7 @@ READ = Access(Scope.READ)
 WORK = Access(Scope.WORK)
 ADMIN = Access(Scope.ADMIN)
 WATCH = Access(Scope.READ, by_message=True)
+PULL = Access(Scope.WORK, by_message=True)
 OPERATE = Access(Scope.OPERATE)
 METRICS = Access(Scope.METRICS, despite_outage=True)
 

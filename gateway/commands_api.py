@@ -122,13 +122,13 @@ def _outcome(body: Complete, task: Task, now_ms: int) -> Outcome:
         verdict,
         started_ms=now_ms,
         ended_ms=now_ms,
-        error=None if body.error is None else _line(body.error),
+        error=None if body.error is None else line(body.error),
         result=bytes(body.result) or None,
         retry_after_ms=retry_after_ms,
         jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
     )
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """One short line: control characters (NUL among them) become spaces."""
     return "".join(char if char.isprintable() else " " for char in text[:MAX_ERROR_CHARS])

@@ -4,8 +4,8 @@ The runtime is seen through the small protocols below, so that handlers are test
 handler can reach further into the node than it says here.
 """
 
-from asyncio import Future
-from collections.abc import Callable, Collection, Mapping, Sequence
+from asyncio import Event, Future
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,7 @@ from actors.core.codec import SpecCodec
 from actors.core.draft import Draft, Receipt
 from actors.core.events import Change, Command, Outcome, Verdict
 from actors.core.keys import Scope
+from actors.core.lease import Extension, Report
 from actors.core.live import Live
 from actors.core.queue import QueueBook
 from actors.core.reach import Reach
@@ -23,12 +24,15 @@ from actors.core.task import State, Task
 from actors.ports.cluster import ClusterStore
 from actors.ports.queues import QueueStore
 from actors.ports.reader import Reader, TaskRow
+from actors.pulling import Room as Workers
+from actors.pulling import Speaker
 from gateway.admission import Admission
 from gateway.patience import Patience
 from gateway.quota import Quota
 from gateway.room import Room
 
 if TYPE_CHECKING:
+    from gateway.crew import Crew
     from gateway.hub import Hub
     from gateway.keyring import Keyring
 
@@ -123,6 +127,11 @@ class StatsPort(Protocol):
         ...
 
     @property
+    def lapsed(self) -> int:
+        """Leases of workers that ran out."""
+        ...
+
+    @property
     def stale_outcomes(self) -> int:
         """Attempts whose end came under an old fence."""
         ...
@@ -186,6 +195,11 @@ class MembershipPort(Protocol):
         ...
 
     @property
+    def timeline(self) -> int:
+        """The database's: a fence begins with it."""
+        ...
+
+    @property
     def margin_ms(self) -> float:
         """How long it may go on firing without another heartbeat."""
         ...
@@ -223,6 +237,38 @@ class CensusPort(Protocol):
         ...
 
 
+class PullingPort(Protocol):
+    """Takes tasks for the workers of this node, and carries what they say to whoever owns the task."""
+
+    workers: Workers | None
+    """Who they are."""
+
+    @property
+    def full(self) -> bool:
+        """Too many reports wait for their words: take no more of them."""
+        ...
+
+    def want(self, queues: Iterable[int]) -> None:
+        """Workers are here that take tasks of these queues, and of no others."""
+        ...
+
+    def look(self, queue: int) -> None:
+        """There may be room: take soon."""
+        ...
+
+    def report(self, speaker: Speaker, tenant: str, reports: Sequence[Report]) -> None:
+        """Attempts ended; `speaker` hears one word of each."""
+        ...
+
+    def extend(self, speaker: Speaker, tenant: str, extensions: Sequence[Extension]) -> None:
+        """Attempts go on; `speaker` hears what came of most."""
+        ...
+
+    def forget(self, speaker: Speaker) -> None:
+        """It does not wait for what came of its extensions any more."""
+        ...
+
+
 class NodePort(Protocol):
     """The node, as the API sees it."""
 
@@ -254,6 +300,15 @@ class NodePort(Protocol):
     @property
     def census(self) -> CensusPort:
         """Asks it and the others what they hold."""
+        ...
+
+    @property
+    def pulling(self) -> PullingPort:
+        """For workers."""
+        ...
+
+    def advance(self, by_ms: int) -> None:
+        """Set its clock forward, for users' tests."""
         ...
 
     async def ask(self, command: Command) -> Change | None:
@@ -331,6 +386,8 @@ class Gateway:
     queue_store: QueueStore
     codec: SpecCodec
     hub: "Hub"
+    crew: "Crew"
+    """Workers that are attached here."""
     keyring: "Keyring"
     clock: ClockPort
     settings: Settings = Settings()
@@ -340,6 +397,10 @@ class Gateway:
     room: Room = field(default_factory=Room)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """What `/metrics` shows."""
+    movable_clock: bool = False
+    """Users' tests may set the clock forward (`clock_api.py`)."""
+    leaving: Event = field(default_factory=Event)
+    """Set when this node begins to go away: workers should go elsewhere."""
     draining: bool = False
     """Going away: readiness says so, and no new task is taken."""
 

@@ -7,23 +7,35 @@ process is now end it.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from aiohttp import WSMsgType, web
 
 from actors.core.errors import Overloaded, RingwheelError
 from actors.core.events import Answer
+from actors.core.lease import Kept, Lent, Word
 from actors.core.wire import (
+    Answered,
     Ask,
+    Extend,
+    Extended,
     Frame,
     Given,
+    Got,
     Hint,
     Look,
     Measure,
     Measured,
     Message,
+    Moved,
+    Reports,
+    Revoked,
     Shown,
+    Supply,
+    Take,
+    Taken,
+    Want,
     Watch,
     Watching,
     Wire,
@@ -43,6 +55,9 @@ MEASURES = 4
 NEW = 10_000
 FRAME = 100
 """Answers in one frame: each of a `Look` may tell of a thousand tasks."""
+STEP = 50
+"""Tasks that are taken for its workers at once, as long as they bring less than STEP_BYTES; a payload is bounded."""
+STEP_BYTES = 2 * 1024 * 1024
 
 
 class Guest:
@@ -56,7 +71,10 @@ class Guest:
         hub: Hub,
         boot: Callable[[], str],
         learner: Learner,
+        moved: Callable[[list[str]], None],
     ) -> None:
+        """`moved`: hears of workers that were here and went there."""
+        self._moved = moved
         self._ws = ws
         self._node = node
         self._wire = wire
@@ -70,6 +88,8 @@ class Guest:
         self._measuring = 0
         self._new = 0
         """Tasks that wait for their queue to be known."""
+        self._unconfirmed: dict[int, list[Lent]] = {}
+        """Tasks for its workers, of which it has not said that they came."""
         self._relay = Relay(hub, wire, self._news.set)
 
     async def serve(self, secret: bytes) -> None:
@@ -77,12 +97,21 @@ class Guest:
         self._boot = await examine(self._ws, secret, self._mine)
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(self._write())
-            with self._relay:
-                async for message in self._ws:
-                    if message.type is not WSMsgType.BINARY:
-                        break
-                    self._hear(decode(message.data), group)
+            try:
+                with self._relay:
+                    async for message in self._ws:
+                        if message.type is not WSMsgType.BINARY:
+                            break
+                        self._hear(decode(message.data), group)
+            finally:
+                self._leave()
             writing.cancel()
+
+    def _leave(self) -> None:
+        """What may not have reached its workers is given to others."""
+        self._node.lending.part(self)
+        for tasks in self._unconfirmed.values():
+            self._node.lending.lost(tasks)
 
     def _hear(self, frame: Frame, group: asyncio.TaskGroup) -> None:
         check(frame, self._boot_now(), self._boot)
@@ -98,10 +127,59 @@ class Guest:
                     self._ask(message, group)
                 case Measure():
                     self._measure(message, group)
+                case Moved(ids):
+                    self._moved(ids)
+                case Want() | Take() | Got() | Reports() | Extend():
+                    self._lend(message)
                 case Watch():
                     self._relay.watch(message)
                     if message.number:
                         self._say(Watching(message.number))
+
+    # --- for its workers (ports/lending.py)
+
+    def _lend(self, message: Want | Take | Got | Reports | Extend) -> None:
+        lending = self._node.lending
+        match message:
+            case Want(queues):
+                lending.want(self, queues)
+            case Take():
+                self._take_out(message)
+            case Got(number):
+                self._unconfirmed.pop(number, None)
+            case Reports(tenant, reports):
+                lending.report(self, tenant, reports)
+            case Extend(tenant, extensions):
+                lending.extend(self, tenant, extensions)
+
+    def _take_out(self, asked: Take) -> None:
+        tasks: list[Lent] = []
+        size, more = 0, True
+        while more and len(tasks) < asked.limit and size < STEP_BYTES:
+            some, more = self._node.lending.take(self, asked.queue, min(STEP, asked.limit - len(tasks)))
+            tasks += some
+            size += sum(len(task.payload or b"") for task in some)
+        if tasks:
+            self._unconfirmed[asked.number] = tasks
+        self._say(Taken(asked.number, tasks, more))
+
+    def supply(self, queues: Collection[int]) -> None:
+        """See ports.lending.Taker."""
+        self._say(Supply(list(queues)))
+
+    def answer(self, words: list[Word]) -> None:
+        """See ports.lending.Taker."""
+        self._say(Answered(words))
+
+    def keep(self, kept: list[Kept]) -> None:
+        """See ports.lending.Taker."""
+        self._say(Extended(kept))
+
+    def revoke(self, leases: list[tuple[str, int]]) -> None:
+        """See ports.lending.Taker."""
+        self._say(Revoked(leases))
+
+    # --- what it asks
 
     def _ask(self, ask: Ask, group: asyncio.TaskGroup) -> None:
         if self._under_way >= UNDER_WAY:
@@ -165,5 +243,12 @@ class Guest:
                     await self._ws.send_bytes(encode(Frame(self._boot, self._mine, messages)))
 
     def _next(self) -> list[Message]:
-        said = [self._outbox.popleft() for _ in range(min(len(self._outbox), FRAME))]
+        said: list[Message] = []
+        while self._outbox and len(said) < FRAME:
+            alone = isinstance(self._outbox[0], Taken)  # it may be nearly as large as a frame can be
+            if said and alone:
+                break
+            said.append(self._outbox.popleft())
+            if alone:
+                break
         return said or self._relay.take()

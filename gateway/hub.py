@@ -109,6 +109,8 @@ class Hub:
         self._monotonic = monotonic
         self._linger_until = float("-inf")
         self._watchers = 0
+        self._unwatched = False
+        """Somebody was told so, and may have left changes out."""
         self._feeds: dict[str | tuple[str, str], tuple[Feed, ...]] = {}
         self._by_label: LabelIndex[Feed] = LabelIndex()
         self._by_queue: dict[Queue, tuple[Feed, ...]] = {}
@@ -133,12 +135,20 @@ class Hub:
 
     @property
     def watched(self) -> bool:
-        """Somebody watches something, or did not long ago and may come back with a cursor."""
+        """Somebody watches something, or did not long ago and may come back with a cursor.
+
+        Where nobody does, changes need not be told: no cursor from before leads over such a time.
+        """
+        watched = self._is_watched()
+        self._unwatched = self._unwatched or not watched
+        return watched
+
+    def _is_watched(self) -> bool:
         return self._watchers > 0 or self._monotonic() < self._linger_until
 
     def publish(self, changes: list[Change], *, foreign: bool = False) -> None:
         """Tell those who watch. Called by the node after the commit (running: after the start), and for other nodes."""
-        if not self.watched:
+        if not self._is_watched():
             self._recent.skip(len(changes))
             return
         if not self.interest.alone:
@@ -175,6 +185,9 @@ class Hub:
     def watching(self) -> Iterator[None]:
         """Keep changes while somebody watches, and for `LINGER_S` more."""
         self._watchers += 1
+        if self._unwatched:
+            self._unwatched = False
+            self._recent.skip(1)
         try:
             yield
         finally:

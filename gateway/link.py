@@ -19,7 +19,20 @@ import structlog
 from aiohttp import WSMsgType
 
 from actors.core.errors import Invalid, Overloaded, Unavailable
-from actors.core.wire import Frame, Hint, Message, Reply, Watch, Watching, WireTopic, decode, encode
+from actors.core.wire import (
+    Extend,
+    Frame,
+    Hint,
+    Message,
+    Moved,
+    Reply,
+    Reports,
+    Watch,
+    Watching,
+    WireTopic,
+    decode,
+    encode,
+)
 from gateway.handshake import HANDSHAKE_S, Refused, introduce, knock
 
 PATH = "/peer/v1"
@@ -27,6 +40,10 @@ OUTBOX = 10_000
 FRAME = 1_000
 """Tasks and questions in one frame (one message more at most): some megabytes, where each task brings its payload."""
 ASKED = 4_096
+WEIGHED_BYTES = 4_096
+"""So many of the results of workers weigh as much as a task."""
+WEIGHED_LEASES = 50
+"""The same of leases, which have no payload."""
 FRAME_BYTES = 16 * 1024 * 1024
 WATCHED = 500
 """Topics in one message, which has a frame of its own."""
@@ -52,7 +69,7 @@ class Link:
         address: str,
         secret: bytes,
         *,
-        hear: Callable[[Message], None],
+        hear: Callable[["Link", Message], None],
         greet: Callable[["Link"], Awaitable[None]],
         lose: Callable[[], None],
     ) -> None:
@@ -242,13 +259,13 @@ class Link:
         for message in frame.messages:
             if isinstance(message, Watching) and message.number in self._late:
                 self._late.remove(message.number)
-                self._hear_more(message)
+                self._hear_more(self, message)
             elif isinstance(message, Reply):
                 asked = self._asked.get(message.number)
                 if asked is not None and not asked.done():
                     asked.set_result(message)
             else:
-                self._hear_more(message)
+                self._hear_more(self, message)
 
     def _fall(self) -> None:
         """Nothing comes any more: whoever waits is told."""
@@ -293,4 +310,13 @@ def _why(error: BaseException) -> str:
 
 
 def _weight(message: Message) -> int:
-    return len(message.tasks) if isinstance(message, Hint) else 1
+    match message:
+        case Hint(_, tasks):
+            return len(tasks)
+        case Reports(_, reports):
+            return len(reports) + sum(len(report.result or b"") for report in reports) // WEIGHED_BYTES
+        case Extend(_, extensions):
+            return 1 + len(extensions) // WEIGHED_LEASES
+        case Moved(ids):
+            return 1 + len(ids) // WEIGHED_LEASES
+    return 1

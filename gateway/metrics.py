@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from gateway.context import GATEWAY, NodePort, QueueStatsPort, StatsPort
+from gateway.crew import Crew
 
 LAG_PERIOD_S = 0.1
 
@@ -44,10 +45,11 @@ class LoopLag:
 
 
 class NodeCollector(Collector):
-    """Reads a node's counters when they are asked for."""
+    """Reads the counters of a node and of its workers when they are asked for."""
 
-    def __init__(self, node: NodePort, lag: LoopLag) -> None:
+    def __init__(self, node: NodePort, crew: Crew, lag: LoopLag) -> None:
         self._node = node
+        self._crew = crew
         self._lag = lag
 
     def describe(self) -> Iterable[Metric]:
@@ -74,6 +76,7 @@ class NodeCollector(Collector):
         yield _counter("probe_finds", "Overdue rows that memory did not know", stats.probe_finds)
         yield _counter("stale_writes", "Records refused for their fence or revision", stats.stale_writes)
         yield _counter("held_tasks", "Tasks held since nobody knows how their attempt ended", stats.held)
+        yield _counter("lapsed_leases", "Leases of workers that ran out", stats.lapsed)
         yield _counter("stale_outcomes", "Attempts that ended under an old fence", stats.stale_outcomes)
         yield _counter("rejoins", "Times that this node was declared dead and came back", stats.rejoins)
         yield _counter("epoch_changes", "Shards that came", stats.epoch_changes)
@@ -82,6 +85,8 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily(
             "ringwheel_forwarding_attempts", "Attempts whose shard has moved", self._node.handover.forwarding
         )
+        yield GaugeMetricFamily("ringwheel_workers", "Workers that take tasks from this node", len(self._crew))
+        yield GaugeMetricFamily("ringwheel_leases", "Leases of workers that are linked to this node", self._crew.leases)
         yield from self._ownership()
         yield _lateness(stats)
         yield _queue_attempts(stats.queues)

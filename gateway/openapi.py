@@ -8,9 +8,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import orjson
@@ -103,17 +103,24 @@ class _Schemas:
         return self._schemas[published_type(kind)]
 
 
-@lru_cache(maxsize=64)
+@cache
 def published_type(kind: Any) -> Any:
     """The type for the document: a `Raw` that may be left out has no default that could be shown."""
+    if get_origin(kind) is Annotated:
+        inner, *metas = get_args(kind)
+        return Annotated[(published_type(inner), *metas)]
+    if get_origin(kind) is list:
+        return list[published_type(*get_args(kind))]  # type: ignore[misc]  # made while it runs
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return kind
     fields = msgspec.structs.fields(kind)
-    if not any(isinstance(field.default, msgspec.Raw) for field in fields):
+    types = [published_type(field.type) for field in fields]
+    same = all(shown == field.type for shown, field in zip(types, fields, strict=True))
+    if same and not any(isinstance(field.default, msgspec.Raw) for field in fields):
         return kind
     shown = msgspec.defstruct(
         kind.__name__,
-        [(field.name, field.type, *_default(field)) for field in fields],
+        [(field.name, shown, *_default(field)) for field, shown in zip(fields, types, strict=True)],
         forbid_unknown_fields=kind.__struct_config__.forbid_unknown_fields,
         kw_only=True,
     )

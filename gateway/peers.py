@@ -9,17 +9,41 @@ Refuses: to be relied on (see the port).
 
 import asyncio
 import ssl
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import aiohttp
 from aiohttp import WSCloseCode, web
 
 from actors.core.errors import Invalid, Overloaded, Unavailable
 from actors.core.events import Answer, Change, Command
+from actors.core.lease import Extension, Lent, Report
 from actors.core.live import Live
 from actors.core.reach import Reach
 from actors.core.task import Task
-from actors.core.wire import Changes, Given, Look, Measure, Measured, Message, Missed, Shown, Told, Watching, Wire
+from actors.core.wire import (
+    Answered,
+    Changes,
+    Extend,
+    Extended,
+    Given,
+    Got,
+    Look,
+    Measure,
+    Measured,
+    Message,
+    Missed,
+    Moved,
+    Reports,
+    Revoked,
+    Shown,
+    Supply,
+    Take,
+    Taken,
+    Told,
+    Want,
+    Watching,
+    Wire,
+)
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 from gateway.guest import Guest
@@ -33,6 +57,9 @@ from gateway.topics import Topic
 
 HINTED = 500
 """Tasks in one message."""
+REPORTED = 500
+"""The same of what workers say: results, extensions, leases that they came with."""
+REPORTED_BYTES = 4 * 1024 * 1024
 
 
 class Peers:
@@ -55,6 +82,10 @@ class Peers:
         self._replaced: set[str] = set()
         """Boots that were where I am now."""
         self._changed = asyncio.Event()
+        self._wanted: list[int] = []
+        """Queues that workers here take tasks of."""
+        self.moved: Callable[[list[str]], None] = lambda _: None
+        """Hears that the workers of these leases went to another node."""
         self.learner = Learner(self._learn)
         self._strange = Strange(wire, self.learner, publish=self._publish, miss=self._interrupt)
         self._greeted = asyncio.Event()
@@ -129,6 +160,42 @@ class Peers:
             return None
         return measured.reaches if isinstance(measured, Measured) else None
 
+    # --- the port of those who take for workers
+
+    def want(self, queues: Collection[int]) -> None:
+        """See ports.lending.Lines."""
+        self._wanted = list(queues)
+        for link in self._links.values():
+            link.tell(Want(self._wanted))  # one that is not up is told when it is (`_greet`)
+
+    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
+        """See ports.lending.Lines."""
+        link = self._links.get(boot)
+        taken = None if link is None else await link.question(lambda number: Take(number, queue, limit))
+        if link is None or not isinstance(taken, Taken):
+            raise Unavailable("the owner of these tasks is not linked")
+        link.tell(Got(taken.number))
+        return taken.tasks, taken.more
+
+    def report(self, boot: str, tenant: str, reports: Sequence[Report]) -> bool:
+        """See ports.lending.Lines."""
+        link = self._links.get(boot)
+        return link is not None and all(link.tell(Reports(tenant, some)) for some in _parts(reports))
+
+    def extend(self, boot: str, tenant: str, extensions: Sequence[Extension]) -> bool:
+        """See ports.lending.Lines."""
+        link = self._links.get(boot)
+        return link is not None and all(
+            link.tell(Extend(tenant, list(extensions[start : start + REPORTED])))
+            for start in range(0, len(extensions), REPORTED)
+        )
+
+    def tell_moved(self, ids: list[str]) -> None:
+        """The workers of these leases came here."""
+        for link in self._links.values():
+            for start in range(0, len(ids), REPORTED):
+                link.tell(Moved(ids[start : start + REPORTED]))
+
     async def linked(self, count: int) -> None:
         """Return when links to so many other nodes are up."""
         while sum(link.up.is_set() for link in self._links.values()) < count:
@@ -156,6 +223,7 @@ class Peers:
     async def _greet(self, link: Link) -> None:
         """A link came up: what happened there before is not known here."""
         self._greeted.set()
+        link.tell(Want(self._wanted))
         await link.watch([wire_topic(topic) for topic in self.hub.interest.topics])
         self._interrupt()
 
@@ -163,7 +231,21 @@ class Peers:
         assert self.node is not None
         self.node.beat_soon()
 
-    def _hear(self, message: Message) -> None:
+    def _hear(self, link: Link, message: Message) -> None:
+        assert self.node is not None
+        match message:
+            case Supply(queues):
+                self.node.pulling.supplied(link.boot, queues)
+            case Answered(words):
+                self.node.pulling.answer(words)
+            case Extended(kept):
+                self.node.pulling.keep(kept)
+            case Revoked(leases):
+                self.node.pulling.revoke(leases)
+            case _:
+                self._hear_of_watched(message)
+
+    def _hear_of_watched(self, message: Message) -> None:
         match message:
             case Changes():
                 self._strange.hear(message)
@@ -207,6 +289,21 @@ class Peers:
             self._interrupt()  # what they said last may not have arrived
 
 
+def _parts(reports: Sequence[Report]) -> Iterator[list[Report]]:
+    """As many as fit into one message."""
+    part: list[Report] = []
+    size = 0
+    for report in reports:
+        more = len(report.result or b"")
+        if part and (len(part) >= REPORTED or size + more > REPORTED_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(report)
+        size += more
+    if part:
+        yield part
+
+
 PEERS: web.AppKey[Peers] = web.AppKey("peers", Peers)
 
 
@@ -218,7 +315,8 @@ async def peer(request: web.Request) -> web.StreamResponse:
     ws = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=longest, compress=False)
     await ws.prepare(request)
     try:
-        await Guest(ws, peers.node, peers.wire, peers.hub, lambda: peers.boot, peers.learner).serve(peers.secret)
+        guest = Guest(ws, peers.node, peers.wire, peers.hub, lambda: peers.boot, peers.learner, peers.moved)
+        await guest.serve(peers.secret)
     except* (Refused, Invalid, TimeoutError, ConnectionError):
         await ws.close(code=WSCloseCode.POLICY_VIOLATION)
     return ws

@@ -11,21 +11,36 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from actors.core.task import Move, State
-from gateway import bounds, commands_api, contract_api, filters, page, probes, queues_api, tasks_api
+from gateway import (
+    bounds,
+    clock_api,
+    commands_api,
+    contract_api,
+    filters,
+    leases_api,
+    page,
+    probes,
+    queues_api,
+    tasks_api,
+)
 from gateway.answers import (
     Attempts,
     BatchResults,
+    ClockTime,
     Cluster,
+    LeasedTasks,
+    LeaseOutcomes,
     Marked,
     Purged,
     Queue,
     QueuePage,
+    ResultOutcomes,
     Status,
     Task,
     TaskId,
     TaskPage,
 )
-from gateway.auth import ADMIN, METRICS, OPERATE, READ, SUBMIT, WATCH, WORK
+from gateway.auth import ADMIN, METRICS, OPERATE, PULL, READ, SUBMIT, WATCH, WORK
 from gateway.bodies import JSON, NDJSON
 from gateway.bounds import published
 from gateway.cluster_api import cluster, marking
@@ -33,9 +48,22 @@ from gateway.context import Settings
 from gateway.events import events
 from gateway.metrics import metrics
 from gateway.route import Answer, Body, Parameter, Route, json, patient
-from gateway.schema import Complete, Empty, LabelQuery, NamedNode, QueueRequest, Reschedule, TaskRequest
+from gateway.schema import (
+    Advance,
+    Complete,
+    Empty,
+    LabelQuery,
+    LeaseRequest,
+    Leases,
+    NamedNode,
+    QueueRequest,
+    Reschedule,
+    Results,
+    TaskRequest,
+)
 from gateway.stream import stream
 from gateway.times import TIME
+from gateway.worker_link import worker
 
 LIMITS = Settings()
 
@@ -96,6 +124,7 @@ _MANY = Annotated[
         extra_json_schema={"items": {"$ref": "#/components/schemas/TaskRequest"}},
     ),
 ]
+_ID, _LEASE = "019b76da-a87b-7001-8203-040506070809", "00000001.0000000001.000001"
 _EXAMPLE = {
     "queue": "emails",
     "http": {"url": "https://example.com/hook"},
@@ -219,6 +248,63 @@ ROUTES: tuple[Route, ...] = (
         words="For targets that answered 202 with `ringwheel-complete: later`. There is time until the attempt's "
         "`dispatch_deadline`, which counts from its start; then it has failed, and the target may be called again. A "
         "result under an old fence is refused.",
+    ),
+    Route(
+        "leaseTasks",
+        "POST",
+        "/v1/queues/{queue}:lease",
+        patient(leases_api.lease),
+        "Take tasks of a queue",
+        {200: json(LeasedTasks, "As soon as there is one; none when there was none in time.")},
+        WORK,
+        Body({JSON: LeaseRequest}, required=False, example={"max": 10, "wait": 20}),
+        words="Each is yours under its lease, until `lease_expire_time`. Of tasks that were submitted without `http`.",
+    ),
+    Route(
+        "completeTasks",
+        "POST",
+        "/v1/tasks:complete",
+        patient(leases_api.complete),
+        "Say how tasks ended that you took",
+        {200: json(ResultOutcomes, "Once all are committed, or refused.")},
+        WORK,
+        Body({JSON: Results}, example={"results": [{"id": _ID, "lease": _LEASE, "ok": True, "result": {"sent": 7}}]}),
+        words="A result may be said again: one that was recorded under this lease is recorded. A problem of 409: the "
+        "lease is over, the task is another worker's, or ended otherwise. 503: it is not known; say it again.",
+    ),
+    Route(
+        "extendLeases",
+        "POST",
+        "/v1/tasks:extend",
+        patient(leases_api.extend),
+        "Go on with tasks that you took",
+        {200: json(LeaseOutcomes, "Until when, or why not.")},
+        WORK,
+        Body({JSON: Leases}, example={"leases": [{"id": _ID, "lease": _LEASE, "by": 30}]}),
+    ),
+    Route(
+        "worker",
+        "GET",
+        "/v1/worker",
+        worker,
+        "Take tasks, live",
+        {101: Answer("A websocket of the subprotocol `ringwheel.v1.json`.")},
+        PULL,
+        endless=True,
+        words='Send `{"type": "ready", "queue": ..., "credits": 100}`: `tasks` come as they are due, never above the '
+        'credits. Answer `{"type": "done", "results": [{"id", "lease", "ok": true}]}`; `recorded` follows the commit.',
+    ),
+    Route(
+        "advanceClock",
+        "POST",
+        "/v1/clock:advance",
+        clock_api.advance,
+        "Set the clock forward",
+        {200: json(ClockTime, "It is this time now.")},
+        OPERATE,
+        Body({JSON: Advance}, example={"by": "1h"}),
+        problems=(409,),
+        words="In `ringwheel dev` with one node alone: virtual time for your tests. What is due by then fires now.",
     ),
     Route(
         "listQueues",

@@ -16,7 +16,7 @@ from actors.core.queue import MAX_RETENTION_MS, MIN_RETENTION_MS, Unheard
 from gateway import bounds
 from gateway.bounds import backtracking, published
 from gateway.http_target import MAX_HEADERS, MAX_URL_CHARS, METHODS, NAME, URL, VALUE
-from gateway.times import DAY_MS, DURATION, MAX_DURATION_CHARS, MAX_DURATION_MS, TIME
+from gateway.times import DAY_MS, DURATION, MAX_DURATION_CHARS, MAX_DURATION_MS, TIME, YEAR_MS
 
 ABSENT = Raw()
 
@@ -59,6 +59,7 @@ OneDay = (
     | Annotated[float, _seconds(1, MAX_DEADLINE_MS)]
     | Annotated[str, _DURATION]
 )
+OneYear = Annotated[int, _seconds(0, YEAR_MS)] | Annotated[float, _seconds(0, YEAR_MS)] | Annotated[str, _DURATION]
 Kept = (
     Annotated[int, _seconds(MIN_RETENTION_MS, MAX_RETENTION_MS)]
     | Annotated[float, _seconds(MIN_RETENTION_MS, MAX_RETENTION_MS)]
@@ -184,6 +185,66 @@ class Complete(msgspec.Struct, forbid_unknown_fields=True):
         Literal["never"] | Annotated[int, _seconds()] | Annotated[float, _seconds()] | None,
         _says('Seconds until the next attempt, or "never"; with `ok: false`.'),
     ] = None
+
+
+class LeaseRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """How many tasks are wanted, and how long to wait for the first."""
+
+    max: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    wait: Annotated[int, Meta(ge=0, le=60)] | Annotated[float, Meta(ge=0, le=60)] = 0
+
+
+class HeldLease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A lease that a worker has."""
+
+    id: Annotated[str, _says("Of the task.")]
+    lease: Annotated[str, _says("As it came with the task.")]
+
+
+class ExtendedLease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A lease that is to last longer."""
+
+    id: Annotated[str, _says("Of the task.")]
+    lease: Annotated[str, _says("As it came with the task.")]
+    by: Annotated[OneDay | None, _says("It ends so long from now, at least a second; by default its full period.")] = (
+        None
+    )
+
+
+class WorkerResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an attempt ended: `ok`, with a result or an error; or `snooze`."""
+
+    id: Annotated[str, _says("Of the task.")]
+    lease: Annotated[str, _says("As it came with the task.")]
+    ok: bool | None = None
+    result: Annotated[Raw, _says("Any JSON, up to 64 KiB; with `ok: true`.")] = ABSENT
+    error: Annotated[str | None, _says("What went wrong; with `ok: false`.")] = None
+    retry: Annotated[
+        Literal["never"] | Annotated[int, _seconds()] | Annotated[float, _seconds()] | None,
+        _says('Seconds until the next attempt, or "never"; with `ok: false`.'),
+    ] = None
+    snooze: Annotated[
+        Annotated[int, _seconds()] | Annotated[float, _seconds()] | None,
+        _says("The task comes again after so many seconds, and no attempt is used up."),
+    ] = None
+
+
+class Results(msgspec.Struct, forbid_unknown_fields=True):
+    """How attempts ended."""
+
+    results: Annotated[list[WorkerResult], Meta(max_length=1_000)]
+
+
+class Leases(msgspec.Struct, forbid_unknown_fields=True):
+    """Leases that are to last longer."""
+
+    leases: Annotated[list[ExtendedLease], Meta(max_length=10_000)]
+
+
+class Advance(msgspec.Struct, forbid_unknown_fields=True):
+    """How far the clock is set forward."""
+
+    by: Annotated[OneYear, _says("At most a year.")]
 
 
 class Empty(msgspec.Struct, forbid_unknown_fields=True):

@@ -36,7 +36,7 @@ class Close(IntEnum):
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Serve one watcher until either side ends it."""
-    _check(request)
+    check_upgrade(request)
     limits = request.app.get(LIMITS, Limits())
     ws = web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
@@ -45,12 +45,13 @@ async def stream(request: web.Request) -> web.StreamResponse:
         compress=False,
     )
     await ws.prepare(request)
-    if CALLER in request or await _authenticate(request, ws, limits.authenticate_s):
+    if CALLER in request or await authenticate(request, ws, limits.authenticate_s, Scope.READ):
         await _Connection(request, ws).run()
     return ws
 
 
-def _check(request: web.Request) -> None:
+def check_upgrade(request: web.Request) -> None:
+    """Raises Problem for what is no websocket of this subprotocol, or comes from a page of another origin."""
     offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", SUBPROTOCOL).split(",")]
     if SUBPROTOCOL not in offered:
         raise Problem("unreadable", f"the subprotocol spoken here is {SUBPROTOCOL}")
@@ -59,7 +60,7 @@ def _check(request: web.Request) -> None:
     check_origin(request)
 
 
-async def _authenticate(request: web.Request, ws: web.WebSocketResponse, limit_s: float) -> bool:
+async def authenticate(request: web.Request, ws: web.WebSocketResponse, limit_s: float, scope: Scope) -> bool:
     """Take the first message for a key, and put its holder on the request. False: the connection is over."""
     try:
         async with asyncio.timeout(limit_s):
@@ -69,7 +70,7 @@ async def _authenticate(request: web.Request, ws: web.WebSocketResponse, limit_s
     if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
         return False
     try:
-        request[CALLER] = request.app[GATEWAY].keyring.holder(read_key(message.data), Scope.READ)
+        request[CALLER] = request.app[GATEWAY].keyring.holder(read_key(message.data), scope)
         await ws.send_frame(_AUTHENTICATED, WSMsgType.TEXT)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return await _refuse(request, ws, Close.UNAUTHENTICATED, "the first message must authenticate")
@@ -93,6 +94,16 @@ async def _refuse(request: web.Request, ws: web.WebSocketResponse, code: int, wo
     return False
 
 
+def whole_frame(message: bytes) -> bytes:
+    """A whole text message in one frame, unmasked as a server's are (RFC 6455, 5.2)."""
+    size = len(message)
+    if size < 126:
+        return bytes((0x81, size)) + message
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + message
+    return b"\x81\x7f" + size.to_bytes(8, "big") + message
+
+
 class _Connection(Watcher):
     """A watcher's websocket: any number of subscriptions."""
 
@@ -111,13 +122,8 @@ class _Connection(Watcher):
 
     @staticmethod
     def frame(message: bytes) -> bytes:
-        """A whole text message in one frame, unmasked as a server's are (RFC 6455, 5.2)."""
-        size = len(message)
-        if size < 126:
-            return bytes((0x81, size)) + message
-        if size < 65_536:
-            return b"\x81\x7e" + size.to_bytes(2, "big") + message
-        return b"\x81\x7f" + size.to_bytes(8, "big") + message
+        """One message."""
+        return whole_frame(message)
 
     async def bid_farewell(self) -> None:
         """By a close code."""

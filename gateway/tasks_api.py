@@ -222,7 +222,7 @@ async def _results(answers: Sequence[Draft | Receipt | Exception]) -> bytes:
 
 def _item(answer: Draft | Receipt | Exception) -> str:
     if isinstance(answer, Receipt):
-        return f'{{"id":"{answer.id}","state":"{answer.state.value}"}}'
+        return f'{{"id":"{answer.id}","state":"{answer.state}"}}'
     assert isinstance(answer, Exception)
     return orjson.dumps({"problem": problem_of(answer).body()}).decode()
 

@@ -3,6 +3,7 @@
 python -m tests.simulate --seeds 0..9999 [--processes 2]    prints the seed of every violation
 python -m tests.simulate --seed 42                          prints all that happened in one history
 with --unheard: in a world that has queues that hold or wait for attempts whose end nobody knows, too
+with --workers: in a world where half of the tasks are taken by workers
 """
 
 import argparse
@@ -13,37 +14,41 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
 
-from tests.support.guards import PATCHES, UNHEARD
+from tests.support.guards import LEASED, PATCHES, UNHEARD
 from tests.support.history import Broken
 from tests.support.simulation import Trace, simulate
 from tests.support.world import Figures
 
-GUARDS = PATCHES | UNHEARD
+GUARDS = PATCHES | UNHEARD | LEASED
 BLOCK = 20
 """Seeds that a process takes at a time."""
 
 
-def run_block(seeds: range, without: str | None = None, *, unheard: bool = False) -> tuple[list[Figures], list[str]]:
+def run_block(
+    seeds: range, without: str | None = None, *, unheard: bool = False, pulled: bool = False
+) -> tuple[list[Figures], list[str]]:
     """What these histories came to, and what was wrong with the others."""
     figures: list[Figures] = []
     broken: list[str] = []
     with GUARDS[without]() if without else nullcontext():
         for seed in seeds:
             try:
-                figures.append(simulate(seed, unheard=unheard))
+                figures.append(simulate(seed, unheard=unheard, pulled=pulled))
             except Broken as error:
                 broken.append(str(error))
     return figures, broken
 
 
-def run_all(seeds: range, processes: int, without: str | None = None, *, unheard: bool = False) -> bool:
+def run_all(
+    seeds: range, processes: int, without: str | None = None, *, unheard: bool = False, pulled: bool = False
+) -> bool:
     """Whether every invariant held in every history."""
     began_s = time.monotonic()
     figures: list[Figures] = []
     broken = 0
     blocks = [seeds[at : at + BLOCK] for at in range(0, len(seeds), BLOCK)]
     with ProcessPoolExecutor(processes) as pool:
-        for some, errors in pool.map(partial(run_block, without=without, unheard=unheard), blocks):
+        for some, errors in pool.map(partial(run_block, without=without, unheard=unheard, pulled=pulled), blocks):
             figures += some
             broken += len(errors)
             for error in errors:
@@ -60,12 +65,12 @@ def _sums(figures: Iterable[Figures]) -> str:
     return f"{tasks} tasks accepted, {runs} attempts, {faults} faults, {seconds / 3_600:.1f} virtual hours"
 
 
-def tell(seed: int, without: str | None = None, *, unheard: bool = False) -> bool:
+def tell(seed: int, without: str | None = None, *, unheard: bool = False, pulled: bool = False) -> bool:
     """Print one history, and whether its invariants held."""
     trace = Trace()
     try:
         with GUARDS[without]() if without else nullcontext():
-            outcome, held = str(simulate(seed, trace, unheard=unheard)), True
+            outcome, held = str(simulate(seed, trace, unheard=unheard, pulled=pulled)), True
     except Broken as error:
         outcome, held = str(error), False
     print(*trace.lines, outcome, sep="\n")
@@ -94,11 +99,12 @@ def main() -> None:
     parser.add_argument("--processes", type=_processes, default=1)
     parser.add_argument("--without", choices=GUARDS, metavar="GUARD", help="one of: " + "; ".join(GUARDS))
     parser.add_argument("--unheard", action="store_true", help="with queues that hold or wait for unknown ends")
+    parser.add_argument("--workers", action="store_true", help="with tasks that workers take")
     given = parser.parse_args()
     if given.seed is not None:
-        held = tell(given.seed, given.without, unheard=given.unheard)
+        held = tell(given.seed, given.without, unheard=given.unheard, pulled=given.workers)
     else:
-        held = run_all(given.seeds, given.processes, given.without, unheard=given.unheard)
+        held = run_all(given.seeds, given.processes, given.without, unheard=given.unheard, pulled=given.workers)
     sys.exit(not held)
 
 

@@ -1,7 +1,7 @@
 """Commands of clients on one task: what is legal is read from the table of moves (`task.py`), and answered once."""
 
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
-from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record
+from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record, Verdict
 from actors.core.holding import Holding
 from actors.core.settle import finish, move, retry_of, settle, started_ms_of
 from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after, refusal
@@ -35,6 +35,9 @@ class Commands:
             effects.append(Answer(command.token, error=Unknown(command.id)))
             return
         state = State.RUNNING if task.phase is Phase.RUNNING or task.claim_ms is not None else State.SCHEDULED
+        if command.reported and state is not State.RUNNING and _was_recorded(task, task.epoch, None, command):
+            effects.append(Answer(command.token, changed=False))
+            return
         try:
             decided = _record(task, state, command, epoch, now_ms)
         except Conflict as error:
@@ -51,6 +54,8 @@ class Commands:
         task = found.task
         if task is None or task.queue.tenant != command.tenant:
             effects.append(Answer(command.token, error=Unknown(command.id)))
+        elif command.reported and _was_recorded(task, found.epoch, found.state, command):
+            effects.append(Answer(command.token, changed=False))
         elif found.state in TERMINAL:
             self._decide_finished(task, found.state, command, epoch, now_ms, records, effects)
         else:
@@ -91,7 +96,7 @@ def _record(task: Task, state: State, command: Command, epoch: int, now_ms: int)
     """What the command makes of the live task; raises Conflict when it is not legal."""
     if command.move in COMPLETIONS:
         return settle(task, _completion(task, state, command), epoch, now_ms)
-    to = after(state, command.move)
+    to = after(state, command.move, leased=task.pulled)
     if to in TERMINAL:
         return finish(task, epoch, to, now_ms)
     due_ms = now_ms if command.due_ms is None else max(command.due_ms, now_ms)
@@ -112,6 +117,17 @@ def _completion(task: Task, state: State, command: Command) -> Outcome:
     outcome.task = task
     outcome.started_ms = started_ms_of(task) or outcome.started_ms
     return outcome
+
+
+def _was_recorded(task: Task, epoch: int, ended: State | None, command: Command) -> bool:
+    """Whether this report was recorded before: the task is what it would make of it, under the same fence."""
+    outcome = command.outcome
+    assert outcome is not None
+    if (outcome.epoch, outcome.attempt) != (epoch, task.attempt):
+        return False
+    if outcome.verdict is Verdict.SUCCEEDED:
+        return ended is State.SUCCEEDED
+    return ended in (None, State.DEAD) and task.last[1] == outcome.error
 
 
 def _redrive(task: Task, command: Command, epoch: int, now_ms: int) -> Record:

@@ -1,4 +1,5 @@
-"""The desk of a node: due webhook tasks of all its shards, a lane a queue, until a dispatcher takes them.
+"""The desk of a node: due tasks of all its shards, a lane a queue, until somebody takes them: a dispatcher those that
+are sent, from another desk workers those that are pulled, each from the queues that it works on.
 
 Lanes take turns, so that a queue with a long backlog does not hold the others up; a paused queue's lane waits. A
 task whose payload rests in the tables is set aside to be read when its turn comes, and goes first in its lane
@@ -52,9 +53,10 @@ class _Lane:
 
 
 class Desk:
-    """Due webhook tasks, to be taken."""
+    """Due tasks, to be taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pulled: bool = False) -> None:
+        self._pulled = pulled
         self._lanes: dict[int, _Lane] = {}
         self._turns: deque[_Lane] = deque()
         """Lanes that have tasks."""
@@ -65,11 +67,13 @@ class Desk:
         self._ahead_bytes = 0
         self._kept_bytes = 0
 
-    def put(self, tasks: list[Task]) -> None:
-        """Due tasks of any shards. Pulled tasks stay with their shard: nobody sends them anywhere."""
+    def put(self, tasks: list[Task]) -> list[Task]:
+        """Due tasks of any shards; answers those that are for the other desk."""
+        others: list[Task] = []
+        pulled = self._pulled
         for task in tasks:
-            if task.spec.http is None:
-                task.payload = None
+            if (task.spec.http is None) is not pulled:
+                others.append(task)
                 continue
             lane = self._lanes.get(task.queue.id)
             if lane is None:
@@ -78,6 +82,7 @@ class Desk:
             lane.tasks.append((task, task.rev, 0 if task.payload is None else self._keep(task)))
             if len(lane.tasks) > lane.compact_at:
                 self._kept_bytes -= lane.compact()
+        return others
 
     def take(self, limit: int) -> list[Task]:
         """At most `limit` tasks that are offered and have their payload; fewer only when there are no more."""
@@ -87,6 +92,26 @@ class Desk:
             before = len(taken)
             self._take_round(limit, taken)
         return taken
+
+    def take_of(self, queue_id: int, limit: int) -> list[Task]:
+        """The same, of one queue alone; nothing while it is paused."""
+        lane, taken = self._lanes.get(queue_id), list[Task]()
+        if lane is None or not lane:
+            return taken
+        before = -1
+        if lane.queue.paused:
+            self._unready(lane)
+        else:
+            while before < len(taken) < limit:
+                before = len(taken)
+                self._take_turn(lane, limit, READ_TASKS, taken)
+        if not lane:
+            self._turns.remove(lane)
+        return taken
+
+    def queues(self) -> set[int]:
+        """The numbers of the queues that `take_of` may give something of."""
+        return {lane.queue.id for lane in self._turns if not lane.queue.paused}
 
     def unread(self) -> list[Task]:
         """Tasks whose payload has to be read now; each is given back with `read`."""

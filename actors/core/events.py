@@ -6,10 +6,13 @@ for comes back as an event, never as a continuation that touches state.
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from actors.core.queue import Queue
 from actors.core.task import Move, State, Task
+
+if TYPE_CHECKING:
+    from actors.core.lease import Extension, Kept
 
 # --- nouns that travel in events and effects ---------------------------------------------------------------------
 
@@ -27,7 +30,10 @@ class Verdict(enum.IntEnum):
     UNSENT = 4
     """Nothing was sent (the lease ended first): back to the desk, no attempt used."""
     LOST = 5
-    """Its owner died during the attempt: nobody knows how it ended. Its queue says what follows (`Unheard`)."""
+    """Its owner died during the attempt, or its worker went away: nobody knows how it ended. Its queue says what
+    follows (`Unheard`)."""
+    SNOOZED = 6
+    """The worker wants it again later; no attempt is used up."""
 
     __hash__ = int.__hash__  # see `State`
 
@@ -52,6 +58,17 @@ class Outcome:
     """The target's own wish (Retry-After), from `ended_ms` on."""
     jitter: float = 0.5
     """Random number in [0, 1) for the back-off: the edge rolls the dice, not the core."""
+    reply: object = None
+    """Who wants to hear that it was recorded (`Acknowledge`), or why not (`Answer` to a `Reply`)."""
+
+
+class Reply(NamedTuple):
+    """The token by which a worker's report is answered that was not recorded at once."""
+
+    to: object
+    id: str
+    epoch: int
+    attempt: int
 
 
 class Op(enum.IntEnum):
@@ -150,6 +167,8 @@ class Command:
     outcome: Outcome | None = None
     """For SUCCEED, RETRY, DIE (a completion from outside): the result, its (epoch, attempt) being the fence shown."""
     tenant: str = "default"
+    reported: bool = False
+    """The outcome is a worker's report: it may have been recorded before, and is no conflict then."""
 
 
 @dataclass(slots=True)
@@ -163,7 +182,8 @@ class Found:
     task: Task | None
     state: State | None
     epoch: int = 0
-    """Epoch of the last durable write; of a claim, that under which its attempt started."""
+    """Of a claim, and of the end of what was claimed, the epoch under which its attempt started; of all else, that of
+    the last write."""
 
 
 # --- events ------------------------------------------------------------------------------------------------------
@@ -277,6 +297,14 @@ class Close:
 
 
 @dataclass(slots=True)
+class Extended:
+    """Workers go on with their tasks. Answered with `Keep`."""
+
+    extensions: "list[Extension]"
+    reply: object
+
+
+@dataclass(slots=True)
 class Living:
     """These boots live; a claim of any other one is of an attempt whose end nobody will tell."""
 
@@ -298,6 +326,7 @@ Event = (
     | Probed
     | Vanished
     | Close
+    | Extended
     | Living
 )
 
@@ -370,4 +399,26 @@ class Forward:
     outcomes: list[Outcome]
 
 
-Effect = Offer | Ready | Write | Load | Find | Publish | Answer | Parted | Forward
+@dataclass(slots=True)
+class Acknowledge:
+    """These records were committed; their outcomes say who wants to hear of it."""
+
+    records: list[Record]
+
+
+@dataclass(slots=True)
+class Keep:
+    """What came of these extensions."""
+
+    reply: object
+    kept: "list[Kept]"
+
+
+@dataclass(slots=True)
+class Revoke:
+    """These tasks were cancelled while a worker ran them: it should stop."""
+
+    tasks: list[Task]
+
+
+Effect = Offer | Ready | Write | Load | Find | Publish | Answer | Parted | Forward | Acknowledge | Keep | Revoke

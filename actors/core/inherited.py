@@ -2,13 +2,15 @@
 
 An attempt of a living boot, which gave the shard away, goes on there: that boot tells how it ends. One of a boot that
 is gone is lost, at once or, as its queue may want it, at its deadline. One that is to be completed later is waited for
-until its deadline, whoever owns the task.
+until its deadline, whoever owns the task. One that a worker has is the worker's, which may live whoever owned the task:
+its lease has a fresh period (`lease.py`).
 
 Promises: an attempt that goes on keeps the fence it started under, and is given up OVERRUN_MS after its deadline.
 """
 
 from actors.core.events import Outcome, Record, Verdict
 from actors.core.holding import Holding
+from actors.core.lease import Leases
 from actors.core.queue import Unheard
 from actors.core.settle import settle, started_ms_of
 from actors.core.task import Phase, Task
@@ -22,10 +24,11 @@ LATE = "not completed in time"
 class Inherited:
     """What a shard makes of attempts that it can't see."""
 
-    __slots__ = ("_epoch", "_holding", "_living")
+    __slots__ = ("_epoch", "_holding", "_leases", "_living")
 
-    def __init__(self, holding: Holding, epoch: int, living: frozenset[str]) -> None:
+    def __init__(self, holding: Holding, leases: Leases, epoch: int, living: frozenset[str]) -> None:
         self._holding = holding
+        self._leases = leases
         self._epoch = epoch
         self._living = living
 
@@ -43,13 +46,20 @@ class Inherited:
         """
         claim_ms = task.claim_ms
         assert claim_ms is not None
+        if task.pulled and task.due_ms != claim_ms:
+            self._leases.begin(task, now_ms)
+            self._see_run(task, task.lease_ms, now_ms)
+            return True
         if task.due_ms == claim_ms or claim_ms + OVERRUN_MS <= now_ms or self._is_lost(task):
             return False
+        self._see_run(task, claim_ms + OVERRUN_MS, now_ms)
+        return True
+
+    def _see_run(self, task: Task, until_ms: int, now_ms: int) -> None:
         self._holding.withdraw(task, Phase.RUNNING)
         task.started_ms = started_ms_of(task) or now_ms
-        task.wake_ms = claim_ms + OVERRUN_MS
+        task.wake_ms = until_ms
         self._holding.timers.insert(task)
-        return True
 
     def see_living(self, boots: frozenset[str], now_ms: int) -> list[Record]:
         """These boots live; the attempts of all others are lost."""
@@ -57,7 +67,7 @@ class Inherited:
         return [
             self._overtaken(task, now_ms)
             for task in self._holding.known.values()
-            if task.claim_boot is not None and task.phase is Phase.RUNNING and self._is_lost(task)
+            if task.claim_boot is not None and task.phase is Phase.RUNNING and not task.lease_ms and self._is_lost(task)
         ]
 
     def _is_lost(self, task: Task) -> bool:

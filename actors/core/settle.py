@@ -95,6 +95,8 @@ def settle(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
         return claim(task, epoch, now_ms, later=True)
     if verdict is Verdict.UNSENT:
         return _unsent(task, outcome, epoch, now_ms)
+    if verdict is Verdict.SNOOZED:
+        return _snooze(task, outcome, epoch, now_ms)
     if verdict is Verdict.LOST and task.queue.unknown is Unheard.HOLD:
         return _hold(task, outcome, epoch, now_ms)
     due_ms = _next_attempt_ms(task, outcome, now_ms)
@@ -114,6 +116,15 @@ def _unsent(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
     return again
 
 
+def _snooze(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
+    """Its number is used up all the same, for fences only grow; so the budget has one more."""
+    due_ms = max(outcome.ended_ms + (outcome.retry_after_ms or 0), now_ms)
+    again = move(task, epoch, _AGAIN, now_ms, due_ms)
+    again.budget += 1
+    again.outcome = outcome
+    return again
+
+
 def _hold(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
     """Nobody knows how it ended, and it may not run twice: it goes on until somebody says how it ended."""
     held = move(task, epoch, State.RUNNING, now_ms, HELD_MS)
@@ -129,7 +140,10 @@ def _next_attempt_ms(task: Task, outcome: Outcome, now_ms: int) -> int | None:
         return now_ms
     policy = retry_of(task.spec, task.queue)
     made = task.attempt - max(task.budget - policy.max_attempts, 0)
-    delay_ms = max(policy.delay_ms(made, outcome.jitter), outcome.retry_after_ms or 0)
+    delay_ms = policy.delay_ms(made, outcome.jitter)
+    if outcome.retry_after_ms is not None:
+        # A target's Retry-After asks for patience; a worker, or who completes an attempt, says when.
+        delay_ms = outcome.retry_after_ms if outcome.status is None else max(delay_ms, outcome.retry_after_ms)
     due_ms = max(outcome.ended_ms + delay_ms, now_ms)
     limit_ms = policy.max_retry_duration_ms
     if limit_ms is not None and due_ms > task.schedule_ms + limit_ms:

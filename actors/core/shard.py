@@ -23,6 +23,7 @@ from actors.core.claims import NEVER_MS, Claims
 from actors.core.commands import Commands
 from actors.core.errors import Elsewhere
 from actors.core.events import (
+    Acknowledge,
     Answer,
     Asked,
     Change,
@@ -31,10 +32,12 @@ from actors.core.events import (
     Effect,
     Ended,
     Event,
+    Extended,
     Find,
     Forward,
     Found,
     HandedOut,
+    Keep,
     Living,
     Load,
     Loaded,
@@ -50,6 +53,8 @@ from actors.core.events import (
     Record,
     Recorded,
     Refused,
+    Reply,
+    Revoke,
     Started,
     Submitted,
     Ticked,
@@ -59,9 +64,10 @@ from actors.core.events import (
 )
 from actors.core.holding import GENERATION_MS, Holding
 from actors.core.inherited import OVERRUN_MS, Inherited
+from actors.core.lease import Leases, unsure
 from actors.core.queue import Unheard
 from actors.core.settle import HELD_MS, claim, deadline_ms_of, expiry_ms_of, finish, settle
-from actors.core.task import TERMINAL, Phase, State, Task
+from actors.core.task import TERMINAL, Move, Phase, State, Task
 
 HINT_MS = 2_000
 """A hint older than this is not trusted: its tasks are read from the tables."""
@@ -69,20 +75,27 @@ HINT_MS = 2_000
 # On 3.11 a member of an enum costs ten times a global.
 _WAITING, _OFFERED, _RUNNING, _WRITING, _GONE = Phase
 _FINISH, _UNSENT, _CLAIMED, _RETRY = Op.FINISH, Verdict.UNSENT, State.RUNNING, Unheard.RETRY
+MOVES_OF = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.NEVER: Move.DIE}
+"""Of an attempt's end that is told as a command; all others are RETRY: what becomes of the task, the verdict says."""
 
 
 class Tally:
     """What shards count; shards of one node share it."""
 
-    __slots__ = ("ahead", "found", "held", "stale")
+    __slots__ = ("ahead", "finished", "found", "held", "lapsed", "stale", "watched")
 
     def __init__(self) -> None:
         self.ahead: set[Task] = set()
         """Attempts that are claimed ahead, and not handed out yet (`ahead.py`)."""
+        self.finished: dict[State, int] = dict.fromkeys(sorted(TERMINAL), 0)
+        self.watched: Callable[[], bool] = lambda: True
+        """Whether anybody may want to hear of changes: of starts and ends that nobody does, none are told."""
         self.found = 0
         """Overdue rows that the probe had to bring: 0 in a healthy cluster."""
         self.held = 0
         """Attempts whose end nobody knows, and that wait for somebody to say it."""
+        self.lapsed = 0
+        """Leases that ran out."""
         self.stale = 0
         """Outcomes refused because their fence was not the current one."""
 
@@ -108,7 +121,8 @@ class ShardState:
         self.holding = Holding(shard, epoch, now_ms, limit=limit, total=total or limit, horizon_ms=horizon_ms)
         self.commands = Commands(self.holding)
         self.claims = Claims()
-        self.inherited = Inherited(self.holding, epoch, living)
+        self.leases = Leases(self.holding, epoch)
+        self.inherited = Inherited(self.holding, self.leases, epoch, living)
         self.tally = tally or Tally()
         self.ahead = Ahead(self.holding, epoch, self.tally.ahead)
         self._born_ms = now_ms
@@ -132,6 +146,7 @@ class ShardState:
             Probed: self._probed,
             Vanished: self._vanished,
             Close: self._close,
+            Extended: self._extend,
             Living: self._see_living,
         }
 
@@ -211,8 +226,11 @@ class ShardState:
                 records.append(self._expire(task, now_ms))
             elif task in self.ahead:
                 records.extend(self.ahead.take_back([task], now_ms))
-            else:
+            elif not task.lease_ms:
                 records.append(self.inherited.overdue(task, now_ms))
+            elif (lapsed := self.leases.lapse(task, now_ms)) is not None:
+                self.tally.lapsed += 1
+                records.append(lapsed)
         if self.claims.next_ms <= now_ms:
             records.extend(claim(task, self.epoch, now_ms) for task in self.claims.outlived(now_ms))
         effects = self._offer(due, now_ms)
@@ -256,6 +274,8 @@ class ShardState:
             task.started_ms = now_ms
             if task.lateness_ms is None:
                 task.lateness_ms = max(now_ms - task.schedule_ms, 0)
+            if task.spec.http is None:
+                self.leases.begin(task, now_ms)
             if task.queue.unknown is _RETRY:
                 self.claims.watch(task)
             else:
@@ -263,11 +283,17 @@ class ShardState:
         if ahead:
             records = self.ahead.claim(ahead, now_ms)
             started = [task for task in started if task.phase is _RUNNING]
-            return [Publish([changes.started(task) for task in started]), Write(records)]
-        return [Publish([changes.started(task) for task in started])]
+            return [*self._tell_started(started), Write(records)]
+        return self._tell_started(started)
+
+    def _tell_started(self, started: list[Task]) -> list[Effect]:
+        return [Publish([changes.started(task) for task in started])] if self.tally.watched() else []
 
     def _hand_out(self, event: HandedOut, now_ms: int) -> list[Effect]:
         late = self.ahead.hand_out(event.tasks, now_ms)
+        for task in event.tasks:
+            if task.lease_ms and task.phase is _RUNNING:
+                self.leases.begin(task, now_ms)  # its worker has not had any of it yet
         return [Write(late)] if late else []
 
     # --- its attempt ends, or outlives half a second
@@ -276,10 +302,14 @@ class ShardState:
         records: list[Record] = []
         unsent: list[Task] = []
         published: list[Change] = []
+        reported: list[Command] = []
         for outcome in event.outcomes:
             task = outcome.task
             if task.phase is not _RUNNING or task.attempt != outcome.attempt or task.epoch != outcome.epoch:
-                self.tally.stale += 1
+                if outcome.reply is None:
+                    self.tally.stale += 1
+                else:
+                    reported.append(_as_command(outcome))
             elif task.id in self.claims:
                 self.claims.keep(outcome)
             elif outcome.verdict is _UNSENT and task.claim_ms is None:
@@ -292,14 +322,19 @@ class ShardState:
             effects.append(Publish(published))
         if records:
             effects.append(Write(records))
+        if reported:
+            effects.extend(self._asked(Asked(reported), now_ms))
         return effects
+
+    def _extend(self, event: Extended, now_ms: int) -> list[Effect]:
+        return [Keep(event.reply, [self.leases.extend(said, now_ms) for said in event.extensions])]
 
     def _take_back(self, outcome: Outcome, now_ms: int, due: list[Task]) -> Change:
         """Nothing was sent: the attempt does not count, and the task is due again at once or when it was asked for."""
         task = outcome.task
         task.attempt -= 1
         task.step += 1
-        task.started_ms = 0
+        task.started_ms = task.lease_ms = 0
         if task.attempt == 0:
             task.lateness_ms = None
         wake_ms = now_ms + (outcome.retry_after_ms or 0)
@@ -317,16 +352,25 @@ class ShardState:
     def _recorded(self, event: Recorded, now_ms: int) -> list[Effect]:
         published: list[Change] = []
         effects: list[Effect] = [Publish(published)]
+        watched = self.tally.watched()
         again: list[Task] = []
+        said: list[Record] = []
         for record in event.records:
             if record.epoch != self.epoch:
                 continue
             task = record.task
+            if record.outcome is not None and record.outcome.reply is not None:
+                said.append(record)
             task.rev = record.rev + 1
             task.step = int(record.state is _CLAIMED)
-            change = changes.recorded(record)
-            published.append(change)
+            change = None
+            if watched or record.token is not None:
+                change = changes.recorded(record)
+                published.append(change)
             if record.op is _FINISH:
+                self.tally.finished[record.state] += 1
+                if record.state is _CANCELLED and task.lease_ms:
+                    effects.append(Revoke([task]))
                 self.holding.let_go(task, task.rev)
             elif record.state is _CLAIMED and record.due_ms != record.claim_ms:
                 self._claimed(record, now_ms, effects)
@@ -335,6 +379,8 @@ class ShardState:
                 again.append(task)
             if record.token is not None:
                 effects.append(Answer(record.token, change))
+        if said:
+            effects.append(Acknowledge(said))
         if again:
             effects.extend(self._offer_rows(self.holding.admit(again, now_ms), now_ms))
         if self.commands.waiting:
@@ -350,7 +396,7 @@ class ShardState:
         if record.outcome is not None:
             task.last = record.outcome.status, record.outcome.error
         if record.claim_ms is None:
-            task.started_ms = 0
+            task.started_ms = task.lease_ms = 0
         elif record.claim_ms == HELD_MS:
             self.tally.held += 1
         self.holding.let_go(task, task.rev)
@@ -368,7 +414,7 @@ class ShardState:
             effects.append(Write([self._settle(task, outcome, now_ms)]))
             return
         task.phase = _RUNNING
-        task.wake_ms = task.started_ms + deadline_ms_of(task.spec, task.queue) + OVERRUN_MS
+        task.wake_ms = task.lease_ms or task.started_ms + deadline_ms_of(task.spec, task.queue) + OVERRUN_MS
         self.holding.timers.insert(task)
 
     def _refused(self, event: Refused, now_ms: int) -> list[Effect]:
@@ -388,9 +434,10 @@ class ShardState:
     def _overruled(self, record: Record, found: Found, now_ms: int) -> list[Effect]:
         """Somebody else wrote this task: memory takes what the tables say."""
         task, row = record.task, found.task
-        self.claims.settled(task.id)
+        kept = self.claims.settled(task.id)
         self.ahead.forget(task)
         effects: list[Effect] = self.commands.overruled(record)
+        effects += [_unsure(o) for o in (kept, record.outcome) if o is not None and o.reply is not None]
         if row is not None and row.rev == record.rev:
             self.lost = True
         if row is None or found.state in TERMINAL:
@@ -476,7 +523,11 @@ class ShardState:
             case Asked(commands) | Looked(commands):
                 return _elsewhere(commands)
             case Ended(outcomes):
-                return [Forward(outcomes)]
+                effects: list[Effect] = [_unsure(outcome) for outcome in outcomes if outcome.reply is not None]
+                others = [outcome for outcome in outcomes if outcome.reply is None]
+                return [*effects, Forward(others)] if others else effects
+            case Extended(extensions, reply):
+                return [Keep(reply, [unsure(said) for said in extensions])]
         return []
 
     def _part_when_quiet(self) -> list[Effect]:
@@ -489,6 +540,24 @@ class ShardState:
 
 
 _BEGINNINGS = (Submitted, Loaded, LoadFailed, Started, HandedOut, Probed)
+_CANCELLED = State.CANCELLED
+
+
+def _as_command(outcome: Outcome) -> Command:
+    """A worker's report of an attempt that memory does not know as running: what the tables say decides."""
+    task, reply = outcome.task, _reply(outcome)
+    outcome.reply = None
+    move = MOVES_OF.get(outcome.verdict, Move.RETRY)
+    return Command(move, task.id, reply, outcome=outcome, tenant=task.queue.tenant, reported=True)
+
+
+def _unsure(outcome: Outcome) -> Answer:
+    """Whether it was recorded is not known here: its worker says it again."""
+    return Answer(_reply(outcome), error=Elsewhere())
+
+
+def _reply(outcome: Outcome) -> Reply:
+    return Reply(outcome.reply, outcome.task.id, outcome.epoch, outcome.attempt)
 
 
 def _elsewhere(commands: list[Command]) -> list[Effect]:
@@ -498,8 +567,8 @@ def _elsewhere(commands: list[Command]) -> list[Effect]:
 def _is_mine(record: Record, found: Found) -> bool:
     """The refused record was committed before, its answer was lost: the tables are as it left them."""
     row = found.task
-    # An attempt of an earlier owner that is claimed again keeps its fence.
-    epoch = record.task.epoch if record.state is _CLAIMED else record.epoch
+    # An attempt that was claimed keeps its fence, whoever owns it when it ends.
+    epoch = record.epoch if record.task.claim_ms is None else record.task.epoch
     if row is None or row.rev != record.rev + 1 or found.epoch != epoch:
         return False
     if record.op is _FINISH:

@@ -65,11 +65,13 @@ MOVES: dict[tuple[State, Move], State] = {
     (State.EXPIRED, Move.REDRIVE): State.SCHEDULED,
     (State.CANCELLED, Move.REDRIVE): State.SCHEDULED,
 }
+LEASED_MOVES: dict[tuple[State, Move], State] = {(State.RUNNING, Move.CANCEL): State.CANCELLED}
+"""What besides can happen to a task that a worker runs: it can be told to stop, and its late result be refused."""
 
 
-def after(state: State, move: Move) -> State:
+def after(state: State, move: Move, *, leased: bool = False) -> State:
     """The state that `move` leads to; raises Conflict when the table does not have it."""
-    to = MOVES.get((state, move))
+    to = MOVES.get((state, move)) or (LEASED_MOVES.get((state, move)) if leased else None)
     if to is None:
         raise refusal(state, move)
     return to
@@ -131,6 +133,7 @@ class Task:
         "labels",
         "last",
         "lateness_ms",
+        "lease_ms",
         "payload",
         "payload_bytes",
         "phase",
@@ -209,6 +212,13 @@ class Task:
         """When the wheel brings it back: `due_ms` while waiting, a deadline or an expiry later on."""
         self.slot: object = None
         """Belongs to the wheel."""
+        self.lease_ms = 0
+        """When the lease of its worker ends (`lease.py`); 0: it has none."""
+
+    @property
+    def pulled(self) -> bool:
+        """It waits for a worker to take it; others are sent to their target."""
+        return self.spec.http is None
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {Phase(self.phase).name} due={self.due_ms} rev={self.rev} attempt={self.attempt}>"
@@ -227,6 +237,7 @@ def _fence_head(timeline: int, epoch: int) -> str:
     return f"{timeline:08x}.{epoch:010d}."
 
 
+@lru_cache(maxsize=4096)  # most are of first attempts under one epoch
 def fence_parts(text: str) -> tuple[int, int, int] | None:
     """(timeline, epoch, attempt) of a fence; None when `text` is none."""
     match = _FENCE.fullmatch(text)

@@ -14,6 +14,7 @@ import msgspec
 from actors.core.codec import SpecCodec
 from actors.core.errors import Conflict, Invalid, Overloaded, RingwheelError, Unavailable, Unknown
 from actors.core.events import Answer, Change, Command, Outcome, Verdict
+from actors.core.lease import Extension, Kept, Lent, Report, Word
 from actors.core.live import Live
 from actors.core.queue import Queue, QueueBook
 from actors.core.reach import Reach
@@ -177,8 +178,104 @@ class Missed(msgspec.Struct, frozen=True, array_like=True, tag="missed"):
     """Changes may be missing here that can't be told."""
 
 
-Message = Hint | Given | Ask | Told | Look | Shown | Measure | Measured | Watch | Watching | Changes | Missed
-Reply = Told | Shown | Measured | Watching
+class Want(msgspec.Struct, frozen=True, array_like=True, tag="want"):
+    """Workers at my end take tasks of these queues, and of no others."""
+
+    queues: list[int]
+
+
+class Supply(msgspec.Struct, frozen=True, array_like=True, tag="supply"):
+    """I have tasks of these queues, which you want."""
+
+    queues: list[int]
+
+
+class Take(msgspec.Struct, frozen=True, array_like=True, tag="take"):
+    """Give me tasks of this queue, so many at most."""
+
+    number: int
+    queue: int
+    limit: int
+
+
+class Taken(msgspec.Struct, frozen=True, array_like=True, tag="taken"):
+    """The answer to a `Take`, to be confirmed by a `Got`; `more`: there may be more."""
+
+    number: int
+    tasks: list[Lent]
+    more: bool
+
+
+class Got(msgspec.Struct, frozen=True, array_like=True, tag="got"):
+    """I have what you gave me under this number."""
+
+    number: int
+
+
+class Reports(msgspec.Struct, frozen=True, array_like=True, tag="reports"):
+    """Workers of this tenant say how attempts ended."""
+
+    tenant: str
+    reports: list[Report]
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
+    """What came of reports."""
+
+    words: list[Word]
+
+
+class Extend(msgspec.Struct, frozen=True, array_like=True, tag="extend"):
+    """Workers of this tenant go on."""
+
+    tenant: str
+    extensions: list[Extension]
+
+
+class Extended(msgspec.Struct, frozen=True, array_like=True, tag="extended"):
+    """What came of extensions."""
+
+    kept: list[Kept]
+
+
+class Revoked(msgspec.Struct, frozen=True, array_like=True, tag="revoked"):
+    """These (id, attempt) were cancelled: whoever works on them should stop."""
+
+    leases: list[tuple[str, int]]
+
+
+class Moved(msgspec.Struct, frozen=True, array_like=True, tag="moved"):
+    """The workers of these leases (ids) came back to me: they are not to be given back."""
+
+    ids: list[str]
+
+
+Message = (
+    Hint
+    | Given
+    | Ask
+    | Told
+    | Look
+    | Shown
+    | Measure
+    | Measured
+    | Watch
+    | Watching
+    | Changes
+    | Missed
+    | Want
+    | Supply
+    | Take
+    | Taken
+    | Got
+    | Reports
+    | Answered
+    | Extend
+    | Extended
+    | Revoked
+    | Moved
+)
+Reply = Told | Shown | Measured | Watching | Taken
 """What bears the number of a question."""
 
 

@@ -13,6 +13,7 @@ from actors.core.live import Live
 from actors.core.reach import Reach
 from actors.core.task import Task
 from actors.ports.leases import Peer
+from actors.ports.lending import Borrower, Lender
 
 
 class Links(Protocol):
@@ -52,6 +53,16 @@ class Links(Protocol):
 
 class LinkedNode(Protocol):
     """What a node does for others."""
+
+    @property
+    def lending(self) -> Lender:
+        """For their workers."""
+        ...
+
+    @property
+    def pulling(self) -> Borrower:
+        """For mine: what others tell of their tasks."""
+        ...
 
     def take_hint(self, tasks: list[Task], at_ms: int) -> None:
         """Tasks that were committed at `at_ms`; those that are not mine are passed over."""

@@ -81,7 +81,7 @@ def _change(row: Row, record: Record) -> None:
     if record.op is Op.FINISH and row.claim_ms is not None:
         row.due_ms = min(row.due_ms, record.at_ms)
     row.rev += 1
-    if row.claim_ms is None or claim_ms is None:  # an attempt that is claimed again keeps its fence
+    if row.claim_ms is None:  # an attempt that was claimed keeps its fence
         row.epoch = record.epoch
     row.state = record.state if record.op is Op.FINISH else State.SCHEDULED
     row.attempt = record.attempt

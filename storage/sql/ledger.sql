@@ -34,8 +34,12 @@ WITH mine AS MATERIALIZED (
        AND t.shard = e.shard AND t.id = e.id AND t.rev = e.rev
            -- A claim of the later kind, or of a held task, has moved due_ms ahead: in lists it ended when it ended.
     RETURNING t.schedule_ms, CASE WHEN t.claim_ms IS NULL THEN t.due_ms ELSE least(t.due_ms, e.finish_ms) END AS due_ms,
-              t.accept_us, e.epoch, e.finish_ms, e.last_day, t.queue_id, e.rev + 1 AS rev, e.attempt, t.budget, t.shard,
-              e.state, t.id, t.tenant, t.spec, t.labels, t.key_hash,
+              t.accept_us,
+              -- An attempt that was claimed keeps its fence, whoever owns it when it is claimed again, or ends: what
+              -- is said of it again is known by that.
+              CASE WHEN t.claim_ms IS NULL THEN e.epoch ELSE t.epoch END AS epoch,
+              e.finish_ms, e.last_day, t.queue_id, e.rev + 1 AS rev, e.attempt, t.budget, t.shard, e.state, t.id,
+              t.tenant, t.spec, t.labels, t.key_hash,
               CASE WHEN e.state <> 2 THEN t.payload END AS payload, e.lateness_ms,
               CASE WHEN e.started_ms IS NULL THEN t.last_started_ms ELSE e.started_ms END AS last_started_ms,
               CASE WHEN e.started_ms IS NULL THEN t.last_duration_ms ELSE e.duration_ms END AS last_duration_ms,
@@ -55,8 +59,7 @@ WITH mine AS MATERIALIZED (
 ), moved AS (
     UPDATE tasks t
        SET rev = c.rev + 1,
-           -- An attempt that is claimed again, by another owner than the one it started under, keeps its fence.
-           epoch = CASE WHEN t.claim_ms IS NULL OR c.claim_ms IS NULL THEN c.epoch ELSE t.epoch END,
+           epoch = CASE WHEN t.claim_ms IS NULL THEN c.epoch ELSE t.epoch END,
            schedule_ms = c.schedule_ms, due_ms = c.due_ms, attempt = c.attempt,
            budget = c.budget, lateness_ms = c.lateness_ms, claim_ms = c.claim_ms,
            claim_boot = CASE WHEN c.claim_ms IS NOT NULL THEN $1 END,

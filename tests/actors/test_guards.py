@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guards import CAUGHT, PATCHES, UNHEARD
+from tests.support.guards import CAUGHT, LEASED, PATCHES, UNHEARD
 from tests.support.history import Broken
 from tests.support.simulation import simulate
 
@@ -30,9 +30,15 @@ def test_without_for_ends_that_nobody_knows(guard: str) -> None:
         assert any(is_broken(seed, unheard=True) for seed in range(TRIES))
 
 
-def is_broken(seed: int, *, unheard: bool = False) -> bool:
+@pytest.mark.parametrize("guard", LEASED)
+def test_without_for_leases(guard: str) -> None:
+    with LEASED[guard]():
+        assert any(is_broken(seed, pulled=True) for seed in range(TRIES))
+
+
+def is_broken(seed: int, *, unheard: bool = False, pulled: bool = False) -> bool:
     try:
-        simulate(seed, unheard=unheard)
+        simulate(seed, unheard=unheard, pulled=pulled)
     except Broken:
         return True
     return False
@@ -40,7 +46,7 @@ def is_broken(seed: int, *, unheard: bool = False) -> bool:
 
 def test_the_document_shows_what_is_caught() -> None:
     text = DOCUMENT.read_text()
-    assert [guard for guard in [*CAUGHT, *UNHEARD] if f"| {guard} | " not in text] == []
+    assert [guard for guard in [*CAUGHT, *UNHEARD, *LEASED] if f"| {guard} | " not in text] == []
 
 
 def test_the_document_names_the_guards_that_no_seed_is_known_for() -> None:

@@ -1,8 +1,9 @@
 """The probe asks for what is overdue, of every shard, and goes on where there is more than a page shows."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -32,8 +33,8 @@ class World:
         self.probe = Probe(self.stores.tasks, self.clock, self._owned, self._post)
         self.queue: Queue
 
-    def _owned(self) -> list[tuple[int, dict[int, int]]]:
-        return list(self.owned.items())
+    def _owned(self) -> list[tuple[int, Callable[[], dict[int, int]]]]:
+        return [(shard, partial(self.owned.__getitem__, shard)) for shard in self.owned]
 
     def _post(self, shard: int, event: Probed) -> bool:
         self.told.append((shard, event))

@@ -33,7 +33,7 @@ class World:
         self.reading = Reading(
             self.stores.tasks,
             self.clock,
-            self.desk,
+            (self.desk,),
             shards=lambda: 256,
             post=lambda shard, event: self.told.append((shard, event)),
             answer=self.answers.append,

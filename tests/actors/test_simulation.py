@@ -10,10 +10,12 @@ import pytest
 
 from tests import simulate as program
 from tests.support.history import Broken, History
+from tests.support.lease_history import LeaseHistory
 from tests.support.simulation import Trace, simulate
 
 SEEDS = 200
 UNHEARD_SEEDS = 50
+WORKERS_SEEDS = 40
 BLOCK = 5
 
 
@@ -29,19 +31,53 @@ def test_every_invariant_holds_for_queues_that_hold_or_wait(first: int) -> None:
         assert simulate(seed, unheard=True).tell
 
 
-def test_a_seed_tells_the_same_story_every_time() -> None:
+@pytest.mark.parametrize("first", range(0, WORKERS_SEEDS, BLOCK))
+def test_every_invariant_holds_for_what_workers_take(first: int) -> None:
+    for seed in range(first, first + BLOCK):
+        assert simulate(seed, pulled=True).tell
+
+
+@pytest.mark.parametrize("first", range(0, WORKERS_SEEDS // 2, BLOCK))
+def test_every_invariant_holds_for_what_workers_take_from_queues_that_hold_or_wait(first: int) -> None:
+    for seed in range(first, first + BLOCK):
+        assert simulate(seed, unheard=True, pulled=True).tell
+
+
+def test_workers_hold_leases_extend_them_and_lose_some() -> None:
+    """Else that nothing is wrong would prove nothing."""
+    seen: list[LeaseHistory] = []
+    check = LeaseHistory.check
+
+    def keep(history: LeaseHistory) -> None:
+        seen.append(history)
+        check(history)
+
+    with mock.patch.object(LeaseHistory, "check", keep):
+        for seed in range(3):
+            simulate(seed, pulled=True)
+    held = [one for history in seen for some in history.held.values() for one in some]
+    assert len(held) > 100
+    assert sum(history.extended for history in seen) > 100
+    assert len({one.node for one in held}) >= 3
+    assert sum(one.claimed and one.recorded for one in held) > 10
+    assert sum(len(some) > 1 for history in seen for some in history.held.values()) > 10
+
+
+@pytest.mark.parametrize("pulled", [False, True])
+def test_a_seed_tells_the_same_story_every_time(pulled: bool) -> None:
     first, second = Trace(), Trace()
     for trace in (first, second):
-        simulate(3, trace)
+        simulate(3, trace, pulled=pulled)
     assert len(first.lines) > 100
     assert first.lines == second.lines
 
 
-def test_a_seed_tells_the_same_story_in_every_process() -> None:
+@pytest.mark.parametrize("more", [[], ["--workers"]])
+def test_a_seed_tells_the_same_story_in_every_process(more: list[str]) -> None:
     """Whatever the order of its sets."""
     told = {
         subprocess.run(
-            [sys.executable, "-m", "tests.simulate", "--seed", "5"],
+            [sys.executable, "-m", "tests.simulate", "--seed", "5", *more],
             cwd=Path(__file__).parents[2],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,

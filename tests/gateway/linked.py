@@ -23,6 +23,7 @@ from gateway.peers import PEERS, Peers, peer
 from gateway.problems import answering
 from gateway.tls import trusting
 from gateway.topics import Topic
+from tests.gateway.lent import BorrowingDouble, LendingDouble
 from tests.gateway.watched import SignalHub
 from tests.support.builders import T0_MS, task_id
 
@@ -50,8 +51,11 @@ class NodeDouble:
     answers: Callable[[Command], Answer | None] = lambda command: Answer(None, changed=False)
     held: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    lending: LendingDouble = field(init=False)
+    pulling: BorrowingDouble = field(init=False)
 
     def __post_init__(self) -> None:
+        self.lending, self.pulling = LendingDouble(self.news), BorrowingDouble(self.news)
         self.held.set()
         self.table.set()
 
@@ -89,7 +93,7 @@ class NodeDouble:
         await self.held.wait()
         return [Reach(3, before_us, 7, {7: (T0_MS, task_id(1))})]
 
-    async def until(self, true: Callable[[], bool]) -> None:
+    async def until(self, true: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
             while not true():
                 self.news.clear()

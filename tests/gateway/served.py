@@ -1,7 +1,7 @@
 """The HTTP application on a real socket: real intake and reader on the memory twin, a double for the node."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,18 +17,23 @@ from actors.core.draft import Draft, Receipt
 from actors.core.errors import KeyReused
 from actors.core.events import Change, Command
 from actors.core.ids import keyed_id, shard_of
+from actors.core.lease import Extension, Report
 from actors.core.live import Live, gone, live
 from actors.core.reach import Reach
 from actors.core.task import State, Task, fence
 from actors.ports.reader import TaskRow
 from actors.ports.tasks import Accepted
+from actors.pulling import Room, Speaker
 from actors.stats import Stats
 from gateway.admission import Admission
 from gateway.app import make_app
 from gateway.context import Gateway, Settings
+from gateway.crew import Crew
 from gateway.hub import Hub
 from gateway.keyring import Keyring
 from gateway.server import Bounds, Runner
+from gateway.session import Limits
+from gateway.watcher import LIMITS
 from storage.memory import MemoryDatabase, MemoryStores
 from tests.gateway.held import hold
 
@@ -42,6 +47,7 @@ class MembershipDouble:
     """A place in the cluster, as a test says."""
 
     boot: str = "boot-1"
+    timeline: int = 1
     margin_ms: float = 3_500.5
     take_overs: int = 3
     take_overs_ms: int = 4_500
@@ -72,6 +78,46 @@ class HandoverDouble:
     forwarding: int = 0
 
 
+@dataclass(eq=False)
+class PullingDouble:
+    """Has the tasks that a test says, and answers what workers say as a test says."""
+
+    workers: Room | None = None
+    full: bool = False
+    wanted: list[frozenset[int]] = field(default_factory=list)
+    looked: list[int] = field(default_factory=list)
+    reported: list[tuple[Speaker, str, list[Report]]] = field(default_factory=list)
+    extended: list[tuple[Speaker, str, list[Extension]]] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def want(self, queues: Iterable[int]) -> None:
+        self.wanted.append(frozenset(queues))
+        self.news.set()
+
+    def look(self, queue: int) -> None:
+        self.looked.append(queue)
+        self.news.set()
+
+    def report(self, speaker: Speaker, tenant: str, reports: Sequence[Report]) -> None:
+        self.reported.append((speaker, tenant, list(reports)))
+        self.news.set()
+
+    def extend(self, speaker: Speaker, tenant: str, extensions: Sequence[Extension]) -> None:
+        self.extended.append((speaker, tenant, list(extensions)))
+        self.news.set()
+
+    def forget(self, speaker: Speaker) -> None:
+        self.extended = [said for said in self.extended if said[0] is not speaker]
+        self.news.set()
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Return once what was said makes it true."""
+        async with asyncio.timeout(10):
+            while not true():
+                self.news.clear()
+                await self.news.wait()
+
+
 @dataclass
 class NodeDouble:
     """A node that holds what a test says, and answers commands as a test says."""
@@ -83,11 +129,16 @@ class NodeDouble:
     membership: MembershipDouble = field(default_factory=MembershipDouble)
     handover: HandoverDouble = field(default_factory=HandoverDouble)
     census: CensusDouble = field(default_factory=CensusDouble)
+    pulling: PullingDouble = field(default_factory=PullingDouble)
+    advanced_ms: int = 0
     tasks: dict[str, Task] = field(default_factory=dict)
     revs: dict[str, int] = field(default_factory=dict)
     """The revisions that memory has come to."""
     asked: list[Command] = field(default_factory=list)
     answer: Callable[[Command], Change | None] = lambda command: None
+
+    def advance(self, by_ms: int) -> None:
+        self.advanced_ms += by_ms
 
     async def ask(self, command: Command) -> Change | None:
         self.asked.append(command)
@@ -247,7 +298,9 @@ class AppServer(TestServer):
 
 
 @asynccontextmanager
-async def served(settings: Settings = SMALL, bounds: Bounds | None = None) -> AsyncIterator[Served]:
+async def served(
+    settings: Settings = SMALL, bounds: Bounds | None = None, limits: Limits | None = None
+) -> AsyncIterator[Served]:
     """The application on a free port of the loopback."""
     stores = MemoryStores(MemoryDatabase(lambda: NOW_MS), "boot-1")
     await stores.leases.join("boot-1", "node-1", "127.0.0.1:0")
@@ -267,12 +320,15 @@ async def served(settings: Settings = SMALL, bounds: Bounds | None = None) -> As
             stores.queues,
             SpecCodec(),
             hub,
+            Crew(node.pulling, stores.book, lambda _: None),
             keyring,
             clock,
             settings,
             Admission(),
         )
-        made = AppServer(make_app(gateway))
+        app = make_app(gateway)
+        app[LIMITS] = limits or Limits()
+        made = AppServer(app)
         made.bounds = bounds or Bounds()
         async with made as server, ClientSession(cookie_jar=DummyCookieJar()) as client:
             yield Served(node, intake, stores, gateway, server, client)

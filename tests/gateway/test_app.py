@@ -7,9 +7,11 @@ import orjson
 import pytest
 
 from actors.core.events import Verdict
+from actors.core.lease import Extension
 from actors.core.queue import Queue
 from actors.core.task import State
 from gateway.metrics import CountCollector
+from tests.gateway.lent import MemberDouble
 from tests.gateway.served import raw, served
 
 
@@ -99,6 +101,10 @@ async def test_metrics_show_the_counters_of_the_node() -> None:
     async with served() as world:
         stats = world.node.stats
         stats.accepted += 5
+        stats.tally.lapsed += 3
+        worker = MemberDouble()
+        world.gateway.crew.credit(worker, 1, 5, 10)
+        world.gateway.crew.come_back(worker, [Extension("a", 1, 1), Extension("b", 1, 1)])
         world.node.census.shards, world.node.membership.orphaned = 85, 2
         queue = stats.of(Queue(7, "acme", "emails"))
         queue.attempts[Verdict.FAILED] += 2
@@ -121,6 +127,9 @@ async def test_metrics_show_the_counters_of_the_node() -> None:
             'ringwheel_queue_lateness_seconds_bucket{le="0.005",queue="emails",tenant="acme"} 3.0',
             'ringwheel_queue_lateness_seconds_sum{queue="emails",tenant="acme"} 4000.005',
             "ringwheel_probe_finds_total 0.0",
+            "ringwheel_lapsed_leases_total 3.0",
+            "ringwheel_workers 1.0",
+            "ringwheel_leases 2.0",
             "ringwheel_ready 1.0",
             "ringwheel_lease_margin_seconds 3.5005",
             "ringwheel_take_over_seconds_count 3.0",

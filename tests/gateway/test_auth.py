@@ -15,6 +15,7 @@ from tests.support.keys import bearer, new_key
 
 TASK_ID = "018f0000-0000-7000-8000-000000000000"
 PROBES = {"/livez", "/readyz", "/startupz", "/openapi.json", "/docs", "/docs/{file}"}
+BY_MESSAGE = {"/v1/stream", "/v1/worker"}
 GUIDE = Path(__file__).parents[2] / "docs" / "keys.md"
 NO_ROUTE = "/{rest}"
 
@@ -47,8 +48,8 @@ async def test_every_route_but_the_probes_asks_for_a_key() -> None:
         seen = 0
         for method, pattern, path in routes(world):
             for headers in ({}, *map(bearer, (forged, revoked, expired)), {"Authorization": "Basic eDp5"}):
-                if pattern == "/v1/stream" and not headers:
-                    continue  # it may still come by a message: tests/gateway/test_stream_keys.py
+                if pattern in BY_MESSAGE and not headers:
+                    continue  # it may still come by a message: test_stream_keys.py, test_worker_link.py
                 answer = await world.send(method, path, headers=headers)
                 if pattern in PROBES:
                     assert answer.status == 200, path

@@ -148,6 +148,22 @@ def test_nothing_is_kept_once_nobody_has_watched_for_long() -> None:
     assert hub.has(4), "nothing was missed"
 
 
+def test_no_cursor_leads_over_a_time_in_which_nobody_need_have_told() -> None:
+    now = [0.0]
+    hub = Hub("b", monotonic=lambda: now[0])
+    with hub.watching():
+        hub.publish([a_change(1)])
+        seen = [hub.watched]
+    before = hub.seq
+    with hub.watching():
+        assert hub.has(before), "nothing was left out"
+    now[0] += LINGER_S
+    assert [*seen, hub.watched] == [True, False]
+    with hub.watching():
+        assert not hub.has(before)
+        assert hub.has(hub.seq)
+
+
 def test_cursors() -> None:
     hub = Hub("boot-1.x")
     assert hub.seq_of(hub.cursor(17)) == 17

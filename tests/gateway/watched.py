@@ -238,6 +238,7 @@ def make_world(kept: int = 1000) -> World:
         queue_store=cast(Any, None),
         codec=SpecCodec(),
         hub=hub,
+        crew=cast(Any, None),
         keyring=Keyring(stores.keys, memory.now_ms),
         clock=memory,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import leases_api
 from gateway.deliver import Courier
 from tests.service.served import serving
 
@@ -35,10 +36,15 @@ async def _rest(courier: Courier) -> None:
     await asyncio.Event().wait()
 
 
+async def _hurry(came: asyncio.Event, leaving: asyncio.Event, within_s: float) -> None:
+    """No call waits for tasks that do not come."""
+
+
 @asynccontextmanager
 async def quiet(dsn: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """The URL of a service that calls nobody."""
     monkeypatch.setattr(Courier, "run", _rest)
+    monkeypatch.setattr(leases_api, "_first", _hurry)
     async with serving(dsn, allow_targets=()) as api:
         yield api.url
 

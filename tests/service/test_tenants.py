@@ -19,18 +19,23 @@ from tests.service.api import LIMIT_S, Api
 from tests.service.hook import LATER, Hook
 from tests.service.keys import client, make_key
 from tests.service.served import Node, serving
+from tests.service.worker import lease_of, ok, working
 from tests.support.keys import bearer
 
 OPEN = {"/livez", "/readyz", "/startupz", "/openapi.json", "/docs", "/docs/{file}", "/{rest}"}
 WITHOUT_ID = {
     "/v1/tasks": "test_lists_are_ones_own, test_names_and_keys_are_ones_own",
     "/v1/tasks:batch": "test_names_and_keys_are_ones_own",
+    "/v1/worker": "test_workers_get_ones_own, as what follows",
+    "/v1/tasks:complete": "",
+    "/v1/tasks:extend": "",
     "/v1/stream": "test_streams_tell_ones_own",
     "/v1/events": "test_events_tell_ones_own",
     "/v1/queues": "test_queues_are_ones_own",
     "/v1/cluster": "of the whole cluster, as is what follows: test_no_scope_of_a_tenants_opens_what_is_of_all",
     "/v1/cluster:drain": "",
     "/v1/cluster:undrain": "",
+    "/v1/clock:advance": "",
     "/metrics": "",
     "/peer/v1": "for nodes alone, who prove that they are: tests/gateway/test_peers.py",
 }
@@ -46,6 +51,7 @@ OF_ALL = [
     ("GET", "/v1/cluster", "operate"),
     ("POST", "/v1/cluster:drain", "operate"),
     ("POST", "/v1/cluster:undrain", "operate"),
+    ("POST", "/v1/clock:advance", "operate"),
 ]
 
 
@@ -147,7 +153,7 @@ async def test_queues_are_ones_own(two: Two) -> None:
     called = [(method, path) for method, path in routes(two.node) if path.startswith("/v1/queues/{queue}")]
     assert len(called) >= 7
     for method, path in called:
-        if method != "PUT":
+        if method != "PUT" and not path.endswith(":lease"):  # which make the stranger a queue of that name
             body: dict[str, Any] | None = None if method in ("GET", "DELETE") else {}
             answer = await two.stranger.call(method, path.replace("{queue}", QUEUE), body)
             assert answer.status == 404, (method, path, answer)
@@ -155,6 +161,26 @@ async def test_queues_are_ones_own(two: Two) -> None:
     made = await two.stranger.call("PUT", f"/v1/queues/{QUEUE}", {"paused": True})
     assert made.status == 201
     assert (await two.owner.call("GET", f"/v1/queues/{QUEUE}")).body == before
+
+
+async def test_workers_get_ones_own(two: Two) -> None:
+    """Nothing of another's is taken, ended, extended, or kept by coming back with it."""
+    mine = await two.owner.submit(queue=QUEUE)
+    taken = (await two.stranger.call("POST", f"/v1/queues/{QUEUE}:lease", {"max": 10})).body
+    assert taken == {"tasks": []}
+    async with working(two.owner, QUEUE) as worker, working(two.stranger, QUEUE) as other:
+        await other.ready(10)
+        [task] = await worker.take()
+        assert task["id"] == mine["id"]
+        for path, said in (("complete", {"results": [ok(task)]}), ("extend", {"leases": [lease_of(task)]})):
+            answer = await two.stranger.call("POST", f"/v1/tasks:{path}", said)
+            assert [one["problem"]["status"] for one in answer.body["results"]] == [404], path
+        assert (await other.done(ok(task)))["results"][0]["problem"]["status"] == 404
+        async with working(two.stranger, QUEUE) as again:
+            assert await again.hello(task) == []
+        own = await two.stranger.submit(queue=QUEUE)
+        assert [one["id"] for one in await other.tasks()] == [own["id"]], "the first that it gets is its own"
+        assert await worker.done(ok(task)) == {"type": "recorded", "ids": [mine["id"]]}
 
 
 async def test_lists_are_ones_own(two: Two) -> None:

@@ -63,6 +63,7 @@ class Clients:
             history.hurried.add(task_id)
         if move is Move.REDRIVE:
             history.redriven.add(task_id)
+            history.leases.redriven.add(task_id)
         due_ms = int(self._world.cluster.now_ms()) + rng.randint(0, 4_000) if move is Move.RESCHEDULE else None
         if await self._ask(Command(move, task_id, None, due_ms=due_ms)) and move is Move.CANCEL:
             history.cancelled_ms.setdefault(task_id, time_ms())
@@ -88,7 +89,7 @@ class Clients:
         queue = member.book.by_name("default", name)
         assert queue is not None
         spec = Spec(
-            http=SPEC.http,
+            http=None if self._world.pulled and not plain and rng.random() < 0.5 else SPEC.http,
             retry=RetryPolicy(max_attempts=rng.choice([3, 20]), min_backoff_ms=100, max_backoff_ms=1_000),
             dispatch_deadline_ms=DEADLINE_MS,
             ttl_ms=None if plain else rng.choice([None, None, None, 4_000]),

@@ -183,6 +183,7 @@ class Member:
             queues=self.queues,
             housekeeping=MemoryHousekeeping(self.wire),
             links=self.links,
+            lines=self.links.lines,
             publish=self._publish,
             boot_ms=lambda: asyncio.get_running_loop().time() * 1_000 * (1 + self.drift),
         )

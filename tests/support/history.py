@@ -20,6 +20,7 @@ from actors.core.queue import Unheard
 from actors.core.task import TERMINAL, State
 from storage.memory import MemoryDatabase
 from storage.memory.rows import Row
+from tests.support.lease_history import LeaseHistory, Wrong
 from tests.support.scripted import Run
 
 DEADLINE_MS = 6_000
@@ -78,6 +79,7 @@ class History:
     """Filled while the cluster runs; `check` at the end."""
 
     database: MemoryDatabase
+    leases: LeaseHistory
     submitted: set[bytes] = field(default_factory=set)
     """Payloads: each draft has its own."""
     accepted: dict[str, bytes] = field(default_factory=dict)
@@ -132,6 +134,11 @@ class History:
             self._runs_are_explained(task_id, runs)
         for task_id, ends in self.ends.items():
             self._ends_are_final(task_id, ends, by_task[task_id])
+        self.leases.redriven = self.redriven
+        try:
+            self.leases.check()
+        except Wrong as wrong:
+            raise Broken(str(wrong)) from None
         self._what_was_published_was_committed()
 
     def nothing_is_lost(self) -> None:
@@ -189,6 +196,8 @@ class History:
         for ran in runs:
             if ran.at_ms > end.at_ms:
                 raise Broken(f"C8: {ran} after {end}")
+        if task_id in self.leases.held:
+            return
         if end.state is State.SUCCEEDED and (not runs or end.result != runs[-1].run.fence.encode()):
             raise Broken(f"C6: {task_id} ended with the result of {end.result!r}, its runs are {runs}")
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import Context
+from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
@@ -30,9 +31,21 @@ from actors.core.wire import (
 )
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
+from tests.support.lines import BREAKING, Lending, MemoryLines
 
 _numbers = count(1)
 _Answer = Told | Shown | Measured
+
+
+BREAK_S = 0.2
+"""So long after a link broke, its ends know it."""
+
+
+@dataclass(slots=True, frozen=True)
+class Broke:
+    """The link to this boot is new: something was lost."""
+
+    boot: str
 
 
 class Linked(Protocol):
@@ -61,6 +74,8 @@ class Network:
         """Addresses that reach each other, but nobody else, and nobody else them."""
         self.lost = 0
         self._age = 0
+        self._last_s: dict[tuple[str, str], float] = {}
+        """Sender and receiver -> when what was said last on their connection arrives."""
 
     def carry(self, sender: "MemoryLinks", to: str, message: Message) -> bool:
         """Send a message on its way, which no stop of its sender holds up; False: it is lost, as there is no link.
@@ -69,18 +84,28 @@ class Network:
         """
         address = sender.addresses.get(to, "")
         if address not in self.listeners or self.loses(sender.boot, to):
-            self.lost += 1
+            self._lose(sender.boot, to, message)
             return False
         data = encode(Frame(to, sender.boot, [message]))
+        if isinstance(message, Lending):
+            self._carry_in_order(sender, to, address, data)
+            return True
         for _ in range(2 if self.doubles() else 1):
             asyncio.get_running_loop().call_later(
                 self.way_ms() / 1_000, self._arrive, sender.address, address, data, self._age, context=Context()
             )
         return True
 
+    def _carry_in_order(self, sender: "MemoryLinks", to: str, address: str, data: bytes) -> None:
+        """Once, and behind what was said before: as on one connection."""
+        loop, way = asyncio.get_running_loop(), (sender.boot, to)
+        self._last_s[way] = max(loop.time() + self.way_ms() / 1_000, self._last_s.get(way, 0.0))
+        loop.call_at(self._last_s[way], self._arrive, sender.address, address, data, self._age, context=Context())
+
     def lose_all(self) -> None:
         """What is under way arrives no more."""
         self._age += 1
+        self._last_s.clear()
 
     def leave(self, links: "MemoryLinks") -> None:
         """Its process has ended."""
@@ -92,19 +117,30 @@ class Network:
 
     def _arrive(self, sender: str, address: str, data: bytes, age: int) -> None:
         listener = self.listeners.get(address)
+        frame = decode(data)
         if listener is None or age != self._age or not self._joins(sender, address):
-            self.lost += 1
+            self._lose(frame.sender, frame.to, *frame.messages)
         else:
-            frame = decode(data)
             listener.addresses.setdefault(frame.sender, sender)  # an answer goes back where the question came from
             listener.inbox.put_nowait(frame)
+
+    def _lose(self, sender: str, to: str, *messages: Message) -> None:
+        self.lost += 1
+        if isinstance(messages[0], BREAKING):
+            for boot, other in ((sender, to), (to, sender)):
+                asyncio.get_running_loop().call_later(BREAK_S, self._tell_broke, boot, other, context=Context())
+
+    def _tell_broke(self, boot: str, other: str) -> None:
+        listener = self.listeners.get(self.homes.get(boot, ""))
+        if listener is not None and listener.boot == boot:
+            listener.inbox.put_nowait(Broke(other))
 
 
 class MemoryLinks:
     """One node's end. Implements actors.ports.links.Links."""
 
     def __init__(self, network: Network, member: Linked, address: str) -> None:
-        self.inbox: asyncio.Queue[Frame] = asyncio.Queue()
+        self.inbox: asyncio.Queue[Frame | Broke] = asyncio.Queue()
         self.address = address
         self.boot = ""
         self.addresses: dict[str, str] = {}
@@ -113,13 +149,16 @@ class MemoryLinks:
         self._wire = Wire(member.book, SpecCodec())
         self._network = network
         self._asked: dict[int, tuple[str, asyncio.Future[_Answer]]] = {}
+        self.lines = MemoryLines(self._say, lambda: member.node)
 
     async def run(self) -> None:
         """Hear what arrives, as the process that this is part of."""
         async with asyncio.TaskGroup() as group:
             while True:
                 frame = await self.inbox.get()
-                if self.is_mine(frame):
+                if isinstance(frame, Broke):
+                    self.lines.broke(frame.boot)
+                elif self.is_mine(frame):
                     for message in frame.messages:
                         self._hear(frame.sender, message, group)
 
@@ -133,6 +172,8 @@ class MemoryLinks:
 
     def see(self, boot: str, secret: bytes, peers: Sequence[Peer]) -> None:
         """See the port."""
+        if boot != self.boot:
+            self.lines.begin_anew()
         self.boot = boot
         self._network.listeners[self.address] = self
         self._network.homes[boot] = self.address
@@ -140,6 +181,7 @@ class MemoryLinks:
         for asked, told in self._asked.values():
             if asked not in self.addresses and not told.done():
                 told.set_exception(Unavailable("the link broke"))
+        self.lines.see(peer.boot for peer in peers if peer.boot != boot)
 
     def is_gone(self, boot: str) -> bool:
         """See the port."""
@@ -179,6 +221,9 @@ class MemoryLinks:
             return None
         return measured.reaches if isinstance(measured, Measured) else None
 
+    def _say(self, boot: str, message: Message) -> bool:
+        return self._network.carry(self, boot, message)
+
     async def _question(self, boot: str, number: int, message: Message) -> _Answer | None:
         """The answer; None: it could not be sent. Raises Unavailable."""
         told: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
@@ -205,6 +250,8 @@ class MemoryLinks:
                 _, told = self._asked.get(message.number, (None, None))
                 if told is not None and not told.done():
                     told.set_result(message)
+            case _ if isinstance(message, Lending):
+                self.lines.hear(sender, message)
 
     async def _take(self, hint: Hint) -> None:
         if strange := self._wire.strange(hint):

@@ -20,6 +20,7 @@ from tests.support.cluster import Cluster
 from tests.support.faults import NAMES, Faults
 from tests.support.history import Broken
 from tests.support.virtual_time import VirtualTimeLoop, current_process
+from tests.support.workers import Workers
 from tests.support.world import Figures, World
 
 CHAOS_S = 20.0
@@ -45,6 +46,7 @@ class Simulation:
         self.cluster = world.cluster
         self.clients = Clients(world)
         self.faults = Faults(world)
+        self.workers = Workers(world)
         self._decides = len(world.queues) > 1
         """Whether there may be held tasks."""
 
@@ -66,6 +68,8 @@ class Simulation:
         acts = [(self.clients.submit, 0.4), (self.clients.command, 0.7), (self.faults.strike, 1.2)]
         if self._decides:
             acts.append((self.clients.decide, 1.5))
+        if self.world.pulled:
+            acts.append((self.workers.tend, 0.5))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._often(act, mean_s)) for act, mean_s in acts]
             await asyncio.sleep(CHAOS_S)
@@ -130,10 +134,13 @@ class Simulation:
     async def _end(self) -> None:
         try:
             async with asyncio.timeout(ENDED_S), asyncio.TaskGroup() as group:
-                deciding = group.create_task(self._often(self.clients.decide, 1.0)) if self._decides else None
+                acts = [self.clients.decide] if self._decides else []
+                if self.world.pulled:
+                    acts.append(self.workers.tend)
+                tasks = [group.create_task(self._often(act, 1.0)) for act in acts]
                 await self.cluster.until(lambda: not any(True for _ in self.cluster.database.live.all()), LIMIT_S)
-                if deciding is not None:
-                    deciding.cancel()
+                for task in tasks:
+                    task.cancel()
         except TimeoutError:
             self.world.history.nothing_is_lost()
             raise
@@ -201,9 +208,11 @@ def _seeded(rng: random.Random, trace: Trace | None) -> Iterator[None]:
         yield
 
 
-async def _simulate(rng: random.Random, trace: Trace | None, unheard: bool) -> Figures:
+async def _simulate(rng: random.Random, trace: Trace | None, unheard: bool, pulled: bool) -> Figures:
     async with Cluster(shards=rng.choice([4, 8, 16])) as cluster:
-        world = World(cluster, rng, (lambda text: None) if trace is None else trace.note, unheard=unheard)
+        world = World(
+            cluster, rng, (lambda text: None) if trace is None else trace.note, unheard=unheard, pulled=pulled
+        )
         async with asyncio.timeout(LIMIT_S):
             return await Simulation(world).run()
 
@@ -215,12 +224,14 @@ def _first(error: BaseException) -> str:
     return str(error) if isinstance(error, Broken) else repr(error)
 
 
-def simulate(seed: int, trace: Trace | None = None, *, unheard: bool = False) -> Figures:
-    """Raises Broken, naming the seed. `unheard`: with queues that hold or wait for unknown ends, too."""
+def simulate(seed: int, trace: Trace | None = None, *, unheard: bool = False, pulled: bool = False) -> Figures:
+    """Raises Broken, naming the seed. `unheard`: with queues that hold or wait for unknown ends, too; `pulled`: with
+    workers.
+    """
     rng = random.Random(seed)
     try:
         with _seeded(rng, trace), asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            figures = runner.run(_simulate(rng, trace, unheard))
+            figures = runner.run(_simulate(rng, trace, unheard, pulled))
     except Exception as error:
         raise Broken(f"seed {seed}: {_first(error)}") from error
     if not figures.tell:

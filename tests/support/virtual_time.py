@@ -121,6 +121,12 @@ class Process:
         context.run(_PROCESS.set, self)
         return group.create_task(work, context=context)
 
+    def call(self, callback: Callable[..., object], *args: object) -> None:
+        """Have it called as this process, which hears of it in its next turn: whatever comes from outside."""
+        context = contextvars.Context()
+        context.run(_PROCESS.set, self)
+        asyncio.get_running_loop().call_soon(callback, *args, context=context)
+
     def stop(self) -> None:
         """Run nothing of it from now on."""
         self._stopped = True

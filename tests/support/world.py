@@ -13,6 +13,7 @@ from actors.core.task import Task
 from storage.memory.database import NodeRow
 from tests.support.cluster import Cluster, Member
 from tests.support.history import DEADLINE_MS, Broken, History
+from tests.support.lease_history import LeaseHistory
 from tests.support.scripted import Run, Step
 from tests.support.verdicts import Verdicts
 
@@ -43,17 +44,25 @@ class World:
     """Everything that clients, faults and checks share."""
 
     def __init__(
-        self, cluster: Cluster, rng: random.Random, note: Callable[[str], None], *, unheard: bool = False
+        self,
+        cluster: Cluster,
+        rng: random.Random,
+        note: Callable[[str], None],
+        *,
+        unheard: bool = False,
+        pulled: bool = False,
     ) -> None:
-        """`unheard`: there are queues that hold, or wait, as well."""
+        """`unheard`: there are queues that hold, or wait, as well; `pulled`: half of the tasks are for workers."""
         self.cluster = cluster
+        self.pulled = pulled
         self.queues = UNHEARD if unheard else USUAL
-        if unheard:
-            for number, (name, unknown) in enumerate(UNHEARD.items(), 1):
+        if unheard or pulled:
+            for number, (name, unknown) in enumerate(self.queues.items(), 1):
                 cluster.database.queues[number] = Queue(number, "default", name, unknown=unknown)
         self.rng = rng
         self.note = note
-        self.history = History(cluster.database)
+        self.leases = LeaseHistory(cluster.database)
+        self.history = History(cluster.database, self.leases)
         self.verdicts = Verdicts(cluster.database, self.note)
         self.figures = Figures()
         self.members: dict[str, Member] = {}
@@ -79,12 +88,17 @@ class World:
         rng = self.rng
         member.drift = rng.uniform(-3e-4, 3e-4)
         member.wire.forgets = lambda: rng.random() < 0.5
-        member.wire.carried = self.verdicts.carried
+        member.wire.carried = self._carried
+        member.links.lines.gave_back = self.leases.give_back
         self.members[name] = member
         self.going.discard(name)
         self.figures.nodes = max(self.figures.nodes, len(self.members))
         self.note(f"{name} starts as {member.boot}")
         return member
+
+    def _carried(self, statement: str) -> None:
+        self.verdicts.carried(statement)
+        self.leases.carried(statement)
 
     def revive(self) -> None:
         """Start again what has ended by itself: a process that found its name taken."""

@@ -248,7 +248,7 @@ class Stage:
         return self.shard.holding.known.get(task.id) is task
 
 
-def row(task: Task, *, rev: int | None = None, due_ms: int | None = None, **rest: int | str | None) -> Task:
+def row(task: Task, *, rev: int | None = None, due_ms: int | None = None, **rest: object) -> Task:
     """A fresh task that mirrors this one's row, but for what is named."""
     fresh = Task(
         task.id,

@@ -70,7 +70,7 @@ class Tables:
         after.schedule_ms, after.attempt, after.budget = record.schedule_ms, record.attempt, record.budget
         after.lateness_ms, after.claim_ms, after.epoch = record.lateness_ms, record.claim_ms, record.epoch
         after.claim_boot = None if record.claim_ms is None else self.boot
-        if before.claim_ms is not None and record.claim_ms is not None:
+        if before.claim_ms is not None:
             after.epoch = before.epoch
         if record.op is Op.FINISH:
             self.finished[task_id] = after, record.state

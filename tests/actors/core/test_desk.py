@@ -116,10 +116,13 @@ def test_more_queues_than_places_take_turns() -> None:
     assert names(taken[:7]) == dict.fromkeys((f"q{n}" for n in range(1, 8)), 1)
 
 
-def test_pulled_tasks_stay_with_their_shard() -> None:
+def test_what_is_for_the_other_desk_is_answered() -> None:
     office, [queue] = Office(), queues(1)
-    [task] = office.offer(queue, kept=3, spec=Spec())
-    assert (office.take(), task.payload, bool(office.desk)) == ([], None, False)
+    [pulled] = office.offer(queue, kept=3, spec=Spec())
+    assert (office.take(), pulled.payload, bool(office.desk)) == ([], bytes(3), False)
+    [sent] = office.offer(queue, kept=3)
+    assert office.desk.put([pulled, sent]) == [pulled]
+    assert Desk(pulled=True).put([pulled, sent]) == [sent]
 
 
 # --- pauses

@@ -12,6 +12,7 @@ from actors.core.events import (
     Close,
     Ended,
     Event,
+    Extended,
     HandedOut,
     Living,
     Loaded,
@@ -364,7 +365,7 @@ def test_a_shard_that_has_parted_answers_nothing(event: str, kind: str) -> None:
 
 
 def test_every_event_is_one_of_those_above_or_below() -> None:
-    assert len(EVENTS) + len({Ended, Asked, Looked}) == len(Stage().shard._handlers)
+    assert len(EVENTS) + len({Ended, Asked, Looked, Extended}) == len(Stage().shard._handlers)
 
 
 @pytest.mark.parametrize("verdict", Verdict)

@@ -21,10 +21,11 @@ def running(spec: Spec | None = None, *, attempt: int = 1, budget: int = 5) -> T
     return task
 
 
-def settled(task: Task, verdict: Verdict, *, jitter: float = 0.5, retry_after_ms: int | None = None) -> Record:
-    outcome = Outcome(
-        task, 3, task.attempt, verdict, task.started_ms, T0_MS + 200, jitter=jitter, retry_after_ms=retry_after_ms
-    )
+def settled(
+    task: Task, verdict: Verdict, *, jitter: float = 0.5, status: int | None = None, retry_after_ms: int | None = None
+) -> Record:
+    outcome = Outcome(task, 3, task.attempt, verdict, task.started_ms, T0_MS + 200, status, jitter=jitter)
+    outcome.retry_after_ms = retry_after_ms
     return settle(task, outcome, 3, NOW_MS)
 
 
@@ -90,8 +91,14 @@ def test_the_back_off_doubles_with_each_attempt() -> None:
 
 @pytest.mark.parametrize(("retry_after_ms", "due_ms"), [(9_000, 9_200), (100, 700)])
 def test_the_longer_of_back_off_and_the_targets_wish_counts(retry_after_ms: int, due_ms: int) -> None:
-    record = settled(running(), Verdict.FAILED, retry_after_ms=retry_after_ms)
+    record = settled(running(), Verdict.FAILED, status=503, retry_after_ms=retry_after_ms)
     assert record.due_ms == T0_MS + due_ms
+
+
+def test_who_ends_an_attempt_says_when_it_is_tried_again() -> None:
+    """A worker, or who completes an attempt that goes on elsewhere."""
+    assert settled(running(), Verdict.FAILED, retry_after_ms=100).due_ms == T0_MS + 300
+    assert settled(running(), Verdict.FAILED, retry_after_ms=0).due_ms == NOW_MS
 
 
 def test_the_budget_used_up_is_death() -> None:
@@ -140,6 +147,20 @@ def test_unsent_may_ask_for_time() -> None:
     assert settled(running(), Verdict.UNSENT, retry_after_ms=400).due_ms == NOW_MS + 400
 
 
+@pytest.mark.parametrize(("retry_after_ms", "due_ms"), [(None, NOW_MS), (9_000, T0_MS + 9_200)])
+def test_a_snooze_uses_its_number_but_no_attempt(retry_after_ms: int | None, due_ms: int) -> None:
+    """Not even the last one; and its time counts from when it was said, but is not in the past."""
+    record = settled(running(attempt=5), Verdict.SNOOZED, retry_after_ms=retry_after_ms)
+    assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, due_ms)
+    assert (record.attempt, record.budget, record.claim_ms, record.lateness_ms) == (5, 6, None, 10)
+    assert record.outcome is not None
+
+
+def test_a_snooze_leaves_the_back_off_of_later_failures_as_it_was() -> None:
+    """Attempt 2 with a budget of 6: the first one was no failure."""
+    assert settled(running(attempt=2, budget=6), Verdict.FAILED, jitter=0.5).due_ms == T0_MS + 200 + 500
+
+
 def test_a_claim_lasts_until_the_deadline() -> None:
     record = claim(running(Spec(dispatch_deadline_ms=2_000)), 3, NOW_MS)
     assert (record.op, record.state, record.rev) == (Op.MOVE, State.RUNNING, 10)
@@ -165,7 +186,8 @@ def test_an_outcome_ends_a_task_or_leaves_it_a_time(
     task = running(attempt=attempt, budget=budget)
     record = settled(task, verdict, jitter=jitter, retry_after_ms=wish_ms)
     assert record.task is task
-    assert (record.epoch, record.rev, record.budget, record.schedule_ms) == (3, 10, budget, T0_MS)
+    assert (record.epoch, record.rev, record.schedule_ms) == (3, 10, T0_MS)
+    assert record.budget == budget + (verdict is Verdict.SNOOZED)
     assert record.attempt == attempt - (verdict is Verdict.UNSENT)
     if record.op is Op.FINISH:
         assert record.state in (State.SUCCEEDED, State.DEAD)

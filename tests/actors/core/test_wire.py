@@ -8,24 +8,36 @@ from hypothesis import strategies as st
 from actors.core.codec import SpecCodec
 from actors.core.errors import Conflict, Invalid, KeyReused, Overloaded, RingwheelError, Unavailable, Unknown
 from actors.core.events import Answer, Change, Command, Outcome, Verdict
+from actors.core.lease import Extension, Kept, Report, Said, Word, lent
 from actors.core.live import gone, live
 from actors.core.queue import Queue, QueueBook
 from actors.core.reach import Reach
 from actors.core.task import Move, Phase, State
 from actors.core.wire import (
     PAYLOAD_BYTES,
+    Answered,
     Ask,
     Changes,
+    Extend,
+    Extended,
     Frame,
     Given,
+    Got,
     Hint,
     Look,
     Measure,
     Measured,
     Message,
     Missed,
+    Moved,
+    Reports,
+    Revoked,
     Shown,
+    Supply,
+    Take,
+    Taken,
     Told,
+    Want,
     Watch,
     Watching,
     Wire,
@@ -175,6 +187,49 @@ def test_what_is_held() -> None:
     reaches = [Reach(3, T0_MS, 7), Reach(4, -1, 0, {7: (T0_MS, task_id(1)), 9: (-1, task_id(2))})]
     for message in (Measure(5, T0_MS * 1_000), Measured(5, reaches)):
         assert carried(message) == message
+
+
+@pytest.mark.parametrize("payload", [None, b"", b'{"a":1}', bytes(range(256))])
+def test_tasks_that_are_lent(payload: bytes | None) -> None:
+    task = make_task(1, QUEUE, payload=payload, labels=LABELS, trace=TRACE)
+    task.attempt, task.epoch, task.lease_ms = 2, 3, T0_MS + 30_000
+    given = lent(task)
+    assert (given.id, given.queue, given.epoch, given.attempt, given.payload) == (task_id(1), 7, 3, 2, payload)
+    assert carried(Taken(4, [given, given], more=True)) == Taken(4, [given, given], more=True)
+
+
+WORKERS_SAY = [
+    Want([]),
+    Want([7, 9]),
+    Take(4, 7, 500),
+    Got(4),
+    Reports("acme", [Report(task_id(1), 3, 2, Verdict.SUCCEEDED.value, result=b"{}")]),
+    Reports("acme", [Report(task_id(1), 3, 2, Verdict.FAILED.value, "why", None, 9_000, 0.25), Report("x", 0, 0, 6)]),
+    Extend("acme", [Extension(task_id(1), 3, 2), Extension(task_id(2), 3, 1, 5_000)]),
+    Moved([task_id(1)]),
+]
+WORKERS_HEAR = [
+    Supply([7]),
+    Taken(4, [], more=False),
+    Answered(
+        [Word(task_id(1), 3, 2, Said.RECORDED, "succeeded"), Word(task_id(2), 3, 1, Said.OVER, "dead", "too late")]
+    ),
+    Extended([Kept(task_id(1), 3, 2, Said.RECORDED, T0_MS), Kept(task_id(2), 3, 1, Said.UNSURE)]),
+    Revoked([(task_id(1), 2)]),
+]
+
+
+@pytest.mark.parametrize("message", [*WORKERS_SAY, *WORKERS_HEAR], ids=lambda message: type(message).__name__)
+def test_what_workers_say_and_hear(message: Message) -> None:
+    heard = carried(message)
+    assert heard == message
+    assert type(heard) is type(message)
+
+
+def test_a_report_of_an_older_program_has_defaults() -> None:
+    short = msgspec.to_builtins(Reports("acme", [Report(task_id(1), 3, 2, 1)]))
+    short[2][0] = short[2][0][:4]
+    assert carried(msgspec.convert(short, Reports)) == Reports("acme", [Report(task_id(1), 3, 2, 1)])
 
 
 def test_changes_are_told_as_far_as_they_are_known() -> None:

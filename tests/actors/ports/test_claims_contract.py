@@ -80,7 +80,19 @@ async def test_a_retry_takes_the_claim_and_its_boot_away(owner: Owner, heir: Sto
     retry.outcome = make_outcome(task, Verdict.FAILED)
     assert await heir.ledger.write("boot-b", [retry]) == set()
     row = await shown(heir, task)
-    assert (row.claim_ms, row.claim_boot, row.epoch) == (None, None, 2)
+    assert (row.claim_ms, row.claim_boot) == (None, None)
+
+
+@pytest.mark.parametrize("op", [Op.MOVE, Op.FINISH])
+async def test_a_claimed_attempt_that_ends_keeps_its_fence(owner: Owner, heir: Stores, op: Op) -> None:
+    """What is said of it again is known by that, whoever recorded it."""
+    task = await claimed(owner)
+    await give(owner)
+    record = move(task, 2, rev=1, due_ms=T0_MS + 5) if op is Op.MOVE else finish(task, 2, rev=1)
+    assert await heir.ledger.write("boot-b", [record]) == set()
+    [found] = await heir.tasks.find(None, [task.id])
+    assert found.task is not None
+    assert (found.epoch, found.task.rev) == (1, 2)
 
 
 async def test_a_claim_that_replaces_another_tells_of_its_own_writer(owner: Owner, heir: Stores) -> None:

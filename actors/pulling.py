@@ -1,0 +1,314 @@
+"""The workers' side of pulled tasks: they flow to where there is room, from this node's shards and from those of
+others, and what workers say of them goes to whoever owns the task by then (ports/lending.py).
+
+    room -> supply of some owners -> take, a share from each -> deliver
+    report -> owner -> word;  no word, or an UNSURE one -> said again, to whoever is the owner by then
+
+Promises: never takes more than there is room for: what is asked for and has not come is counted. Every report is
+answered, with UNSURE when nobody could say within SAY_FOR_S; said again, it is recorded once. Bound: what waits for a
+word is what workers have had under way, and REPORTS of others.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from actors.core.errors import Overloaded, Unavailable
+from actors.core.ids import shard_of
+from actors.core.lease import Extension, Kept, Key, Lent, Report, Said, Word
+from actors.ports.lending import Lender, Lines
+
+MOST = 1_000
+"""Tasks that are taken at once: others have their turn in between."""
+SAY_AGAIN_S = 1.0
+"""So long a word is waited for before a report is said again."""
+LOOK_S = 0.1
+SAY_FOR_S = 8.0
+REPORTS = 100_000
+"""That may wait for their words."""
+_UNSURE = int(Said.UNSURE)  # on 3.11 a member of an enum costs ten times a global
+MINE = ""
+"""Stands for this node among the boots."""
+
+
+class Room(Protocol):
+    """The workers that are attached to this node."""
+
+    def room(self, queue: int) -> int:
+        """How many tasks of the queue its workers may be given now."""
+        ...
+
+    def deliver(self, queue: int, tasks: list[Lent]) -> None:
+        """Tasks that were taken for them."""
+        ...
+
+    def revoke(self, leases: list[tuple[str, int]]) -> None:
+        """These (id, attempt) were cancelled; some may be theirs."""
+        ...
+
+
+class Speaker(Protocol):
+    """Who says something of leases."""
+
+    def answer(self, words: list[Word]) -> None:
+        """What came of its reports."""
+        ...
+
+    def keep(self, kept: list[Kept]) -> None:
+        """What came of its extensions."""
+        ...
+
+
+class _Saying(NamedTuple):
+    """Reports that were said together."""
+
+    speaker: Speaker
+    tenant: str
+    again_s: float
+    """When what has no word by then is said again."""
+    until_s: float
+
+
+class Pulling:
+    """Takes tasks for the workers of one node. Implements actors.ports.lending.Taker and Borrower."""
+
+    def __init__(
+        self,
+        mine: Lender,
+        lines: Lines,
+        *,
+        shards: Callable[[], int],
+        serves: Callable[[int], bool],
+        holder: Callable[[int], str | None],
+    ) -> None:
+        """`serves`: whether a shard is here; `holder`: the other node that has it."""
+        self._mine = mine
+        self._lines = lines
+        self._shards = shards
+        self._serves = serves
+        self._holder = holder
+        self.workers: Room | None = None
+        """Set before anything is wanted."""
+        self._supply: dict[int, dict[str, None]] = defaultdict(dict)
+        """Queue -> boots that have some of it, those that were asked longest ago first."""
+        self._asked: dict[int, dict[str, int]] = defaultdict(dict)
+        """Queue -> boot -> how many were asked for, and have not come."""
+        self._wanted: frozenset[int] = frozenset()
+        self._looking: set[int] = set()
+        self._takes: asyncio.Queue[tuple[str, int, int]] = asyncio.Queue()
+        self._open: dict[Key, tuple[Report, _Saying]] = {}
+        """Reports that have no word yet, in the order in which they are said again."""
+        self._unsure: dict[Key, None] = {}
+        """Those of them that are said again sooner, for their owner could not say."""
+        self._extending: dict[Key, Speaker] = {}
+        self._unanswered = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take from other nodes, and say again what has no word, until cancelled."""
+        self._mine.want(self, self._wanted)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._say_again())
+            while True:
+                group.create_task(self._take(*await self._takes.get()))
+
+    # --- tasks come in
+
+    def want(self, queues: Iterable[int]) -> None:
+        """Workers are here that take tasks of these queues, and of no others."""
+        wanted = frozenset(queues)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            for queue in self._supply.keys() - wanted:
+                del self._supply[queue]
+            self._mine.want(self, wanted)
+            self._lines.want(wanted)
+
+    def supply(self, queues: Collection[int]) -> None:
+        """See ports.lending.Taker."""
+        self.supplied(MINE, queues)
+
+    def supplied(self, boot: str, queues: Collection[int]) -> None:
+        """See ports.lending.Borrower."""
+        for queue in queues:
+            if queue in self._wanted:
+                self._supply[queue][boot] = None
+                self.look(queue)
+
+    def look(self, queue: int) -> None:
+        """There may be room and supply: take soon."""
+        if queue not in self._looking and self._supply.get(queue):
+            self._looking.add(queue)
+            asyncio.get_running_loop().call_soon(self._look, queue)
+
+    def _look(self, queue: int) -> None:
+        """Ask each owner that has some for its share of the room."""
+        self._looking.discard(queue)
+        supply, asked = self._supply.get(queue), self._asked[queue]
+        if not supply or self.workers is None:
+            return
+        room = self.workers.room(queue) - sum(asked.values())
+        boots = [boot for boot in supply if boot not in asked]
+        for at, boot in enumerate(boots):
+            share = min(-(-room // (len(boots) - at)), MOST)
+            if share <= 0:
+                return
+            room -= share
+            supply[boot] = supply.pop(boot)  # its next turn comes after the others'
+            if boot == MINE:
+                tasks, more = self._mine.take(self, queue, share)
+                self._deliver(boot, queue, tasks, more=more)
+            else:
+                asked[boot] = share
+                del supply[boot]  # what it tells from now on may come before the answer is read
+                self._takes.put_nowait((boot, queue, share))
+
+    async def _take(self, boot: str, queue: int, limit: int) -> None:
+        tasks: list[Lent] = []
+        more = False
+        try:
+            tasks, more = await self._lines.take(boot, queue, limit)
+        except (Unavailable, Overloaded):
+            pass  # it tells of its supply again when it is linked
+        finally:
+            del self._asked[queue][boot]
+        self._deliver(boot, queue, tasks, more=more)
+
+    def _deliver(self, boot: str, queue: int, tasks: list[Lent], *, more: bool) -> None:
+        assert self.workers is not None
+        if more:
+            if queue in self._wanted:
+                self._supply[queue][boot] = None
+        elif boot == MINE and queue in self._supply:
+            self._supply[queue].pop(boot, None)
+        if tasks:
+            self.workers.deliver(queue, tasks)
+        self.look(queue)
+
+    def revoke(self, leases: list[tuple[str, int]]) -> None:
+        """See ports.lending.Taker and Borrower."""
+        if self.workers is not None:
+            self.workers.revoke(leases)
+
+    # --- words go out
+
+    @property
+    def full(self) -> bool:
+        """Too many reports wait for their words: take no more of them."""
+        return len(self._open) >= REPORTS
+
+    def report(self, speaker: Speaker, tenant: str, reports: Sequence[Report]) -> None:
+        """Attempts ended; `speaker` hears one word of each, unless it says the same again before that.
+
+        If somebody else says the same before that, the word is for that one, and `speaker` is unsure.
+        """
+        now_s = asyncio.get_running_loop().time()
+        saying = _Saying(speaker, tenant, now_s + SAY_AGAIN_S, now_s + SAY_FOR_S)
+        opened = self._open
+        left: dict[Speaker, list[Word]] = defaultdict(list)
+        for report in reports:
+            key = report.id, report.epoch, report.attempt
+            if (before := opened.pop(key, None)) is not None and before[1].speaker is not speaker:
+                left[before[1].speaker].append(Word(*key, Said.UNSURE))
+            opened[key] = report, saying
+        self._unanswered.set()
+        self._say(tenant, reports)
+        for other, words in left.items():
+            other.answer(words)
+
+    def _say(self, tenant: str, reports: Sequence[Report]) -> None:
+        shards, serves = self._shards(), self._serves
+        mine: list[Report] = []
+        theirs: dict[str, list[Report]] = defaultdict(list)
+        for report in reports:
+            shard = int(report.id[32:], 16) * shards >> 16  # shard_of, without its call
+            if serves(shard):
+                mine.append(report)
+            elif (boot := self._holder(shard)) is not None:
+                theirs[boot].append(report)
+        if mine:
+            self._mine.report(self, tenant, mine)
+        for boot, some in theirs.items():
+            self._lines.report(boot, tenant, some)
+
+    def answer(self, words: list[Word]) -> None:
+        """See ports.lending.Taker and Borrower."""
+        heard: dict[Speaker, list[Word]] = {}
+        opened = self._open
+        for word in words:
+            key = word.id, word.epoch, word.attempt
+            if word.said == _UNSURE:  # whoever owns it by then is told
+                self._unsure[key] = None
+            elif (closed := opened.pop(key, None)) is not None:
+                speaker = closed[1].speaker
+                if (some := heard.get(speaker)) is None:
+                    heard[speaker] = [word]
+                else:
+                    some.append(word)
+        for speaker, some in heard.items():
+            speaker.answer(some)
+
+    async def _say_again(self) -> None:
+        while True:
+            await self._unanswered.wait()
+            await asyncio.sleep(LOOK_S)
+            now_s = asyncio.get_running_loop().time()
+            again: dict[str, list[Report]] = defaultdict(list)
+            late: dict[Speaker, list[Word]] = defaultdict(list)
+            for key in self._due(now_s):
+                report, saying = self._open[key]
+                if saying.until_s <= now_s:
+                    del self._open[key]
+                    late[saying.speaker].append(Word(*key, Said.UNSURE))
+                    continue
+                if saying.again_s <= now_s:
+                    del self._open[key]
+                    self._open[key] = report, saying._replace(again_s=saying.again_s + SAY_AGAIN_S)
+                again[saying.tenant].append(report)
+            for tenant, reports in again.items():
+                self._say(tenant, reports)
+            for speaker, words in late.items():
+                speaker.answer(words)
+            if not self._open:
+                self._unanswered.clear()
+
+    def _due(self, now_s: float) -> list[Key]:
+        """The reports that are said again now, or given up."""
+        due = [key for key in self._unsure if key in self._open]
+        unsure, self._unsure = self._unsure, {}
+        for key, (_, saying) in self._open.items():
+            if saying.again_s > now_s:
+                break
+            if key not in unsure:
+                due.append(key)
+        return due
+
+    # --- leases are extended
+
+    def extend(self, speaker: Speaker, tenant: str, extensions: Sequence[Extension]) -> None:
+        """Attempts go on. What can't be said now is answered UNSURE; of what gets lost, nothing is heard."""
+        shards = self._shards()
+        owners: dict[str | None, list[Extension]] = defaultdict(list)
+        for said in extensions:
+            self._extending[said.id, said.epoch, said.attempt] = speaker
+            shard = shard_of(said.id, shards)
+            owners[MINE if self._serves(shard) else self._holder(shard)].append(said)
+        for boot, some in owners.items():
+            if boot == MINE:
+                self._mine.extend(self, tenant, some)
+            elif boot is None or not self._lines.extend(boot, tenant, some):
+                self.keep([Kept(said.id, said.epoch, said.attempt, Said.UNSURE) for said in some])
+
+    def forget(self, speaker: Speaker) -> None:
+        """It does not wait for what came of its extensions any more."""
+        self._extending = {key: other for key, other in self._extending.items() if other is not speaker}
+
+    def keep(self, kept: list[Kept]) -> None:
+        """See ports.lending.Taker and Borrower."""
+        heard: dict[Speaker, list[Kept]] = defaultdict(list)
+        for each in kept:
+            speaker = self._extending.pop((each.id, each.epoch, each.attempt), None)
+            if speaker is not None:
+                heard[speaker].append(each)
+        for speaker, some in heard.items():
+            speaker.keep(some)

@@ -1,0 +1,91 @@
+"""What an owner tells of its supply while it is being asked is not lost."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+
+from actors.core.lease import Extension, Lent, Report
+from actors.ports.lending import Taker
+from actors.pulling import Pulling
+
+QUEUE = 1
+OTHER = "b"
+
+
+class Others:
+    """The way to one other node, which answers when its test says so; and a lender that has nothing."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[asyncio.Future[tuple[list[Lent], bool]]] = asyncio.Queue()
+
+    def want(self, *_: object) -> None:
+        """Nothing is kept of it."""
+
+    def part(self, taker: Taker) -> None:
+        """Nothing is kept of it."""
+
+    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
+        answer: asyncio.Future[tuple[list[Lent], bool]] = asyncio.get_running_loop().create_future()
+        self.asked.put_nowait(answer)
+        return await answer
+
+    def report(self, boot: str, tenant: str, reports: Sequence[Report]) -> bool:
+        return False
+
+    def extend(self, boot: str, tenant: str, extensions: Sequence[Extension]) -> bool:
+        return False
+
+
+class Nothing:
+    """The lender of a node without shards."""
+
+    def want(self, taker: Taker, queues: Collection[int]) -> None:
+        """Nothing is lent."""
+
+    def part(self, taker: Taker) -> None:
+        """Nothing is lent."""
+
+    def take(self, taker: Taker, queue: int, limit: int) -> tuple[list[Lent], bool]:
+        return [], False
+
+    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> None:
+        """Nothing is lent."""
+
+    def extend(self, taker: Taker, tenant: str, extensions: Sequence[Extension]) -> None:
+        """Nothing is lent."""
+
+    def lost(self, tasks: Sequence[Lent]) -> None:
+        """Nothing is lent."""
+
+
+class Workers:
+    """Always room for ten."""
+
+    def room(self, queue: int) -> int:
+        return 10
+
+    def deliver(self, queue: int, tasks: list[Lent]) -> None:
+        """They take it."""
+
+    def revoke(self, leases: list[tuple[str, int]]) -> None:
+        """They stop."""
+
+
+async def test_supply_that_is_told_before_an_answer_is_read_is_asked_for() -> None:
+    others = Others()
+    pulling = Pulling(Nothing(), others, shards=lambda: 256, serves=lambda _: False, holder=lambda _: OTHER)
+    pulling.workers = Workers()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(pulling.run())
+        pulling.want([QUEUE])
+        pulling.supplied(OTHER, [QUEUE])
+        answer = await others.asked.get()
+        answer.set_result(([], False))
+        pulling.supplied(OTHER, [QUEUE])  # in the same turn of the loop: one read of the link brought both
+        again = await others.asked.get()
+        again.set_result(([], True))
+        last = await others.asked.get()
+        last.set_result(([], False))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert others.asked.empty(), "nobody told of more"
+        running.cancel()

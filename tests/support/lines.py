@@ -1,0 +1,181 @@
+"""How pulled tasks travel between nodes of one process, in virtual time: one end, for its own workers and for those of
+others.
+
+A message may be lost, as when a link breaks; both ends hear of that a moment later, and begin anew with the next beat.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count
+
+from actors.core.errors import Unavailable
+from actors.core.lease import Extension, Kept, Lent, Report, Word
+from actors.core.wire import (
+    Answered,
+    Extend,
+    Extended,
+    Got,
+    Message,
+    Reports,
+    Revoked,
+    Supply,
+    Take,
+    Taken,
+    Want,
+)
+from actors.ports.links import LinkedNode
+
+Lending = Want | Take | Got | Reports | Extend | Supply | Taken | Answered | Extended | Revoked
+BREAKING = (Want, Take, Got, Supply, Taken)
+"""What is not said again unless the link is known to be broken."""
+_numbers = count(1)
+
+
+class Far:
+    """A node that takes tasks for its workers, as the owner of the tasks sees it."""
+
+    def __init__(self, say: Callable[[Message], object]) -> None:
+        self._say = say
+
+    def supply(self, queues: Collection[int]) -> None:
+        """See actors.ports.lending.Taker."""
+        self._say(Supply(sorted(queues)))
+
+    def answer(self, words: list[Word]) -> None:
+        """See actors.ports.lending.Taker."""
+        self._say(Answered(words))
+
+    def keep(self, kept: list[Kept]) -> None:
+        """See actors.ports.lending.Taker."""
+        self._say(Extended(kept))
+
+    def revoke(self, leases: list[tuple[str, int]]) -> None:
+        """See actors.ports.lending.Taker."""
+        self._say(Revoked(leases))
+
+
+class MemoryLines:
+    """One node's end. Implements actors.ports.lending.Lines."""
+
+    def __init__(self, say: Callable[[str, Message], bool], node: Callable[[], LinkedNode]) -> None:
+        self._say = say
+        self._node = node
+        self._peers: dict[str, None] = {}
+        self._wanted: list[int] = []
+        self._broken: dict[str, None] = {}
+        """Boots that have to be told anew what is wanted."""
+        self._asked: dict[int, tuple[str, asyncio.Future[Taken]]] = {}
+        self._takers: dict[str, Far] = {}
+        self._unconfirmed: dict[str, dict[int, list[Lent]]] = defaultdict(dict)
+        self.gave_back: Callable[[list[Lent]], None] = lambda tasks: None
+        """Called with what may not have reached the workers of another node."""
+
+    def see(self, boots: Iterable[str]) -> None:
+        """These are the other nodes, as of the last beat."""
+        known, self._peers = self._peers, dict.fromkeys(boots)
+        for boot in known:
+            if boot not in self._peers:
+                self.broke(boot)
+        self._broken = {boot: None for boot in self._broken if boot in self._peers}
+        if self._wanted:
+            news = [boot for boot in self._peers if boot not in known or boot in self._broken]
+            self._broken = {}
+            self._tell_wanted(news)
+
+    def broke(self, boot: str) -> None:
+        """The link to it broke: what was under way is lost."""
+        self._broken[boot] = None
+        for asked, taken in self._asked.values():
+            if asked == boot and not taken.done():
+                taken.set_exception(Unavailable("the link broke"))
+        lending = self._node().lending
+        if (taker := self._takers.pop(boot, None)) is not None:
+            lending.want(taker, ())
+        for tasks in self._unconfirmed.pop(boot, {}).values():
+            self.gave_back(tasks)
+            lending.lost(tasks)
+
+    def begin_anew(self) -> None:
+        """The boot is another one: the links were those of the one before."""
+        for boot in [*self._peers, *self._takers]:
+            self.broke(boot)
+        self._peers, self._broken = {}, {}
+
+    # --- for the workers of this node
+
+    def want(self, queues: Collection[int]) -> None:
+        """See the port."""
+        self._wanted = sorted(queues)
+        self._tell_wanted(self._peers)
+
+    def _tell_wanted(self, boots: Iterable[str]) -> None:
+        for boot in boots:
+            self._say(boot, Want(self._wanted))
+
+    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
+        """See the port."""
+        number = next(_numbers)
+        taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self._asked[number] = boot, taken
+        try:
+            if not self._tell(boot, Take(number, queue, limit)):
+                raise Unavailable("not linked")
+            answer = await taken
+        finally:
+            del self._asked[number]
+        self._say(boot, Got(number))
+        return answer.tasks, answer.more
+
+    def report(self, boot: str, tenant: str, reports: Sequence[Report]) -> bool:
+        """See the port."""
+        return self._tell(boot, Reports(tenant, list(reports)))
+
+    def extend(self, boot: str, tenant: str, extensions: Sequence[Extension]) -> bool:
+        """See the port."""
+        return self._tell(boot, Extend(tenant, list(extensions)))
+
+    def _tell(self, boot: str, message: Message) -> bool:
+        """Nobody is linked to who is not there."""
+        return boot in self._peers and self._say(boot, message)
+
+    # --- what others say
+
+    def hear(self, sender: str, message: Lending) -> None:
+        """Do what it asks for."""
+        pulling = self._node().pulling
+        match message:
+            case Supply(queues):
+                pulling.supplied(sender, queues)
+            case Answered(words):
+                pulling.answer(words)
+            case Extended(kept):
+                pulling.keep(kept)
+            case Revoked(leases):
+                pulling.revoke(leases)
+            case Taken(number):
+                _, taken = self._asked.get(number, (None, None))
+                if taken is not None and not taken.done():
+                    taken.set_result(message)
+            case _:
+                self._lend(sender, message)
+
+    def _lend(self, sender: str, message: Want | Take | Got | Reports | Extend) -> None:
+        taker = self._takers.get(sender)
+        if taker is None:
+            taker = self._takers[sender] = Far(lambda said: self._say(sender, said))
+        lending = self._node().lending
+        match message:
+            case Want(queues):
+                lending.want(taker, queues)
+            case Take(number, queue, limit):
+                tasks, more = lending.take(taker, queue, limit)
+                if tasks:
+                    self._unconfirmed[sender][number] = tasks
+                self._say(sender, Taken(number, tasks, more))
+            case Got(number):
+                self._unconfirmed[sender].pop(number, None)
+            case Reports(tenant, reports):
+                lending.report(taker, tenant, reports)
+            case Extend(tenant, extensions):
+                lending.extend(taker, tenant, extensions)
