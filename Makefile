@@ -3,19 +3,21 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+CLIENT := clients/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types contracts coverage check bench lock clean
+.PHONY: help install run test lint types contracts coverage rest check bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
 
 install: $(STAMP) ## make .venv from the lock file (hashes checked)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable $(CLIENT)
 	$(BIN)/python -m pip check --quiet
 	@touch $(STAMP)
 
@@ -31,6 +33,7 @@ lint: install ## ruff: style, bugs, async bans
 
 types: install ## mypy, strict
 	$(BIN)/mypy
+	cd $(CLIENT) && $(CURDIR)/$(BIN)/mypy
 
 coverage: install ## every branch of the core is tested
 	$(BIN)/python -m pytest -q -n 2 tests/actors/core --cov=actors/core --cov-branch --cov-report=term:skip-covered --cov-fail-under=100
@@ -38,7 +41,10 @@ coverage: install ## every branch of the core is tested
 contracts: install ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
-check: lint types contracts coverage test ## all that a commit must pass
+rest: install ## the tests that `coverage` has not run
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/actors/core
+
+check: lint types contracts coverage rest ## all that a commit must pass
 
 bench: install ## every benchmark, each beside its floor
 	$(BIN)/python -m bench all

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from gateway.routes import ROUTES
+from ringwheel import Client
 from tests.service.programs import LIMIT_S, URL, ringwheel
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CALL = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) (/[\w/{}:.]+)")
-NOT_RUN = ("make run", "ringwheel dev", "--database-url", "RINGWHEEL_DATABASE_URL")
-"""Blocks that start a service, where there is one already, or work on a database of one's own."""
+NOT_RUN = ("make run", "ringwheel dev", "--database-url", "RINGWHEEL_DATABASE_URL", "app/bin/")
+"""Blocks that start a service, where there is one already, work on a database of one's own, or make an environment;
+what is done in that is tried below."""
+_PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def examples() -> list[str]:
@@ -51,6 +54,28 @@ async def test_every_example_works(tmp_path: Path) -> None:
             async with asyncio.timeout(LIMIT_S):
                 said, _ = await process.communicate()
             assert process.returncode == 0, f"{block}\n{said.decode()}"
+
+
+async def test_the_worker_of_the_readme_works(tmp_path: Path) -> None:
+    work, submit = _PROGRAM.findall((ROOT / "README.md").read_text())
+    programs = Path(sys.executable).parent
+    async with ringwheel("dev", "--data", str(tmp_path / "data"), "--port", "0", "--no-demo") as program:
+        service = (await program.says(f"ready at +{URL}"))[1]
+        (tmp_path / "work.py").write_text(work.replace("http://127.0.0.1:7070", service))
+        worker = await asyncio.create_subprocess_exec(
+            programs / "ringwheel-worker", "work:app", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            submitted = await asyncio.create_subprocess_exec(sys.executable, "-c", submit, cwd=tmp_path)
+            async with asyncio.timeout(LIMIT_S), Client(service) as client:
+                assert await submitted.wait() == 0
+                assert worker.stdout is not None
+                assert await worker.stdout.readline() == b"attempt 1: hello, Ann\n"
+                (task,) = [task async for task in client.list(queue="emails")]
+                assert (await client.wait(task.id)).result == "greeted Ann"
+        finally:
+            worker.terminate()
+            await worker.wait()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,0 +1,104 @@
+"""What a worker has on its desk: tasks whose leases it holds, results on their way, room for more.
+
+No sockets and no handlers here: the link brings tasks and takes results away, runners do the work in between.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from ringwheel.context import Context
+from ringwheel.frames import MOST_LEASES, Delivery, Lease, Refused, Result
+from ringwheel.heartbeat import Heartbeat
+from ringwheel.outbox import Outbox
+from ringwheel.outcome import discarded
+
+AGAIN_S = 0.5
+"""After so long a result is said again of which the service could not say whether it was recorded."""
+log = logging.getLogger("ringwheel.worker")
+
+
+class Desk:
+    """One worker's tasks."""
+
+    def __init__(self, queue: str, concurrency: int, held: dict[str, Context], heartbeat: Heartbeat) -> None:
+        self.queue = queue
+        self.outbox = Outbox()
+        self.news = self.outbox.news
+        """Set when there is something to say to the service."""
+        self.held = held
+        self.outstanding = 0
+        """Credits that were granted and not yet used."""
+        self.stopping = False
+        self.idle = asyncio.Event()
+        """Set when nothing is held while the worker stops."""
+        self._concurrency = concurrency
+        self._heartbeat = heartbeat
+
+    @property
+    def leases(self) -> list[Lease]:
+        """All that this worker may still say a result of."""
+        return [Lease(one.id, one.task.lease) for one in self.held.values()] + self.outbox.leases
+
+    def grant(self) -> int:
+        """How many more tasks may come, which counts as granted; 0 while enough may come anyway: few frames do."""
+        room = min(self._concurrency, MOST_LEASES - len(self.outbox)) - len(self.held) - self.outstanding
+        if room <= 0 or self.stopping or self.outstanding > self._concurrency // 2:
+            return 0
+        self.outstanding += room
+        return room
+
+    def take(self, tasks: Iterable[Delivery]) -> list[Context]:
+        """Tasks that came."""
+        taken = []
+        for task in tasks:
+            if task.id in self.held:
+                self.cancel(task.id, "another attempt of it began")
+            context = self.held[task.id] = Context(task, self._heartbeat.extend)
+            self._heartbeat.watch(task.lease_seconds)
+            taken.append(context)
+        self.outstanding -= len(taken)
+        return taken
+
+    def end(self, context: Context, result: Result) -> None:
+        """Its handler has ended; the result counts for nothing when the attempt was over before."""
+        if context.over:
+            return
+        del self.held[context.id]
+        self.outbox.put(result)
+        self._look()
+
+    def cancel(self, task_id: str, why: str, lease: str | None = None) -> None:
+        """An attempt is over for this worker (that under `lease`, if given): its handler is to stop."""
+        context = self.held.get(task_id)
+        if context is None or lease not in (None, context.task.lease):
+            return
+        log.warning("stopping task %s, attempt %d: %s", task_id, context.attempt, why)
+        del self.held[task_id]
+        context.give_up()
+        context.interrupt()
+        self.news.set()
+        self._look()
+
+    def give_back(self, context: Context, result: Result) -> None:
+        """The worker ends before the task does."""
+        self.end(context, result)
+        context.give_up()
+
+    def refused(self, refused: Refused) -> None:
+        """A result was not recorded. It is said again if that may help; else it is told in the log."""
+        result = self.outbox.find(refused.id, refused.lease)
+        if result is None:
+            return
+        if refused.status >= 500 or refused.status == 429:
+            asyncio.get_running_loop().call_later(AGAIN_S, self.outbox.say_again, result)
+            return
+        level = logging.WARNING if refused.status in (404, 409) else logging.ERROR
+        log.log(level, "the result of task %s was refused: %s", refused.id, refused.words)
+        self.outbox.recorded((result.id,))
+        if refused.status == 422 and result.ok:  # or it would run again and again
+            self.outbox.put(discarded(result, f"the result was refused: {refused.words}"))
+
+    def _look(self) -> None:
+        if self.stopping and not self.held:
+            self.idle.set()

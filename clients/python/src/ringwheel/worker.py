@@ -1,0 +1,130 @@
+"""`Worker`: takes tasks of a queue and runs functions of yours with them, many at a time.
+
+Promises: a lease lives for as long as its handler runs, even one that blocks the loop; a result is kept until it is
+recorded; a task that was cancelled, or whose lease was lost, has its handler cancelled; on SIGTERM and SIGINT nothing
+new is taken, what runs has `grace` seconds to end, and what does not is given back without using up its attempt.
+Refuses: a key that may not work ends `run` with Unauthenticated or Forbidden.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, Concatenate, ParamSpec, Protocol, overload
+
+from ringwheel.client import Client
+from ringwheel.context import Context
+from ringwheel.frames import MOST_LEASES, Delivery
+from ringwheel.handler import LABEL, Handler
+from ringwheel.shift import Shift
+
+P = ParamSpec("P")
+
+
+class Decorator(Protocol):
+    """Registers a function, which may take the context first."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], Any], /) -> Handler[P]: ...
+    @overload
+    def __call__(self, function: Callable[P, Any], /) -> Handler[P]: ...
+
+
+class Worker:
+    """Handlers of one queue, and what runs them."""
+
+    def __init__(
+        self,
+        client: Client | None = None,
+        queue: str = "default",
+        concurrency: int = 100,
+        *,
+        grace: float = 30.0,
+        name: str | None = None,
+    ) -> None:
+        """`concurrency`: tasks that are here at a time; more than run at once is good for short ones.
+
+        `grace`: seconds that running handlers may take to end; `name`: for the service's logs.
+        """
+        if not 1 <= concurrency <= MOST_LEASES:
+            raise ValueError(f"concurrency is from 1 to {MOST_LEASES}")
+        self.client = client or Client()
+        self.queue = queue
+        self.concurrency = concurrency
+        self.grace_s = grace
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self._handlers: dict[str, Handler[...]] = {}
+        self._default: Handler[...] | None = None
+        self._unlabelled: Handler[...] | None = None
+        self._shift: Shift | None = None
+
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], Any], /) -> Handler[P]: ...
+    @overload
+    def task(self, function: Callable[P, Any], /) -> Handler[P]: ...
+    @overload
+    def task(self, name: str | None = None, /, *, default: bool = False) -> Decorator: ...
+    def task(self, what: Any = None, /, *, default: bool = False) -> Any:
+        """Register a function, under its own name or another: tasks whose label `task` says so come to it.
+
+        Tasks without that label go to the only handler there is, or to the one that is the `default`.
+        """
+        if callable(what):
+            return self._register(what, None, default)
+        return lambda function: self._register(function, what, default)
+
+    async def run(self, *, signals: bool = True) -> None:
+        """Work until `stop`, or until a signal says so (`signals`). Raises Unauthenticated or Forbidden."""
+        if self._shift is not None:
+            raise RuntimeError("this worker runs already")
+        async with self.client:
+            self._shift = Shift(self.client.transport, self.find, self.queue, self.concurrency, self.grace_s, self.name)
+            try:
+                with self._stopped_by_signals() if signals else nullcontext():
+                    await self._shift.run()
+            finally:
+                self._shift = None
+
+    def stop(self) -> None:
+        """Take nothing new and end; said again: do not wait for what runs."""
+        if self._shift is not None:
+            self._shift.stop()
+
+    def find(self, task: Delivery) -> Handler[...]:
+        """Whose task this is. Raises LookupError."""
+        name = task.labels.get(LABEL)
+        handler = self._unlabelled if name is None else self._handlers.get(name)
+        if handler is None:
+            which = f"without the label {LABEL!r}" if name is None else f"with the label {LABEL}={name}"
+            raise LookupError(f"this worker has no handler for tasks {which}")
+        return handler
+
+    def _register(self, function: Callable[..., Any], name: str | None, default: bool) -> Handler[...]:
+        handler: Handler[...] = Handler(function, name or function.__name__, self.queue)
+        if handler.name in self._handlers:
+            raise ValueError(f"there is a handler {handler.name!r} already")
+        self._handlers[handler.name] = handler
+        if default:
+            self._default = handler
+        self._unlabelled = self._default or (handler if len(self._handlers) == 1 else None)
+        return handler
+
+    @contextmanager
+    def _stopped_by_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = signal.SIGTERM, signal.SIGINT
+        with suppress(NotImplementedError):  # not on Windows: there Ctrl-C cancels `run`
+            for number in numbers:
+                loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            with suppress(NotImplementedError):
+                for number in numbers:
+                    loop.remove_signal_handler(number)

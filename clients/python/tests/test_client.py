@@ -1,0 +1,181 @@
+"""Requests: what is sent, what is sent again, what is raised."""
+
+import asyncio
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from fake_service import Fake, answering
+from ringwheel import (
+    Client,
+    Conflict,
+    Draft,
+    Forbidden,
+    Http,
+    Invalid,
+    NotFound,
+    Problem,
+    RetryPolicy,
+    RingwheelError,
+    Unauthenticated,
+    Unavailable,
+)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def body(draft: Draft) -> dict[str, Any]:
+    return msgspec.json.decode(draft.encoded(None), type=dict[str, Any])
+
+
+def test_a_draft_says_only_what_was_said() -> None:
+    assert body(Draft("emails", {"to": "a"})) == {"queue": "emails", "payload": {"to": "a"}}
+    at = datetime(2027, 1, 31, 9, tzinfo=UTC)
+    draft = Draft(
+        payload=b"\0\1",
+        content_type="image/x",
+        http="http://host/path",
+        at=at,
+        key="k",
+        labels={"a": "b"},
+        priority=1,
+        retry=RetryPolicy(max_attempts=3, min_backoff=timedelta(minutes=1)),
+        ttl="1h",
+        deadline=timedelta(seconds=1.5),
+    )
+    assert body(draft) == {
+        "payload_base64": "AAE=",
+        "content_type": "image/x",
+        "http": {"url": "http://host/path"},
+        "schedule_time": "2027-01-31T09:00:00Z",
+        "idempotency_key": "k",
+        "labels": {"a": "b"},
+        "priority": 1,
+        "retry": {"max_attempts": 3, "min_backoff": 60.0},
+        "ttl": "1h",
+        "dispatch_deadline": 1.5,
+    }
+    assert body(Draft(http=Http("http://host", headers={"x": "y"})))["http"]["headers"] == {"x": "y"}
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a zone"):
+        Draft(at=datetime(2027, 1, 31, 9))
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:7070", "ftp://host", ["http://host", "host"]])
+def test_what_is_no_url_is_refused(url: str | list[str]) -> None:
+    with pytest.raises(ValueError, match="not a URL"):
+        Client(url)
+
+
+def test_where_the_service_is_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGWHEEL_URL", "http://one:1/, http://two:2")
+    assert Client().transport.urls == ["http://one:1", "http://two:2"]
+    monkeypatch.delenv("RINGWHEEL_URL")
+    assert Client().transport.urls == ["http://127.0.0.1:7070"]
+
+
+async def test_a_submit_is_answered_by_its_task(fake: Fake, client: Client) -> None:
+    task = await client.submit("emails", {"to": "a"}, labels={"kind": "x"})
+    assert (task.id, task.queue, task.state, task.labels) == ("t1", "emails", "scheduled", {"kind": "x"})
+    assert fake.tasks["t1"].body["payload"] == {"to": "a"}
+    assert fake.authorization == {"Bearer rw_test_key"}
+    again = await client.submit(Draft("emails", 1, key="mine"), labels={"a": "b"})
+    assert fake.keys["mine"] == again.id
+    assert again.labels == {"a": "b"}
+
+
+@pytest.mark.parametrize("fault", [0, 503, 500, 429, -500, -503, -502])
+async def test_a_submit_without_an_answer_is_sent_again_and_makes_one_task(
+    fake: Fake, client: Client, fault: int
+) -> None:
+    fake.faults.extend([lambda request: fault] * 2)
+    task = await client.submit("emails")
+    assert [*fake.tasks] == [task.id]
+    assert fake.requests["/v1/tasks"] == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "leaf"),
+    [(400, Problem), (401, Unauthenticated), (403, Forbidden), (404, NotFound), (409, Conflict), (422, Invalid)],
+)
+async def test_a_refusal_is_raised_and_not_sent_again(
+    fake: Fake, client: Client, status: int, leaf: type[Problem]
+) -> None:
+    fake.faults.append(lambda request: status)
+    with pytest.raises(leaf, match=f"{status} A fault: as the test wants it") as caught:
+        await client.submit("emails")
+    assert (caught.value.status, caught.value.type) == (status, "test")
+    assert fake.requests["/v1/tasks"] == 1
+
+
+async def test_patience_ends(fake: Fake) -> None:
+    async with Client(fake.url, patience=0.2) as client:
+        fake.faults.extend([lambda request: 503] * 100)
+        with pytest.raises(Unavailable, match="A fault") as caught:
+            await client.submit("emails")
+    assert isinstance(caught.value.__cause__, Problem)
+    assert fake.requests["/v1/tasks"] >= 2
+    async with Client(f"http://127.0.0.1:{free_port()}", patience=0) as nobody:
+        with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
+            await nobody.get("t1")
+
+
+async def test_a_try_that_takes_too_long_is_followed_by_another(fake: Fake) -> None:
+    async def silent(request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    task = fake.add()
+    async with answering(silent) as url, Client([url, fake.url], timeout=0.1) as client:
+        assert (await client.get(task.id)).id == task.id
+
+
+async def test_another_node_is_asked_when_one_is_gone(fake: Fake) -> None:
+    async with Client([f"http://127.0.0.1:{free_port()}", fake.url]) as client:
+        for _ in range(3):
+            await client.submit("emails")
+        assert client.transport.url == fake.url
+    assert len(fake.tasks) == 3
+
+
+async def test_what_the_service_asks_for_is_waited_for() -> None:
+    times: list[float] = []
+
+    async def busy(request: web.Request) -> web.StreamResponse:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) == 1:
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        return web.Response(text="no JSON")
+
+    async with answering(busy) as url, Client(url) as client:
+        with pytest.raises(RingwheelError, match="no answer of ringwheel"):
+            await client.get("t1")
+    assert times[1] - times[0] >= 1
+
+
+async def test_a_client_closes_when_its_last_user_leaves(fake: Fake) -> None:
+    client = Client(fake.url)
+    async with client:
+        async with client:
+            await client.submit("emails")
+        before = client.transport._session
+        assert before is not None
+        assert not before.closed
+    assert before.closed
+
+
+async def test_a_task_is_waited_for(fake: Fake, client: Client) -> None:
+    with pytest.raises(NotFound):
+        await client.wait("nothing")
+    task = fake.add()
+    task.state, task.ends = "succeeded", [{"result": {"a": 1}}]
+    assert (await client.wait(task.id)).result == {"a": 1}

@@ -1,0 +1,48 @@
+"""The service for users' tests: started, asked, ended."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from fake_service import answering
+from ringwheel import Client, RingwheelError
+from ringwheel.testing import DevServer
+
+
+async def test_a_real_one_takes_tasks(ringwheel_server: DevServer) -> None:
+    async with Client(ringwheel_server.url) as client:
+        task = await client.submit("waits", {"a": 1}, delay=3600)
+        assert (await client.get(task.id)).payload == {"a": 1}
+
+
+async def test_time_passes_at_once() -> None:
+    asked: list[object] = []
+
+    async def advance(request: web.Request) -> web.StreamResponse:
+        asked.append((request.path, msgspec.json.decode(await request.read())))
+        return web.json_response({"time": "2027-01-31T09:00:00.000Z"})
+
+    server = DevServer()
+    async with answering(advance) as server.url:
+        assert await server.advance(3600) == datetime(2027, 1, 31, 9, tzinfo=UTC)
+    assert asked == [("/v1/clock:advance", {"by": 3600})]
+
+
+def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("RINGWHEEL_COMMAND", raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(RingwheelError, match="RINGWHEEL_COMMAND"), DevServer():
+        pass
+
+
+def test_a_command_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGWHEEL_COMMAND", f"{sys.executable} -c \"print('no such thing')\"")
+    server = DevServer()
+    with pytest.raises(RingwheelError, match="no such thing"), server:
+        pass
+    assert server.url == ""

@@ -1,0 +1,138 @@
+"""Leases live for as long as their handlers run, even those that block everything."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from at_work import at_work
+from fake_service import Fake, Held, elsewhere
+from ringwheel import Client, Context, Worker
+from ringwheel.heartbeat import Heartbeat
+
+LEASE_S = 0.3
+
+
+async def add(fake: Fake, payload: object) -> Held:
+    return fake.add(payload, lease_s=LEASE_S)
+
+
+async def test_a_handler_that_blocks_the_loop_keeps_its_lease() -> None:
+    with elsewhere() as fake:
+        worker = Worker(Client(fake.url), "q", 2)
+
+        @worker.task
+        async def block(seconds: float) -> str:
+            time.sleep(seconds)  # noqa: ASYNC251 - what must not be done
+            return "done"
+
+        assert fake.loop is not None
+        task = asyncio.run_coroutine_threadsafe(add(fake, {"seconds": 3 * LEASE_S}), fake.loop)
+        held = await asyncio.wrap_future(task)
+        async with at_work(worker):
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fake.ended(held), fake.loop))
+        assert held.attempt == 1
+        assert fake.lost == []
+        assert held.extended >= 3
+
+
+async def test_a_lease_is_extended_by_itself_and_by_hand(fake: Fake, worker: Worker) -> None:
+    gate = asyncio.Event()
+    seen: list[Context] = []
+
+    @worker.task
+    async def work(task: Context, by: float | None = None) -> None:
+        seen.append(task)
+        if by is not None:
+            task.extend(by)
+        await gate.wait()
+
+    short, long = fake.add(lease_s=LEASE_S), fake.add({"by": 600}, lease_s=LEASE_S)
+    async with at_work(worker):
+        await fake.until(lambda: short.extended == 4)
+        gate.set()
+        await fake.ended(short, long)
+    assert long.extended == 1, "a long one is not cut short"
+    assert seen[1].lease_expire_time > seen[1].task.lease_expire_time
+    assert fake.lost == []
+
+
+async def test_an_extension_that_fails_is_tried_again(fake: Fake, worker: Worker) -> None:
+    @worker.task
+    async def work() -> None:
+        await fake.until(lambda: task.extended == 2)
+
+    fake.faults.extend([lambda request: 503] * 2)
+    task = fake.add(lease_s=LEASE_S)
+    async with at_work(worker):
+        await fake.ended(task)
+    assert fake.lost == []
+
+
+async def test_work_whose_lease_was_lost_is_stopped(fake: Fake, worker: Worker) -> None:
+    ends: list[bool] = []
+
+    @worker.task
+    async def work(task: Context) -> None:
+        if task.attempt == 1:
+            held.lease = "another"
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ends.append(task.cancelled.is_set())
+
+    held = fake.add(lease_s=LEASE_S)
+    async with at_work(worker):
+        await fake.ended(held)
+    assert ends == [True]
+
+
+async def test_what_is_done_needs_no_extension(fake: Fake, worker: Worker) -> None:
+    @worker.task
+    async def work() -> None: ...
+
+    tasks = [fake.add(lease_s=LEASE_S) for _ in range(3)]
+    async with at_work(worker):
+        await fake.ended(*tasks)
+    assert fake.requests["/v1/tasks:extend"] == 0
+
+
+async def test_one_lease_that_can_t_be_extended_hurts_no_other(
+    fake: Fake, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = asyncio.Event()
+
+    @worker.task
+    async def work() -> None:
+        await gate.wait()
+
+    good, unsure, bad = (fake.add(lease_s=LEASE_S) for _ in range(3))
+    fake.refusals = {unsure.id: [503], bad.id: [422]}
+    async with at_work(worker):
+        await fake.until(lambda: good.extended == unsure.extended == 2)
+        gate.set()
+        await fake.ended(good, unsure, bad)
+    assert f"the lease of task {bad.id} can't be extended: no" in caplog.text
+
+
+async def test_the_heart_goes_on_beating(fake: Fake, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    extend = Heartbeat._extend
+    tries: list[int] = []
+
+    async def stumble(self: Heartbeat, due: Any) -> None:
+        tries.append(len(due))
+        if len(tries) == 1:
+            raise ZeroDivisionError
+        await extend(self, due)
+
+    monkeypatch.setattr(Heartbeat, "_extend", stumble)
+
+    @worker.task
+    async def work() -> None:
+        await fake.until(lambda: task.extended == 2)
+
+    task = fake.add(lease_s=LEASE_S)
+    async with at_work(worker):
+        await fake.ended(task)
+    assert fake.lost == []

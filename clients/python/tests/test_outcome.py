@@ -1,0 +1,70 @@
+"""How the end of a handler becomes a result."""
+
+from typing import Any
+
+import pytest
+
+from ringwheel import Discard, Retry, Snooze
+from ringwheel.frames import Result
+from ringwheel.outcome import MOST_CHARS, failed, report, succeeded
+from test_handler import delivered
+
+
+def fall(words: str, deep: int = 0) -> None:
+    if deep:
+        fall(words, deep - 1)
+    raise ValueError(words)
+
+
+def caught(words: str, deep: int = 0) -> ValueError:
+    try:
+        fall(words, deep)
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+def test_what_is_raised_says_how_it_goes_on() -> None:
+    task = delivered()
+    assert failed(task, Snooze(2)) == Result("t1", "l", snooze=2)
+    assert failed(task, Discard("no such picture")) == Result(
+        "t1", "l", ok=False, error="no such picture", retry="never"
+    )
+    assert failed(task, Retry("busy", after=7)) == Result("t1", "l", ok=False, error="busy", retry=7)
+    assert failed(task, Retry()).retry is None
+    result = failed(task, caught("too wide"))
+    assert result.ok is False
+    assert result.retry is None
+    assert str(result.error).startswith("ValueError: too wide (in fall, test_outcome.py:")
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_what_is_no_time_is_refused_where_it_is_raised(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        Snooze(seconds)
+    with pytest.raises(ValueError, match="seconds"):
+        Retry(after=seconds)
+
+
+def test_a_report_is_short() -> None:
+    words = report(caught("deep", 50))
+    assert words.count("test_outcome.py") == 5
+    assert len(report(caught("x" * 5_000))) == MOST_CHARS
+    assert "test_outcome.py" in report(caught("x" * 5_000))
+    assert report(caught("half a pair \ud800")).startswith("ValueError: half a pair ?")
+    assert len(str(failed(delivered(), Discard("x" * 5_000)).error)) == MOST_CHARS
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(object(), "can't be encoded"), ("x" * 70_000, "more than 65536")],
+)
+def test_a_result_that_can_t_be_kept_fails_for_good(value: Any, words: str) -> None:
+    result = succeeded(delivered(), value)
+    assert (result.ok, result.retry) == (False, "never")
+    assert words in str(result.error)
+
+
+def test_a_result_is_json() -> None:
+    assert bytes(succeeded(delivered(), {"day": delivered().schedule_time}).result) == b'{"day":"2027-01-31T00:00:00Z"}'
+    assert succeeded(delivered(), None) == Result("t1", "l", ok=True)
