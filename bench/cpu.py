@@ -1,6 +1,6 @@
 """Processor time from /proc (Linux), in seconds: of a process, of one with its children, of the whole machine.
 
-It comes in hundredths of a second: for runs of a second or more.
+It comes in hundredths of a second: for runs of a second or more; that of one thread in nanoseconds.
 """
 
 import os
@@ -21,6 +21,11 @@ def process_s(pid: int) -> float:
     """What this process has used. Raises OSError when there is none."""
     fields = _fields(pid)
     return (int(fields[11]) + int(fields[12])) / TICKS_HZ
+
+
+def thread_s(pid: int) -> float:
+    """What the first thread of this process has used. Raises OSError."""
+    return int((PROC / str(pid) / "schedstat").read_text().split()[0]) / 1e9
 
 
 def family_s(pid: int) -> float:
@@ -47,11 +52,15 @@ def _fields(pid: int) -> list[str]:
 
 
 class Cores:
-    """How many processors each of these used between two moments. `parties`: name -> seconds so far."""
+    """How many processors each of these used between two moments. `parties`: name -> seconds so far.
+
+    `spent_s` is the same as processor time.
+    """
 
     def __init__(self, parties: Mapping[str, Callable[[], float]]) -> None:
         self._parties = parties
         self.used: dict[str, float] = {}
+        self.spent_s: dict[str, float] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -62,4 +71,5 @@ class Cores:
     def end(self) -> None:
         """Until now."""
         took_s = perf_counter() - self._since
-        self.used = {name: (seconds() - self._before[name]) / took_s for name, seconds in self._parties.items()}
+        self.spent_s = {name: seconds() - self._before[name] for name, seconds in self._parties.items()}
+        self.used = {name: spent_s / took_s for name, spent_s in self.spent_s.items()}

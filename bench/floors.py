@@ -8,9 +8,10 @@ They are fixed so that a ratio means the same next year: the service's own tasks
 
 import asyncio
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter, time
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -19,6 +20,24 @@ import uvloop
 from aiohttp import web
 
 from bench.work import BATCH, COLUMNS, Row, rfc3339
+from storage.pool import INTAKE, LEDGER
+from storage.sessions import Session, prepare
+
+AHEAD = 4
+"""Batches that may wait for their results in the life of bare SQL."""
+DAY_MS = 86_400_000
+FINISH = """
+WITH gone AS (
+    DELETE FROM tasks t USING unnest($1::text::int2[], $2::text::uuid[]) AS e (shard, id)
+     WHERE t.shard = e.shard AND t.id = e.id
+    RETURNING t.*
+)
+INSERT INTO finished (schedule_ms, due_ms, accept_us, epoch, finish_ms, last_day, queue_id, rev, attempt, budget, shard,
+                      state, id, tenant, spec, labels, key_hash, lateness_ms, last_started_ms, last_duration_ms, trace)
+SELECT schedule_ms, due_ms, accept_us, 1, $3::int8, $4::int4, queue_id, rev + 1, 1, budget, shard,
+       2, id, tenant, spec, labels, key_hash, 1, $3::int8, 1, trace
+  FROM gone"""
+"""What the ledger does to tasks that succeeded, without a fence (sql/ledger.sql)."""
 
 CREATED = b'{"id":"019b76da-a87b-7001-8203-040506070809","state":"scheduled"}'
 
@@ -41,6 +60,50 @@ async def copy_rate(dsn: str, rows: Sequence[Row]) -> float:
         for first in range(0, len(rows), BATCH):
             await connection.copy_records_to_table("tasks", records=rows[first : first + BATCH], columns=COLUMNS)
         return len(rows) / (perf_counter() - begin)
+    finally:
+        await connection.close()
+
+
+async def life_rate(dsn: str, rows: Sequence[Row]) -> float:
+    """Rows a second through their life in bare SQL: COPY of each batch on one connection; DELETE and INSERT of what has
+    been copied on another one, at the same time.
+    """
+    now_ms = int(time() * 1e3)
+    day = now_ms // DAY_MS + 7
+    copied: asyncio.Queue[Sequence[Row]] = asyncio.Queue(AHEAD)
+    batches = [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
+    async with _session(dsn, INTAKE) as accepting, _session(dsn, LEDGER) as recording:
+        await recording.execute(
+            f"CREATE TABLE IF NOT EXISTS finished_{day} PARTITION OF finished FOR VALUES FROM ({day}) TO ({day + 1})"
+        )
+
+        async def accept() -> None:
+            for batch in batches:
+                await accepting.copy_records_to_table("tasks", records=batch, columns=COLUMNS)
+                await copied.put(batch)
+
+        async def record() -> None:
+            for _ in batches:
+                batch = await copied.get()
+                shards, ids = (",".join(map(str, column)) for column in zip(*(row[5:7] for row in batch), strict=True))
+                done = await recording.execute(FINISH, f"{{{shards}}}", f"{{{ids}}}", now_ms, day)
+                assert done == f"INSERT 0 {len(batch)}"
+
+        with collector_as_in_service():
+            begin = perf_counter()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(accept())
+                group.create_task(record())
+            return len(rows) / (perf_counter() - begin)
+
+
+@asynccontextmanager
+async def _session(dsn: str, session: Session) -> AsyncIterator[Any]:
+    """A connection with the settings that the service's own have."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await prepare(connection, session, "ringwheel:floor")
+        yield connection
     finally:
         await connection.close()
 

@@ -35,9 +35,9 @@ async def life_rate(here: Stage, port: int, count: int) -> float:
     return count / (seen.last_ms - begin_ms) * 1e3
 
 
-def due_batches(url: str, size: int, count: int, queue: str) -> Iterator[bytes]:
-    """Batches whose tasks come due one by one, evenly spread, LEAD_MS after they leave."""
-    begin_ms = time() * 1e3 + LEAD_MS
+def due_batches(url: str | None, size: int, count: int, queue: str, lead_ms: float = LEAD_MS) -> Iterator[bytes]:
+    """Batches whose tasks come due one by one, evenly spread, `lead_ms` after they leave."""
+    begin_ms = time() * 1e3 + lead_ms
     gap_ms = 1e3 / BATCHES_HZ / size
     for first in range(0, count * size, size):
         numbers = range(first, first + size)

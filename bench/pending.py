@@ -62,7 +62,7 @@ async def _run(options: Options) -> list[Row]:
         ]
         again = Side("empty again", empty.child)
         sides = (empty, waiting, again, backlog)
-        turns = [Side.lateness, *[Side.ingest] * INGESTS]
+        turns = [Side.lateness, *[Side.ingest] * options.size(INGESTS, 1)]
         with options.steps("pending", 2 + len(sides) * len(turns) * options.iterations) as steps:
             steps.begin("filling")
             await _fill(waiting.child, count, url=here.sink.url, delay=3600)

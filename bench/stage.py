@@ -78,6 +78,12 @@ class Stage:
         await ready(child)
         return child
 
+    async def nodes(self, dsn: str, names: str) -> list[Child]:
+        """The same of several, which start at the same time."""
+        async with asyncio.TaskGroup() as group:
+            starting = [group.create_task(self.node(dsn, name)) for name in names]
+        return [started.result() for started in starting]
+
     @property
     def server(self) -> Postgres:
         """The database server itself."""

@@ -57,10 +57,10 @@ def batches(count: int, **fields: object) -> Iterator[bytes]:
         yield batch_of(item(number, **fields) for number in numbers)  # type: ignore[arg-type]
 
 
-def rows(count: int, url: str) -> list[Row]:
-    """The rows that `count` tasks due in an hour become."""
+def rows(count: int, url: str | None) -> list[Row]:
+    """The rows that `count` tasks due in an hour become; webhooks when there is a `url`."""
     now_ms = int(time() * 1e3)
-    spec = SpecCodec().encode(Spec(http=HttpTarget(url)))
+    spec = SpecCodec().encode(Spec(http=None if url is None else HttpTarget(url)))
     at_ms = now_ms + HOUR_MS
     return [
         (

@@ -13,6 +13,7 @@ judged (`bench/verdict.py`). Promises hold at every size; figures count at full 
 | hints | nobody is told of what was accepted elsewhere |
 | moves | a node joins and leaves again and again; then each node is restarted in turn |
 | clocks | the wall clock of a node is set by an hour, forward and back |
+| workers | workers are killed (-9), stopped, go away, move to another node; nodes die while workers hold long jobs |
 """
 
 from importlib import import_module
@@ -21,7 +22,7 @@ import uvloop
 
 from bench.report import Options, Row
 
-FAULTS = ("kills", "stops", "postgres", "commit", "peers", "hints", "moves", "clocks")
+FAULTS = ("kills", "stops", "postgres", "commit", "peers", "hints", "moves", "clocks", "workers")
 
 
 def run(options: Options) -> list[Row]:

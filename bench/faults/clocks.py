@@ -25,7 +25,7 @@ LATE_S = 5.0
 
 async def run(options: Options) -> list[Row]:
     """Measures it."""
-    hold_s, offsets_s = options.size(10, 3), OFFSETS_S * options.size(3, 1)
+    hold_s, offsets_s = options.size(10, 2), OFFSETS_S * options.size(3, 1)
     unmoved = 0
     async with scene(NODES, scripts=WITH_FAULTS, span_s=SPAN_S, clocks=WRONG) as here:
         owners = Owners(here.dsn)

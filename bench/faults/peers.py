@@ -14,22 +14,20 @@ from bench.scripted import WITH_FAULTS
 NODES = 3
 RATE_HZ = 200.0
 SPAN_S = 4.0
-BEFORE_S = 5.0
-AFTER_S = 8.0
 LATE_S = 5.0
 WORST_S = 8.0
 
 
 async def run(options: Options) -> list[Row]:
     """Measures it."""
-    half_s = options.size(30, 5)
+    before_s, half_s, after_s = options.size(5, 2), options.size(30, 4), options.size(8, 6)
     async with scene(NODES, scripts=WITH_FAULTS, span_s=SPAN_S, relayed=True) as here:
         owners = Owners(here.dsn)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(owners.run())
             await owners.placed(NAMES[:NODES])
             load = group.create_task(here.traffic.run(options.rate_hz or RATE_HZ, 1 << 40))
-            await asyncio.sleep(BEFORE_S)
+            await asyncio.sleep(before_s)
             epochs = {shard: owned.epoch for shard, owned in owners.shards.items()}
             accepted, begin_ms = len(here.traffic.accepted), time() * 1e3
             with options.steps("peers", 2) as steps:
@@ -41,7 +39,7 @@ async def run(options: Options) -> list[Row]:
             accepted, end_ms = len(here.traffic.accepted) - accepted, time() * 1e3
             refused = here.traffic.refused
             here.cut(Mode.PASS)
-            await asyncio.sleep(AFTER_S)
+            await asyncio.sleep(after_s)
             here.traffic.over = True
             await load
             watching.cancel()

@@ -53,7 +53,7 @@ class Seen:
 async def run(options: Options) -> list[Row]:
     """Measures it."""
     ways = list(WAYS) * options.size(10, 1)
-    away_s = options.size(60, 8)
+    away_s = options.size(60, 6)
     rate_hz, seen = options.rate_hz or RATE_HZ, Seen()
     async with scene(NODES, scripts=WITH_FAULTS, span_s=SPAN_S) as here:
         owners = Owners(here.dsn)

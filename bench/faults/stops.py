@@ -18,7 +18,6 @@ NODES = 3
 RATE_HZ = 200.0
 SPAN_S = 4.0
 SHORT_S = 2.0
-REST_S = 4.0
 TAKEN_S = 8.0
 BACK_S = 5.0
 OWNED_S = 10.0
@@ -41,8 +40,8 @@ class Seen:
 
 async def run(options: Options) -> list[Row]:
     """Measures it."""
-    longs = options.size(30, 1) * [10.0] + options.size(3, 0) * [30.0]
-    shorts = options.size(3, 1)
+    longs = options.size(30, 0) * [10.0] + options.size(3, 0) * [30.0] or [8.0]
+    shorts, rest_s = options.size(3, 1), options.size(4, 2)
     seen = Seen()
     async with scene(NODES, scripts=WITH_FAULTS, span_s=SPAN_S) as here:
         owners = Owners(here.dsn)
@@ -55,11 +54,12 @@ async def run(options: Options) -> list[Row]:
             with options.steps("stops", shorts + len(longs)) as steps:
                 for number in range(shorts):
                     steps.begin(f"{SHORT_S:g} s")
-                    await _short(here, owners, number, seen)
+                    await _short(here, owners, number, rest_s, seen)
                     steps.done()
                 for number, stop_s in enumerate(longs):
                     steps.begin(f"{stop_s:g} s")
                     await _long(here, owners, number, stop_s, seen)
+                    await asyncio.sleep(rest_s)
                     steps.done()
             here.traffic.over = True
             await load
@@ -81,11 +81,11 @@ async def run(options: Options) -> list[Row]:
     ]
 
 
-async def _short(here: Scene, owners: Owners, number: int, seen: Seen) -> None:
+async def _short(here: Scene, owners: Owners, number: int, rest_s: float, seen: Seen) -> None:
     name = owners.pick(list(here.nodes.children), 1, number)[0]
     before = {shard: owned.epoch for shard, owned in owners.shards.items()}
     await _stop(here, name, SHORT_S)
-    await asyncio.sleep(REST_S)
+    await asyncio.sleep(rest_s)
     seen.moved += sum(owners.shards[shard].epoch != epoch for shard, epoch in before.items())
 
 
@@ -101,7 +101,6 @@ async def _long(here: Scene, owners: Owners, number: int, stop_s: float, seen: S
         begin_ms = time() * 1e3
         seen.back_s.append((await _joined(here, name, boot) - begin_ms) / 1e3)
         seen.owned_s.append((await owners.owned({boot}) - begin_ms) / 1e3)
-    await asyncio.sleep(REST_S)
 
 
 async def _stop(here: Scene, name: str, seconds: float) -> None:

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from time import process_time
 
-from bench.cpu import TICKS_HZ, Cores, family_s, machine_s, process_s
+from bench.cpu import TICKS_HZ, Cores, family_s, machine_s, process_s, thread_s
 
 WORK = "sum(range(5_000_000))"
 TICK_S = 1 / TICKS_HZ
@@ -32,6 +32,13 @@ def test_a_family_includes_those_that_live() -> None:
         assert family_s(os.getpid()) - before_s > child_s - TICK_S / 2
     finally:
         child.communicate(b"\n")
+
+
+def test_a_thread_is_measured_finely() -> None:
+    before_s, begin_s = thread_s(os.getpid()), process_time()
+    while process_time() < begin_s + 0.002:
+        pass
+    assert thread_s(os.getpid()) > before_s
 
 
 def test_cores_are_seconds_by_seconds() -> None:
