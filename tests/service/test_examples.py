@@ -66,7 +66,9 @@ async def test_the_worker_of_the_readme_works(tmp_path: Path) -> None:
             programs / "ringwheel-worker", "work:app", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
         )
         try:
-            submitted = await asyncio.create_subprocess_exec(sys.executable, "-c", submit, cwd=tmp_path)
+            submitted = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", submit.replace("http://127.0.0.1:7070", service)
+            )
             async with asyncio.timeout(LIMIT_S), Client(service) as client:
                 assert await submitted.wait() == 0
                 assert worker.stdout is not None

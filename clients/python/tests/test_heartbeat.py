@@ -1,6 +1,7 @@
 """Leases live for as long as their handlers run, even those that block everything."""
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -35,6 +36,33 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease() -> None:
         assert held.attempt == 1
         assert fake.lost == []
         assert held.extended >= 3
+
+
+async def test_what_lay_unread_until_its_lease_was_over_is_not_begun() -> None:
+    """It came while a handler blocked the loop, and is somebody else's by now."""
+    begun: list[tuple[str, int]] = []
+    blocked = threading.Event()
+    with elsewhere() as fake:
+        worker = Worker(Client(fake.url), "q", 2)
+
+        @worker.task
+        async def work(task: Context, seconds: float) -> None:
+            begun.append((task.id, task.attempt))
+            blocked.set()
+            time.sleep(seconds)  # noqa: ASYNC251 - what must not be done
+
+        async def two() -> tuple[Held, Held]:
+            first = await add(fake, {"seconds": 3 * LEASE_S})
+            await asyncio.to_thread(blocked.wait)
+            return first, await add(fake, {"seconds": 0})
+
+        assert fake.loop is not None
+        adding = asyncio.run_coroutine_threadsafe(two(), fake.loop)
+        async with at_work(worker):
+            first, second = await asyncio.wrap_future(adding)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fake.ended(first, second), fake.loop))
+        assert fake.lost == [second.id]
+        assert begun == [(first.id, 1), (second.id, 2)]
 
 
 async def test_a_lease_is_extended_by_itself_and_by_hand(fake: Fake, worker: Worker) -> None:

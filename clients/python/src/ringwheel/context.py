@@ -25,6 +25,7 @@ class Context:
         "_extend",
         "beat_s",
         "by_s",
+        "doubtful",
         "interrupted",
         "lease_expire_time",
         "over",
@@ -32,7 +33,7 @@ class Context:
         "task",
     )
 
-    def __init__(self, task: Delivery, extend: Callable[["Context", float], None]) -> None:
+    def __init__(self, task: Delivery, extend: Callable[["Context", float], None], *, doubtful: bool = False) -> None:
         self.task = task
         """As it was delivered."""
         self.lease_expire_time = task.lease_expire_time
@@ -44,7 +45,9 @@ class Context:
         self.interrupted = False
         self.by_s: float | None = None
         """What a handler asked for instead of the lease's period."""
-        self.beat_s = clock_s() + task.lease_seconds / 3
+        self.doubtful = doubtful
+        """It may have lain unread for too long: it is begun once its lease was extended."""
+        self.beat_s = 0.0 if doubtful else clock_s() + task.lease_seconds / 3
         """When the lease is to be extended."""
         self._cancelled: threading.Event | None = None
         self._extend = extend

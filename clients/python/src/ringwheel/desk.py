@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from ringwheel.context import Context
 from ringwheel.frames import MOST_LEASES, Delivery, Lease, Refused, Result
 from ringwheel.heartbeat import Heartbeat
+from ringwheel.lag import Lag
 from ringwheel.outbox import Outbox
 from ringwheel.outcome import discarded
 
@@ -21,7 +22,7 @@ log = logging.getLogger("ringwheel.worker")
 class Desk:
     """One worker's tasks."""
 
-    def __init__(self, queue: str, concurrency: int, held: dict[str, Context], heartbeat: Heartbeat) -> None:
+    def __init__(self, queue: str, concurrency: int, held: dict[str, Context], heartbeat: Heartbeat, lag: Lag) -> None:
         self.queue = queue
         self.outbox = Outbox()
         self.news = self.outbox.news
@@ -34,6 +35,7 @@ class Desk:
         """Set when nothing is held while the worker stops."""
         self._concurrency = concurrency
         self._heartbeat = heartbeat
+        self._lag = lag
 
     @property
     def leases(self) -> list[Lease]:
@@ -49,16 +51,25 @@ class Desk:
         return room
 
     def take(self, tasks: Iterable[Delivery]) -> list[Context]:
-        """Tasks that came."""
+        """Tasks that came; answers those that can begin. The others follow once their leases are known to be alive."""
+        unread_s = self._lag.unread_s()
         taken = []
         for task in tasks:
             if task.id in self.held:
                 self.cancel(task.id, "another attempt of it began")
-            context = self.held[task.id] = Context(task, self._heartbeat.extend)
+            doubtful = unread_s > task.lease_seconds / 3
+            context = self.held[task.id] = Context(task, self._heartbeat.extend, doubtful=doubtful)
             self._heartbeat.watch(task.lease_seconds)
             taken.append(context)
         self.outstanding -= len(taken)
-        return taken
+        sure = [context for context in taken if not context.doubtful]
+        if len(sure) < len(taken):
+            self._heartbeat.nudge()
+        return sure
+
+    def doubtful(self) -> list[Context]:
+        """Tasks that have not begun, for their leases may be over."""
+        return [context for context in self.held.values() if context.doubtful]
 
     def end(self, context: Context, result: Result) -> None:
         """Its handler has ended; the result counts for nothing when the attempt was over before."""

@@ -39,12 +39,21 @@ _answers = msgspec.json.Decoder(_Answers)
 
 
 class Heartbeat:
-    """Keeps the leases in `held` alive; `lost` is told, in this thread, of those that can't be kept."""
+    """Keeps the leases in `held` alive; in this thread `lost` is told of those that can't be kept, and `sure` of those
+    that were doubtful, and are alive.
+    """
 
-    def __init__(self, transport: Transport, held: dict[str, Context], lost: Callable[[Context, str], None]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        held: dict[str, Context],
+        lost: Callable[[Context, str], None],
+        sure: Callable[[Context], None],
+    ) -> None:
         self._transport = transport.twin(patience_s=0.0, timeout_s=30.0)
         self._held = held
         self._lost = lost
+        self._sure = sure
         self._tick_s = MOST_TICK_S
         self._life: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
@@ -66,15 +75,16 @@ class Heartbeat:
         tick_s = max(LEAST_TICK_S, period_s / 10)
         if tick_s < self._tick_s:
             self._tick_s = tick_s
-            self._nudge()
+            self.nudge()
 
     def extend(self, context: Context, by_s: float) -> None:
         """What a handler asks for; from any thread."""
         context.by_s = by_s
         context.beat_s = 0.0
-        self._nudge()
+        self.nudge()
 
-    def _nudge(self) -> None:
+    def nudge(self) -> None:
+        """Look at once; from any thread."""
         with suppress(RuntimeError):  # it is over
             self._loop.call_soon_threadsafe(self._wake.set)
 
@@ -123,6 +133,8 @@ class Heartbeat:
             if answer.lease_expire_time is not None:
                 context.lease_expire_time = answer.lease_expire_time
                 _rest(context, by_s, now_s)
+                if context.doubtful:
+                    self._sure(context)
             elif answer.status in (404, 409):
                 self._lost(context, answer.words)
             elif answer.status < 500:

@@ -13,6 +13,7 @@ from ringwheel.desk import Desk
 from ringwheel.frames import Delivery, Result
 from ringwheel.handler import Handler
 from ringwheel.heartbeat import Heartbeat
+from ringwheel.lag import Lag
 from ringwheel.link import Link
 from ringwheel.outcome import Verdict, failed, snoozed, succeeded
 from ringwheel.runners import Runners
@@ -44,8 +45,9 @@ class Shift:
         self._find = find
         self._concurrency = concurrency
         self._grace_s = grace_s
-        self._heartbeat = Heartbeat(transport, held, self._lost)
-        self._desk = Desk(queue, concurrency, held, self._heartbeat)
+        self._lag = Lag()
+        self._heartbeat = Heartbeat(transport, held, self._lost, self._sure)
+        self._desk = Desk(queue, concurrency, held, self._heartbeat, self._lag)
         self._link = Link(transport, self._desk, name, self._begin)
         self._threads = ThreadPoolExecutor(concurrency, THREADS)
         self._runners: Runners | None = None
@@ -63,10 +65,12 @@ class Shift:
         try:
             async with asyncio.TaskGroup() as group:
                 self._runners = Runners(group, self._concurrency, self._work)
+                lag = group.create_task(self._lag.run())
                 link = group.create_task(self._link.run())
                 await self._stopping.wait()
                 await self._leave(self._runners)
                 link.cancel()
+                lag.cancel()
                 self._runners.close()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -81,7 +85,7 @@ class Shift:
         desk.stopping = True
         desk.news.set()
         await _within(STOP_S, self._link.stopped)
-        for context in runners.waiting():
+        for context in [*runners.waiting(), *desk.doubtful()]:
             desk.give_back(context, snoozed(context.task, 0))
         if desk.held:
             await _within(self._grace_s, desk.idle)
@@ -100,6 +104,16 @@ class Shift:
         context.give_up()
         with suppress(RuntimeError):  # the worker has ended
             self._loop.call_soon_threadsafe(self._desk.cancel, context.id, why, context.task.lease)
+
+    def _sure(self, context: Context) -> None:
+        """In the heartbeat's thread."""
+        with suppress(RuntimeError):  # the worker has ended
+            self._loop.call_soon_threadsafe(self._begin_late, context)
+
+    def _begin_late(self, context: Context) -> None:
+        if context.doubtful and not context.over:
+            context.doubtful = False
+            self._begin([context])
 
     async def _work(self, context: Context, runner: "asyncio.Task[None]") -> None:
         """Run the handler of a task, whatever comes of it; CancelledError is raised only when the worker ends."""
