@@ -30,7 +30,7 @@ def runner(name: str) -> Callable[[Options], list[Row]]:
 @click.option("--smoke", is_flag=True, help="One small round: shows that the benchmark works, not how fast.")
 @click.option("--json", "machine", is_flag=True, help="Print JSON on standard output.")
 @click.option("--only", multiple=True, type=click.Choice(FAULTS), help="Of faults: these; may be repeated.")
-@click.option("--rate", type=click.IntRange(1), help="Of faults: tasks a second.")
+@click.option("--rate", type=click.IntRange(1), help="Of faults, and of what comes evenly in pull: tasks a second.")
 def main(name: str, iterations: int, only: tuple[str, ...], rate: int | None, *, smoke: bool, machine: bool) -> None:
     """Measure NAME, each figure beside its floor."""
     console = Console(stderr=True)

@@ -52,6 +52,8 @@ class Pull:
     seconds: float
     lead_s: float
     """So far ahead of their time are tasks submitted."""
+    even_hz: float | None = None
+    """Tasks a second that come evenly; None: half of full load."""
     crowd_ms: dict[str, list[float]] = field(default_factory=dict)
     half_ms: dict[str, list[float]] = field(default_factory=dict)
     full_hz: float = 0.0
@@ -81,7 +83,7 @@ class Pull:
     async def half(self) -> None:
         """Tasks that come due one by one, accepted by all nodes. Raises RuntimeError when one came early."""
         await self.workers.reset()
-        size = max(1, round(self.full_hz / 2 / BATCHES_HZ / len(self.ports)))
+        size = max(1, round((self.even_hz or self.full_hz / 2) / BATCHES_HZ / len(self.ports)))
         number = round(self.seconds * BATCHES_HZ)
         async with asyncio.TaskGroup() as group:
             for port in self.ports:
@@ -131,7 +133,7 @@ async def _run(options: Options) -> list[Row]:
         ports = [node.port for node in await here.nodes(dsn, NODES)]
         owners = await _owners(dsn)
         async with crew(ports[:1] * WORKERS, QUEUE, CREDITS, "timed") as workers:
-            pull = Pull(ports, workers, owners, count, seconds, lead_s)
+            pull = Pull(ports, workers, owners, count, seconds, lead_s, options.rate_hz)
             parts = {"warm up": partial(pull.full, count // 2), "full load": partial(pull.full, count)}
             parts |= {f"crowd {turn}": partial(pull.crowd) for turn in range(options.iterations)}
             parts |= {f"half load {turn}": partial(pull.half) for turn in range(options.iterations)}

@@ -17,8 +17,6 @@ from bench.verdict import history
 NODES = 3
 RATE_HZ = 200.0
 SPAN_S = 4.0
-STEADY_S = 6.0
-"""Between two faults: the keeper restarts a server that lived this long without delay."""
 T_STOP_MS = 4_000
 SEEN_MS = 50.0
 """What a target may see later than it was sent."""
@@ -54,6 +52,7 @@ async def run(options: Options) -> list[Row]:
     """Measures it."""
     ways = list(WAYS) * options.size(10, 1)
     away_s = options.size(60, 6)
+    steady_s = options.size(6, 3)  # between two faults: the keeper restarts a server without delay that lived for 5 s
     rate_hz, seen = options.rate_hz or RATE_HZ, Seen()
     async with scene(NODES, scripts=WITH_FAULTS, span_s=SPAN_S) as here:
         owners = Owners(here.dsn)
@@ -61,15 +60,17 @@ async def run(options: Options) -> list[Row]:
             watching = group.create_task(owners.run())
             await owners.placed(NAMES[:NODES])  # what moves from here on moves because of an outage
             load = group.create_task(here.traffic.run(rate_hz, 1 << 40))
-            await asyncio.sleep(STEADY_S)
+            await asyncio.sleep(steady_s)
             before, epochs = here.nodes.held(), _epochs(owners)
             with options.steps("postgres", len(ways) + 1) as steps:
                 for way in ways:
                     steps.begin(way)
                     await _outage(here, owners, way, 0.0, seen)
+                    await asyncio.sleep(steady_s)
                     steps.done()
                 steps.begin(f"away for {away_s} s")
                 await _outage(here, owners, "immediate", away_s, seen)
+                await asyncio.sleep(steady_s)
                 steps.done()
             here.traffic.over = True
             await load
@@ -96,7 +97,7 @@ def _epochs(owners: Owners) -> dict[int, int]:
 
 
 async def _outage(here: Scene, owners: Owners, way: str, away_s: float, seen: Seen) -> None:
-    """One, and the time until the next may come."""
+    """One."""
     postgres = here.postgres
     if away_s:
         postgres.hold()
@@ -110,7 +111,6 @@ async def _outage(here: Scene, owners: Owners, way: str, away_s: float, seen: Se
     back_ms = await postgres.back()
     seen.outages.append(Outage(way if not away_s else "away", gone_ms, released_ms, back_ms))
     seen.owned_s.append((await owners.owned() - back_ms) / 1e3)
-    await asyncio.sleep(STEADY_S)
 
 
 def _stray(outages: Sequence[Outage], arrived_ms: Sequence[float]) -> int:
