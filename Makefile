@@ -33,7 +33,7 @@ lint: install ## ruff: style, bugs, async bans
 
 types: install ## mypy, strict
 	$(BIN)/mypy
-	cd $(CLIENT) && $(CURDIR)/$(BIN)/mypy
+	cd $(CLIENT) && "$(CURDIR)/$(BIN)/mypy"
 
 coverage: install ## every branch of the core is tested
 	$(BIN)/python -m pytest -q -n 2 tests/actors/core --cov=actors/core --cov-branch --cov-report=term:skip-covered --cov-fail-under=100

@@ -1,5 +1,6 @@
 """The service for users' tests: started, asked, ended."""
 
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_a_command_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RINGWHEEL_COMMAND", f"{sys.executable} -c \"print('no such thing')\"")
+    monkeypatch.setenv("RINGWHEEL_COMMAND", f"{shlex.quote(sys.executable)} -c \"print('no such thing')\"")
     server = DevServer()
     with pytest.raises(RingwheelError, match="no such thing"), server:
         pass
