@@ -19,11 +19,12 @@ from typing import NamedTuple
 import structlog
 
 from actors.clock import Clock
+from actors.core.commands import MOVES_OF
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
 from actors.core.events import Close, Command, Outcome
 from actors.core.inherited import OVERRUN_MS
 from actors.core.settle import deadline_ms_of
-from actors.core.shard import MOVES_OF, Tally
+from actors.core.shard import Tally
 from actors.core.task import Move
 from actors.hand import Hand
 from actors.membership import Membership

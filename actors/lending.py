@@ -9,20 +9,20 @@ this node has no valid lease, so is every extension, and a report has no answer.
 takers, who have no more than their workers have room for.
 """
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from actors.claimed import Claimed
 from actors.clock import Clock
+from actors.core.commands import as_command
 from actors.core.desk import Desk
 from actors.core.errors import Conflict, Unknown
 from actors.core.events import (
     Answer,
     Asked,
-    Command,
     Ended,
     Extended,
-    HandedOut,
     Keep,
     Outcome,
     Record,
@@ -33,8 +33,7 @@ from actors.core.events import (
 from actors.core.ids import shard_of
 from actors.core.lease import Extension, Kept, Lent, Report, Said, Word, lent, unsure
 from actors.core.queue import Unheard
-from actors.core.shard import MOVES_OF
-from actors.core.task import Move, Phase, Task, by_shard
+from actors.core.task import Phase, Task, by_shard
 from actors.hand import Hand
 from actors.ports.lending import Taker
 from actors.stats import Stats
@@ -93,21 +92,15 @@ class Lending:
         self._may_lend = may_lend
         self._read = read
         self.desk = Desk(pulled=True)
-        self._ready: dict[int, deque[tuple[Task, int]]] = defaultdict(deque)
-        """By queue: tasks whose attempts are claimed, in that revision, to be taken before all others."""
+        self._claimed: dict[int, Claimed] = {}
+        """By queue: what is to be taken before all others."""
         self._takers: dict[Taker, _Wish] = {}
-        """Those who want something."""
-        self._listeners: dict[Taker, None] = {}
-        """All that there are: workers may have tasks, and want no more."""
+        """Also those who want nothing: their workers may have tasks."""
 
     # --- tasks go out
 
     def want(self, taker: Taker, queues: Collection[int]) -> None:
         """See the port."""
-        self._listeners[taker] = None
-        if not queues:
-            self._takers.pop(taker, None)
-            return
         wish = self._takers.setdefault(taker, _Wish(set(), set()))
         wish.queues.clear()
         wish.queues.update(queues)
@@ -117,16 +110,16 @@ class Lending:
     def part(self, taker: Taker) -> None:
         """See the port."""
         self._takers.pop(taker, None)
-        self._listeners.pop(taker, None)
 
     def look(self) -> None:
         """Something may have come, or may be lent again: those who want it are told."""
-        if not self._takers:
+        wishes = [(taker, wish) for taker, wish in self._takers.items() if wish.queues]
+        if not wishes:
             return
-        some = self.desk.queues() | {queue for queue, ready in self._ready.items() if ready}
+        some = self.desk.queues() | self._claimed.keys()
         if not some or not self._may_lend():
             return
-        for taker, wish in list(self._takers.items()):
+        for taker, wish in wishes:
             if new := (wish.queues & some) - wish.told:
                 wish.told.update(new)
                 taker.supply(new)
@@ -140,7 +133,7 @@ class Lending:
         return [lent(task) for task in tasks], more
 
     def _take(self, queue: int, limit: int) -> tuple[list[Task], bool]:
-        ready = self._take_ready(queue, limit) if self._ready else []
+        ready = self._take_claimed(queue, limit)
         room = limit - len(ready) - self._ahead(queue)
         taken = self.desk.take_of(queue, room) if room > 0 else []
         if unread := self.desk.unread():
@@ -157,18 +150,19 @@ class Lending:
     def ready(self, tasks: Iterable[Task]) -> None:
         """Their attempts are claimed."""
         for task in tasks:
-            self._ready[task.queue.id].append((task, task.rev))
+            claimed = self._claimed.get(task.queue.id)
+            if claimed is None:
+                claimed = self._claimed[task.queue.id] = Claimed(self._hand, self._stats.tally.ahead)
+            claimed.put((task,))
 
-    def _take_ready(self, queue: int, limit: int) -> list[Task]:
-        waiting = self._ready.pop(queue, None)
-        if waiting is None:
+    def _take_claimed(self, queue: int, limit: int) -> list[Task]:
+        claimed = self._claimed.get(queue)
+        if claimed is None:
             return []
-        ready = [waiting.popleft() for _ in range(min(limit, len(waiting)))]
-        if waiting:
-            self._ready[queue] = waiting
-        tasks = [task for task, rev in ready if task.rev == rev and task in self._stats.tally.ahead]
-        self._hand.apply((shard, HandedOut(some)) for shard, some in by_shard(tasks).items())
-        return [task for task in tasks if task.phase is _RUNNING]
+        tasks = claimed.take(limit)
+        if not claimed:
+            del self._claimed[queue]
+        return tasks
 
     def lost(self, tasks: Sequence[Lent]) -> None:
         """See the port."""
@@ -221,28 +215,25 @@ class Lending:
 
     def _ask(self, shard: int, taker: Taker, tenant: str, report: Report, now_ms: int) -> None:
         """Memory does not know the task: the tables may."""
-        outcome = _outcome(report, None, now_ms)
-        move = MOVES_OF.get(outcome.verdict, Move.RETRY)
         reply = Reply(taker, report.id, report.epoch, report.attempt)
-        command = Command(move, report.id, reply, outcome=outcome, tenant=tenant, reported=True)
-        self._hand.post(shard, Asked([command]))
+        self._hand.post(shard, Asked([as_command(_outcome(report, None, now_ms), reply, tenant)]))
 
     def extend(self, taker: Taker, tenant: str, extensions: Sequence[Extension]) -> None:
         """See the port."""
         shards = self._shards()
-        by_owner: dict[int, list[Extension]] = defaultdict(list)
-        for said in extensions:
-            by_owner[shard_of(said.id, shards)].append(said)
+        mine: dict[int, list[Extension]] = defaultdict(list)
         kept: list[Kept] = []
         sure = self._may_fire()  # else another node may have taken over what I have, and see its leases end before
-        for shard, some in by_owner.items():
+        for said in extensions:
+            shard = shard_of(said.id, shards)
             if not (sure and self._serves(shard)):
-                kept += [unsure(said) for said in some]
-                continue
-            mine = [said for said in some if self._is_of(tenant, said)]
-            kept += [Kept(said.id, said.epoch, said.attempt, Said.UNKNOWN) for said in some if said not in mine]
-            if mine:
-                self._hand.post(shard, Extended(mine, taker))
+                kept.append(unsure(said))
+            elif self._is_of(tenant, said):
+                mine[shard].append(said)
+            else:
+                kept.append(Kept(said.id, said.epoch, said.attempt, Said.UNKNOWN))
+        for shard, some in mine.items():
+            self._hand.post(shard, Extended(some, taker))
         if kept:
             taker.keep(kept)
 
@@ -289,7 +280,7 @@ class Lending:
     def revoke(self, tasks: Sequence[Task]) -> None:
         """These were cancelled while a worker had them; any taker may be the one."""
         leases = [(task.id, task.attempt) for task in tasks]
-        for taker in list(self._listeners):
+        for taker in list(self._takers):
             taker.revoke(leases)
 
 

@@ -12,13 +12,14 @@ Promises: nothing is handed out without a valid lease.
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 
 import structlog
 
 from actors.asking import Asking
 from actors.census import Census
+from actors.claimed import Claimed
 from actors.clock import Clock, boot_ms
 from actors.core.desk import Desk
 from actors.core.errors import Elsewhere, RingwheelError, Unavailable
@@ -33,7 +34,6 @@ from actors.core.events import (
     Event,
     Find,
     Forward,
-    HandedOut,
     Keep,
     Living,
     Load,
@@ -127,8 +127,6 @@ class Node:
         self._telling = False
         self._offered = False
         """Whether the desk got something in this slice of the hand's visits."""
-        self._ready: deque[tuple[Task, int]] = deque()
-        """Tasks whose attempts are claimed, in that revision, to be taken before all others."""
         self._progress = asyncio.Event()
         self._living: frozenset[str] = frozenset()
         self.housekeeper = Housekeeper(housekeeping, self.clock)
@@ -141,6 +139,8 @@ class Node:
             crashed=self._crashed,
             late=self._late,
         )
+        self._claimed = Claimed(self.hand, self.stats.tally.ahead)
+        """To be taken before all others."""
         self.census = Census(self.hand.actors, links)
         self.membership = Membership(
             leases,
@@ -286,13 +286,13 @@ class Node:
         """
         if not self.may_fire():
             return []
-        ready = self._take_ready(limit) if self._ready else []
+        ready = self._claimed.take(limit)
         if self._draining or self.ledger.full:
             return ready
         limit -= len(ready) + len(self.stats.tally.ahead)
         if limit <= 0:
             self._offered = True  # look again after the next visits
-            if self._ready:
+            if self._claimed:
                 self._tell_work()
             return ready
         tasks = self.desk.take(limit)
@@ -305,12 +305,6 @@ class Node:
         if len(tasks) == limit:
             self._tell_work()  # there may be more
         return ready + started if ready else started
-
-    def _take_ready(self, limit: int) -> list[Task]:
-        ready = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
-        tasks = [task for task, rev in ready if task.rev == rev and task in self.stats.tally.ahead]
-        self.hand.apply((shard, HandedOut(some)) for shard, some in by_shard(tasks).items())
-        return [task for task in tasks if task.phase is Phase.RUNNING]
 
     def _tell_work(self) -> None:
         if not self._telling:
@@ -445,7 +439,7 @@ class Node:
             case Acknowledge(records):
                 self.lending.acknowledge(records)
             case Ready(tasks):
-                self._ready.extend((task, task.rev) for task in tasks if not task.pulled)
+                self._claimed.put(task for task in tasks if not task.pulled)
                 self.lending.ready(task for task in tasks if task.pulled)
                 self._offered = True
             case Load(page):

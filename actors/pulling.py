@@ -154,13 +154,12 @@ class Pulling:
             if share <= 0:
                 return
             room -= share
-            supply[boot] = supply.pop(boot)  # its next turn comes after the others'
+            del supply[boot]  # what it tells from now on may come before the answer is read
             if boot == MINE:
                 tasks, more = self._mine.take(self, queue, share)
                 self._deliver(boot, queue, tasks, more=more)
             else:
                 asked[boot] = share
-                del supply[boot]  # what it tells from now on may come before the answer is read
                 self._takes.put_nowait((boot, queue, share))
 
     async def _take(self, boot: str, queue: int, limit: int) -> None:
@@ -176,11 +175,8 @@ class Pulling:
 
     def _deliver(self, boot: str, queue: int, tasks: list[Lent], *, more: bool) -> None:
         assert self.workers is not None
-        if more:
-            if queue in self._wanted:
-                self._supply[queue][boot] = None
-        elif boot == MINE and queue in self._supply:
-            self._supply[queue].pop(boot, None)
+        if more and queue in self._wanted:
+            self._supply[queue][boot] = None  # its next turn comes after the others'
         if tasks:
             self.workers.deliver(queue, tasks)
         self.look(queue)

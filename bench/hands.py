@@ -4,13 +4,12 @@ Promises: whatever state they were left in, all of them are ended with the stack
 """
 
 import os
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.journal import Line, read
-from bench.processes import Child, process
+from bench.processes import Child, end, process
 
 
 class Hands:
@@ -47,10 +46,7 @@ class Hands:
 
     def end(self) -> None:
         """Let all of them end at the same time; a process that is stopped can't."""
-        for child in self.children.values():
-            if not child.ended.done():
-                os.kill(child.pid, signal.SIGCONT)
-                os.kill(child.pid, signal.SIGTERM)
+        end(self.children.values())
 
     def check(self, names: Sequence[str]) -> None:
         """Raises Failed when one of these has ended."""

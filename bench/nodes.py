@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.load import ask, get
-from bench.processes import END_S, Child, process
+from bench.processes import END_S, Child, end, process
 from bench.relay import Streams
 from bench.stage import SERVE, ready
 
@@ -68,10 +68,7 @@ class Nodes:
 
     def end(self) -> None:
         """Let all of them end at the same time; a process that is stopped can't."""
-        for child in self.children.values():
-            if not child.ended.done():
-                os.kill(child.pid, signal.SIGCONT)
-                os.kill(child.pid, signal.SIGTERM)
+        end(self.children.values())
 
     @property
     def ports(self) -> list[int]:

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -99,6 +99,14 @@ async def process(
     finally:
         await _end(child)
         transport.close()
+
+
+def end(children: Iterable[Child]) -> None:
+    """Let all of them end at the same time; a process that is stopped can't."""
+    for child in children:
+        if not child.ended.done():
+            os.kill(child.pid, signal.SIGCONT)
+            os.kill(child.pid, signal.SIGTERM)
 
 
 async def _end(child: Child) -> None:

@@ -1,11 +1,13 @@
 """Commands of clients on one task: decided by its owner, answered after COMMIT with the task as it is then."""
 
 import random
+from typing import Literal
 
 import msgspec
 import orjson
 from aiohttp import web
 
+from actors.core.commands import MOVES_OF
 from actors.core.errors import Conflict, Invalid, Unknown
 from actors.core.events import Command, Outcome, Verdict
 from actors.core.task import Move, Task, fence_parts
@@ -25,7 +27,6 @@ MAX_ERROR_CHARS = 1_000
 _empty = msgspec.json.Decoder(Empty)
 _reschedule = msgspec.json.Decoder(Reschedule)
 _complete = msgspec.json.Decoder(Complete)
-_COMPLETIONS = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.FAILED: Move.RETRY, Verdict.NEVER: Move.DIE}
 
 
 def plain(move: Move) -> Handler:
@@ -66,7 +67,7 @@ async def complete(request: web.Request) -> web.StreamResponse:
     if timeline > _fence(gateway.node.fence_of(task))[0]:
         raise Conflict("the fence is not that of the current attempt", row.state.value)
     outcome = _outcome(body, task, gateway.clock.now_ms())
-    move = _COMPLETIONS[outcome.verdict]
+    move = MOVES_OF.get(outcome.verdict, Move.RETRY)
     return await _ask(request, Command(move, task_id, None, outcome=outcome, tenant=tenant_of(request)))
 
 
@@ -93,10 +94,16 @@ def _check_complete(body: Complete) -> None:
             raise Invalid("error and retry go with ok: false", "/error" if body.error is not None else "/retry")
     elif given(body.result):
         raise Invalid("goes with ok: true", "/result")
-    if len(bytes(body.result)) > MAX_RESULT_BYTES:
+    if body.result:
+        check_result(bytes(body.result))
+
+
+def check_result(data: bytes) -> None:
+    """Raises Invalid for a result that can't be kept."""
+    if len(data) > MAX_RESULT_BYTES:
         raise Invalid(f"is larger than {MAX_RESULT_BYTES} bytes", "/result")
     try:
-        orjson.loads(bytes(body.result) or b"null")
+        orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise Invalid("is not JSON that can be kept", "/result") from error
 
@@ -110,11 +117,7 @@ def _attempt_of(row: TaskRow, epoch: int, attempt: int) -> Task:
 
 
 def _outcome(body: Complete, task: Task, now_ms: int) -> Outcome:
-    verdict, retry_after_ms = Verdict.SUCCEEDED, None
-    if not body.ok:
-        verdict = Verdict.NEVER if body.retry == "never" else Verdict.FAILED
-        if isinstance(body.retry, int | float):
-            retry_after_ms = duration_ms(body.retry, "/retry", 0, MAX_DURATION_MS)
+    verdict, retry_after_ms = (Verdict.SUCCEEDED, None) if body.ok else failure_of(body.retry)
     return Outcome(
         task,
         task.epoch,
@@ -127,6 +130,14 @@ def _outcome(body: Complete, task: Task, now_ms: int) -> Outcome:
         retry_after_ms=retry_after_ms,
         jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
     )
+
+
+def failure_of(retry: Literal["never"] | float | None) -> tuple[Verdict, int | None]:
+    """What a failure is whose teller wants this: tried again, after so long if it says when, or not. Raises Invalid."""
+    if retry == "never":
+        return Verdict.NEVER, None
+    wish_ms = None if retry is None else duration_ms(retry, "/retry", 0, MAX_DURATION_MS)
+    return Verdict.FAILED, wish_ms
 
 
 def line(text: str) -> str:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from actors.core.events import Verdict
-from actors.core.lease import Extension, Kept, Lent, Report, Word
+from actors.core.lease import Extension, Kept, Lent, Report
 from actors.core.queue import QueueBook
+from actors.lending import NOBODY
 from gateway.context import PullingPort
 
 GRACE_S = 2.0
@@ -53,19 +54,6 @@ class _Credit:
     def __init__(self, member: Member) -> None:
         self.member = member
         self.count = 0
-
-
-class _Nobody:
-    """Says what nobody wants to hear the end of."""
-
-    def answer(self, words: list[Word]) -> None:
-        """Not told."""
-
-    def keep(self, kept: list[Kept]) -> None:
-        """Not told."""
-
-
-NOBODY = _Nobody()
 
 
 class Crew:

@@ -65,6 +65,10 @@ Kept = (
     | Annotated[float, _seconds(MIN_RETENTION_MS, MAX_RETENTION_MS)]
     | Annotated[str, _DURATION]
 )
+Again = Annotated[
+    Literal["never"] | Annotated[int, _seconds()] | Annotated[float, _seconds()] | None,
+    _says('Seconds until the next attempt, or "never"; with `ok: false`.'),
+]
 Labels = Annotated[
     dict[str, Annotated[str, _text(bounds.LABEL_VALUE)]],
     Meta(
@@ -181,10 +185,7 @@ class Complete(msgspec.Struct, forbid_unknown_fields=True):
     ok: bool = True
     result: Annotated[Raw, _says("Any JSON, up to 64 KiB; with `ok: true`.")] = ABSENT
     error: Annotated[str | None, _says("What went wrong; with `ok: false`.")] = None
-    retry: Annotated[
-        Literal["never"] | Annotated[int, _seconds()] | Annotated[float, _seconds()] | None,
-        _says('Seconds until the next attempt, or "never"; with `ok: false`.'),
-    ] = None
+    retry: Again = None
 
 
 class LeaseRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -219,10 +220,7 @@ class WorkerResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ok: bool | None = None
     result: Annotated[Raw, _says("Any JSON, up to 64 KiB; with `ok: true`.")] = ABSENT
     error: Annotated[str | None, _says("What went wrong; with `ok: false`.")] = None
-    retry: Annotated[
-        Literal["never"] | Annotated[int, _seconds()] | Annotated[float, _seconds()] | None,
-        _says('Seconds until the next attempt, or "never"; with `ok: false`.'),
-    ] = None
+    retry: Again = None
     snooze: Annotated[
         Annotated[int, _seconds()] | Annotated[float, _seconds()] | None,
         _says("The task comes again after so many seconds, and no attempt is used up."),

@@ -38,6 +38,22 @@ class Gone(Exception):
     """The connection has ended."""
 
 
+def cut(request: web.Request) -> None:
+    """End its connection without a word."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def part(request: web.Request, words: Awaitable[object]) -> NoReturn:
+    """Say the last words of its connection, and raise Gone."""
+    try:
+        async with asyncio.timeout(LEAVE_S):
+            await words
+    except (ConnectionError, TimeoutError):
+        cut(request)
+    raise Gone
+
+
 def check_origin(request: web.Request) -> None:
     """Raises Problem for a page of another origin: it must not read a developer's local service."""
     origin = request.headers.get("Origin")
@@ -128,8 +144,7 @@ class Watcher(ABC):
 
     def cut(self) -> None:
         """The client takes nothing: no farewell can reach it."""
-        if self.request.transport is not None:
-            self.request.transport.abort()
+        cut(self.request)
 
     async def _open(self) -> NoReturn:
         session = self.session
@@ -160,16 +175,8 @@ class Watcher(ABC):
 
     async def _leave(self) -> NoReturn:
         await self.gateway.hub.closing.wait()
-        await self._part(self.bid_farewell())
+        await part(self.request, self.bid_farewell())
 
     async def _end(self) -> NoReturn:
         await self._ended.wait()
-        await self._part(self.dismiss())
-
-    async def _part(self, words: Awaitable[None]) -> NoReturn:
-        try:
-            async with asyncio.timeout(LEAVE_S):
-                await words
-        except (ConnectionError, TimeoutError):
-            self.cut()
-        raise Gone
+        await part(self.request, self.dismiss())

@@ -5,7 +5,6 @@ bad result is refused alone. A lease is named as its fence is.
 """
 
 import random
-import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -16,10 +15,10 @@ import orjson
 
 from actors.core.errors import Conflict, Invalid, RingwheelError, Unavailable, Unknown
 from actors.core.events import Verdict
-from actors.core.ids import canonical, valid
+from actors.core.ids import valid
 from actors.core.lease import Extension, Kept, Key, Lent, Report, Said, Word
 from actors.core.task import fence, fence_parts
-from gateway.commands_api import MAX_RESULT_BYTES, line
+from gateway.commands_api import check_result, failure_of, line
 from gateway.decode import check_queue
 from gateway.faults import decoded
 from gateway.problems import problem_of
@@ -83,7 +82,6 @@ _result: msgspec.json.Decoder[WorkerResult] = msgspec.json.Decoder(WorkerResult)
 _name: msgspec.json.Decoder[_Name] = msgspec.json.Decoder(_Name)
 
 _SUCCEEDED = Verdict.SUCCEEDED.value
-_is_canonical = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 Refused = dict[str, Any]
 """A result or an extension that is refused: `id`, `lease`, `problem`."""
 
@@ -152,20 +150,16 @@ def lease_of(task_id: str, lease: str) -> tuple[str, int, int]:
     parts = fence_parts(lease)
     if parts is None:
         raise Invalid("not a lease", "/lease")
-    return canonical(task_id), parts[1], parts[2]
+    return task_id.lower(), parts[1], parts[2]
 
 
 def report_of(result: WorkerResult) -> Report:
     """What a worker says of one attempt. Raises Invalid."""
-    parts = fence_parts(result.lease)
-    if parts is None or not _is_canonical(result.id):
-        task_id, epoch, attempt = lease_of(result.id, result.lease)
-    else:
-        task_id, epoch, attempt = result.id, parts[1], parts[2]
+    task_id, epoch, attempt = lease_of(result.id, result.lease)
     if result.ok and result.error is None and result.retry is None and result.snooze is None:
         data = given(result.result) if len(result.result) else b""
         if data:
-            _check_result(data)
+            check_result(data)
         return Report(task_id, epoch, attempt, _SUCCEEDED, None, data or None)
     return _unsuccessful(result, task_id, epoch, attempt)
 
@@ -183,27 +177,17 @@ def _unsuccessful(result: WorkerResult, task_id: str, epoch: int, attempt: int) 
         return Report(task_id, epoch, attempt, Verdict.SNOOZED.value, retry_after_ms=after_ms)
     if result.ok is None:
         raise Invalid("ok or snooze is required", "/ok")
-    never = result.retry == "never"
-    wish_ms = None if result.retry is None or never else duration_ms(result.retry, "/retry", 0, MAX_DURATION_MS)
+    verdict, wish_ms = failure_of(result.retry)
     return Report(
         task_id,
         epoch,
         attempt,
-        (Verdict.NEVER if never else Verdict.FAILED).value,
+        verdict.value,
         None if result.error is None else line(result.error),
         None,
         wish_ms,
         random.random(),  # noqa: S311 - spreads retries, guards nothing
     )
-
-
-def _check_result(data: bytes) -> None:
-    if len(data) > MAX_RESULT_BYTES:
-        raise Invalid(f"is larger than {MAX_RESULT_BYTES} bytes", "/result")
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise Invalid("is not JSON that can be kept", "/result") from error
 
 
 def extension_of(lease: ExtendedLease) -> Extension:

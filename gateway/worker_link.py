@@ -11,8 +11,7 @@ done. Bound: while more than OUTBOX_BYTES wait to be written, the worker is give
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 import msgspec
 import orjson
@@ -29,7 +28,7 @@ from gateway.server import Connection
 from gateway.session import Limits
 from gateway.stream import SUBPROTOCOL, Close, authenticate, check_upgrade, whole_frame
 from gateway.times import time_text
-from gateway.watcher import LEAVE_S, LIMITS, Gone
+from gateway.watcher import LIMITS, Gone, cut, part
 from gateway.worker_frames import (
     CREDITS,
     Done,
@@ -135,23 +134,11 @@ class WorkerLink:
         self._crew.stop(self)
         self._say(b'{"type":"drain"}')
         await self._gateway.hub.closing.wait()
-        await self._part(self._ws.close(code=WSCloseCode.GOING_AWAY, message=b"the service goes away"))
+        await part(self._request, self._ws.close(code=WSCloseCode.GOING_AWAY, message=b"the service goes away"))
 
     async def _end(self, ended: asyncio.Event) -> NoReturn:
         await ended.wait()
-        await self._part(self._ws.close(code=Close.UNAUTHENTICATED, message=b"the key is no longer in use"))
-
-    async def _part(self, words: Awaitable[Any]) -> NoReturn:
-        try:
-            async with asyncio.timeout(LEAVE_S):
-                await words
-        except (ConnectionError, TimeoutError):
-            self._cut()
-        raise Gone
-
-    def _cut(self) -> None:
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        await part(self._request, self._ws.close(code=Close.UNAUTHENTICATED, message=b"the key is no longer in use"))
 
     # --- the worker says
 
@@ -180,8 +167,7 @@ class WorkerLink:
                 self._say(_STOPPED)
             case Hello():
                 self._hello(message)
-        if refused:
-            self._say(orjson.dumps({"type": "refused", "results": refused}))
+        self._refuse(refused)
 
     def _end_some(self, done: Done, refused: list[Refused]) -> None:
         if self._pulling.full:
@@ -255,8 +241,7 @@ class WorkerLink:
                 refused.append(refusal(task_id, lease, why_refused(word)))
         if recorded:
             self._say(orjson.dumps({"type": "recorded", "ids": recorded}))
-        if refused:
-            self._say(orjson.dumps({"type": "refused", "results": refused}))
+        self._refuse(refused)
 
     def keep(self, kept: list[Kept]) -> None:
         """See Speaker."""
@@ -274,8 +259,7 @@ class WorkerLink:
                 refused.append(refusal(task_id, lease, why_refused(each)))
         if extended:
             self._say(orjson.dumps({"type": "extended", "leases": extended}))
-        if refused:
-            self._say(orjson.dumps({"type": "refused", "results": refused}))
+        self._refuse(refused)
         if self._greeting is not None and not self._greeting:
             self._greet()
 
@@ -286,6 +270,10 @@ class WorkerLink:
             self._crew.ended(self._tenant, [kept])
 
     # --- writing
+
+    def _refuse(self, refused: list[Refused]) -> None:
+        if refused:
+            self._say(orjson.dumps({"type": "refused", "results": refused}))
 
     def _say(self, message: bytes) -> None:
         self._outbox.append(message)
@@ -302,7 +290,7 @@ class WorkerLink:
                 await self._write_some()
         except (ConnectionError, TimeoutError) as error:
             self._silent = isinstance(error, TimeoutError)
-            self._cut()
+            cut(self._request)
             raise Gone from None
 
     async def _write_some(self) -> None:

@@ -1,7 +1,7 @@
 """Commands of clients on one task: what is legal is read from the table of moves (`task.py`), and answered once."""
 
 from actors.core.errors import Conflict, Overloaded, Unavailable, Unknown
-from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record, Verdict
+from actors.core.events import Answer, Command, Effect, Found, Op, Outcome, Record, Reply, Verdict
 from actors.core.holding import Holding
 from actors.core.settle import finish, move, retry_of, settle, started_ms_of
 from actors.core.task import MOVES, TERMINAL, Move, Phase, State, Task, after, refusal
@@ -10,6 +10,14 @@ WAITING = 64
 """Commands that may wait for one record of one task."""
 COMPLETIONS = frozenset({Move.SUCCEED, Move.RETRY, Move.DIE})
 """An attempt's end that came from outside; its verdict says which."""
+MOVES_OF = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.NEVER: Move.DIE}
+"""Of an attempt's end that is told as a command; all others are RETRY: what becomes of the task, the verdict says."""
+
+
+def as_command(outcome: Outcome, reply: Reply, tenant: str) -> Command:
+    """A worker's report of an attempt that memory does not know as running: what the tables say decides."""
+    move = MOVES_OF.get(outcome.verdict, Move.RETRY)
+    return Command(move, reply.id, reply, outcome=outcome, tenant=tenant, reported=True)
 
 
 class Commands:

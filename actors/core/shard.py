@@ -20,7 +20,7 @@ from typing import Any
 from actors.core import changes
 from actors.core.ahead import Ahead
 from actors.core.claims import NEVER_MS, Claims
-from actors.core.commands import Commands
+from actors.core.commands import Commands, as_command
 from actors.core.errors import Elsewhere
 from actors.core.events import (
     Acknowledge,
@@ -67,7 +67,7 @@ from actors.core.inherited import OVERRUN_MS, Inherited
 from actors.core.lease import Leases, unsure
 from actors.core.queue import Unheard
 from actors.core.settle import HELD_MS, claim, deadline_ms_of, expiry_ms_of, finish, settle
-from actors.core.task import TERMINAL, Move, Phase, State, Task
+from actors.core.task import TERMINAL, Phase, State, Task
 
 HINT_MS = 2_000
 """A hint older than this is not trusted: its tasks are read from the tables."""
@@ -75,8 +75,6 @@ HINT_MS = 2_000
 # On 3.11 a member of an enum costs ten times a global.
 _WAITING, _OFFERED, _RUNNING, _WRITING, _GONE = Phase
 _FINISH, _UNSENT, _CLAIMED, _RETRY = Op.FINISH, Verdict.UNSENT, State.RUNNING, Unheard.RETRY
-MOVES_OF = {Verdict.SUCCEEDED: Move.SUCCEED, Verdict.NEVER: Move.DIE}
-"""Of an attempt's end that is told as a command; all others are RETRY: what becomes of the task, the verdict says."""
 
 
 class Tally:
@@ -309,7 +307,8 @@ class ShardState:
                 if outcome.reply is None:
                     self.tally.stale += 1
                 else:
-                    reported.append(_as_command(outcome))
+                    reply, outcome.reply = _reply(outcome), None
+                    reported.append(as_command(outcome, reply, task.queue.tenant))
             elif task.id in self.claims:
                 self.claims.keep(outcome)
             elif outcome.verdict is _UNSENT and task.claim_ms is None:
@@ -541,14 +540,6 @@ class ShardState:
 
 _BEGINNINGS = (Submitted, Loaded, LoadFailed, Started, HandedOut, Probed)
 _CANCELLED = State.CANCELLED
-
-
-def _as_command(outcome: Outcome) -> Command:
-    """A worker's report of an attempt that memory does not know as running: what the tables say decides."""
-    task, reply = outcome.task, _reply(outcome)
-    outcome.reply = None
-    move = MOVES_OF.get(outcome.verdict, Move.RETRY)
-    return Command(move, task.id, reply, outcome=outcome, tenant=task.queue.tenant, reported=True)
 
 
 def _unsure(outcome: Outcome) -> Answer:

@@ -109,7 +109,7 @@ async def test_what_was_ready_before_it_was_ready_again_is_handed_out_once(clust
     assert member.node.take(2) == []
     await cluster.until(lambda: all(cluster.row(task_id).claim_ms for task_id in ids))
     await asyncio.sleep(0.1)
-    first, second = [task.id for task, _ in member.node._ready]
+    first, second = [task.id for task, _ in member.node._claimed.waiting]
     await complete(cluster, member, first)
     await complete(cluster, member, second, Verdict.FAILED)
     await asyncio.sleep(2)

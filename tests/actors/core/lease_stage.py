@@ -1,8 +1,8 @@
 """The stage with tasks that workers pull: what they say goes in, and what they hear is sorted out."""
 
+from actors.core.commands import MOVES_OF
 from actors.core.events import Acknowledge, Answer, Asked, Command, Ended, Extended, Found, Keep, Reply, Revoke, Verdict
 from actors.core.lease import Extension, Kept
-from actors.core.shard import MOVES_OF
 from actors.core.spec import Spec
 from actors.core.task import Move, Task
 from tests.actors.core.stage import Stage, row
