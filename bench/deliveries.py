@@ -66,7 +66,7 @@ class Deliveries:
     def calls(self) -> dict[str, list[Call]]:
         """The same as calls of a target."""
         return {
-            task_id: [Call(each.at_ms, each.fence, each.attempt, each.answer == "recorded") for each in some]
+            task_id: [Call(each.at_ms, each.fence, each.attempt) for each in some]
             for task_id, some in self.by_id.items()
         }
 

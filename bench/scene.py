@@ -21,7 +21,7 @@ import asyncpg
 from bench.nodes import NAMES, Nodes
 from bench.postgres import AWAY, Postgres
 from bench.relay import Mode, Relay
-from bench.scripted import Target, listen
+from bench.scripted import Target, listening
 from bench.seam import set_offset
 from bench.traffic import Plan, Traffic
 from bench.verdict import Tables, Verdict, judge, read_tables
@@ -102,9 +102,7 @@ async def scene(
         postgres = await stack.enter_async_context(EmbeddedPostgres(data))
         await migrate(postgres.dsn)
         target = Target()
-        server = await listen(target)
-        stack.callback(server.close)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        url = await stack.enter_async_context(listening(target))
         dsn = postgres.dsn if through is None else await through(postgres.folder, stack)
         running, relays = Nodes(dsn, stack), {}
         for name in NAMES[: nodes if relayed else 0]:

@@ -1,14 +1,24 @@
 """A webhook target that behaves as each task's URL says, and remembers every call.
 
+A call arrived when its bytes did, not when the target had time to read them: a loop that is held up for two seconds
+finds calls whose callers have given up and called again, and may read those first. So what is read of a connection that
+its caller has closed came when the kernel got it.
+
 Scripts, by path: `ok`; `e500` fails twice, then answers 200; `busy` answers 429 with `Retry-After: 1` once; `hang`
 never answers the first call; `close` closes the connection on the first call; `dead` always answers 500; `slow` answers
 200 after SLOW_S; `cancel` is `ok`, but whoever submits it wants to cancel it before it is called.
 """
 
 import asyncio
+import gc
+import socket
+import sys
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from time import time
 from typing import cast
 
@@ -20,6 +30,12 @@ WITH_FAULTS = {"ok": 83, "e500": 4, "busy": 2, "hang": 1, "close": 2, "dead": 2,
 """The same where something is done to the nodes: some attempts are long, some tasks are cancelled."""
 SLOW_S = 1.0
 BACKLOG = 4_096
+LOOK_S = 0.02
+TCP_STATE, LAST_RECEIVED = slice(0, 1), slice(52, 56)
+"""In Linux's tcp_info (linux/tcp.h): the state, and ms since data was last received."""
+ESTABLISHED = b"\x01"
+TICK_MS = 10.0
+"""The kernel counts those in ticks, of 10 ms at most."""
 FAILURES = {"slow": 0, "cancel": 0, "ok": 0, "e500": 2, "busy": 1, "hang": 1, "close": 1, "dead": 1 << 30}
 """How many calls of a task fail before one succeeds."""
 ANSWERS = {
@@ -37,25 +53,34 @@ class Call:
     arrived_ms: float
     fence: str
     attempt: int
-    succeeded: bool
+
+
+_arrived_ms = attrgetter("arrived_ms")
 
 
 class Target:
-    """All calls so far, by task id."""
+    """All calls so far, by task id, in the order in which they arrived."""
 
     def __init__(self) -> None:
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.heard: Callable[[], None] = lambda: None
+        self.pause_s = 0.0
+        """The longest time that the target read nothing."""
+        self.hung_up = 0
+        """Calls that were read after their callers had gone."""
 
-    def answer(self, head: bytes) -> tuple[bytes | None, float]:
-        """Note the call; answers what to send (None = hang, b"" = close) after how many seconds."""
+    def answer(self, head: bytes, waited_ms: float) -> tuple[bytes | None, float]:
+        """Note the call, which was `waited_ms` in the kernel; answers what to send (None = hang, b"" = close) after
+        how many seconds.
+        """
         script = head.split(b" ", 2)[1].rpartition(b"/")[2].decode()
         task_id = (value(head, b"webhook-id: ") or b"").decode()
         calls = self.calls[task_id]
         failed = len(calls) < FAILURES[script]
         fence = (value(head, b"ringwheel-fence: ") or b"").decode()
         attempt = int(value(head, b"ringwheel-attempt: ") or b"0")
-        calls.append(Call(time() * 1e3, fence, attempt, not failed))
+        self.hung_up += waited_ms > 0
+        insort(calls, Call(time() * 1e3 - waited_ms, fence, attempt), key=_arrived_ms)
         self.heard()
         if not failed:
             return ANSWERS["ok"], SLOW_S if script == "slow" else 0.0
@@ -78,7 +103,7 @@ class _Connection(asyncio.Protocol):
             if len(self._buffer) < end + 4 + length:
                 return
             self._buffer = self._buffer[end + 4 + length :]
-            answer, delay_s = self._target.answer(head)
+            answer, delay_s = self._target.answer(head, self._waited_ms())
             if answer == b"":
                 self._transport.close()
                 return
@@ -87,15 +112,40 @@ class _Connection(asyncio.Protocol):
             elif answer is not None:
                 self._transport.write(answer)
 
+    def _waited_ms(self) -> float:
+        """How long ago the bytes came of a caller that has hung up since, and rather too short; 0: it is there."""
+        info = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        if info[TCP_STATE] == ESTABLISHED:
+            return 0.0
+        return max(0.0, int.from_bytes(info[LAST_RECEIVED], sys.byteorder) - TICK_MS)
+
     def _late(self, answer: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(answer)
 
 
-async def listen(target: Target) -> asyncio.Server:
-    """Serve `target` on a free port of the loopback.
+@asynccontextmanager
+async def listening(target: Target) -> AsyncIterator[str]:
+    """Serve `target` on a free port of the loopback, at this URL.
 
-    Where the backlog is full, the kernel holds a connection up that its client takes for open: a letter that timed out
-    long ago may then be read after the next one.
+    Meanwhile the collector of cycles rests: a million calls, which have none, would hold the target up for a second.
     """
-    return await asyncio.get_running_loop().create_server(lambda: _Connection(target), "127.0.0.1", 0, backlog=BACKLOG)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(target), "127.0.0.1", 0, backlog=BACKLOG)
+    gc.disable()
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(_watch_pauses(target))
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            watching.cancel()
+    finally:
+        server.close()
+        gc.enable()
+
+
+async def _watch_pauses(target: Target) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        before_s = loop.time()
+        await asyncio.sleep(LOOK_S)
+        target.pause_s = max(target.pause_s, loop.time() - before_s - LOOK_S)

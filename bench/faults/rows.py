@@ -72,5 +72,7 @@ async def ending(here: Scene, fault: str, late_s: float, *, patience_s: float = 
         ),
         told(f"{fault}: calls of a former owner for what it had begun", verdict.overlaps, "calls"),
         *([told(f"{fault}: the latest: {verdict.overlap}", verdict.overlap_ms / 1e3, "s")] if verdict.overlap else []),
+        told(f"{fault}: the target's longest pause", here.target.pause_s, "s"),
+        told(f"{fault}: calls that it read after their callers had gone", here.target.hung_up, "calls"),
         zero(f"{fault}: C10 errors logged", len(here.nodes.complaints), "lines"),
     ]

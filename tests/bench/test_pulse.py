@@ -12,7 +12,7 @@ IN_SHARD = "00000000-0000-0000-0000-00000000{:02x}00"
 
 
 def calls(*seen: tuple[float, int]) -> list[Call]:
-    return [Call(at_ms, f"1.{epoch}.1", 1, succeeded=True) for at_ms, epoch in seen]
+    return [Call(at_ms, f"1.{epoch}.1", 1) for at_ms, epoch in seen]
 
 
 def test_each_shard_has_its_turn_at_an_even_pace() -> None:

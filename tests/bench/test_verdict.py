@@ -9,7 +9,7 @@ END = Ended(ID, "succeeded", schedule_ms=1_000, finish_ms=1_100, epoch=2, attemp
 
 
 def call(at_ms: float, epoch: int = 2, attempt: int = 1) -> Call:
-    return Call(at_ms, f"1.{epoch:04d}.{attempt:04d}", attempt, succeeded=True)
+    return Call(at_ms, f"1.{epoch:04d}.{attempt:04d}", attempt)
 
 
 def broken(verdict: Verdict) -> set[str]:

@@ -18,7 +18,7 @@ def owners() -> Owners:
 
 
 def call(at_ms: float) -> list[Call]:
-    return [Call(at_ms, "1.1.1", 1, succeeded=True)]
+    return [Call(at_ms, "1.1.1", 1)]
 
 
 def test_a_change_moved_what_got_another_owner_until_the_next_one() -> None:
