@@ -64,8 +64,10 @@ class Target:
     def __init__(self) -> None:
         self.calls: dict[str, list[Call]] = defaultdict(list)
         self.heard: Callable[[], None] = lambda: None
+        self.count = 0
+        """Calls so far."""
         self.pause_s = 0.0
-        """The longest time that the target read nothing."""
+        """The longest time that calls waited for the target to have a turn."""
         self.hung_up = 0
         """Calls that were read after their callers had gone."""
 
@@ -79,6 +81,7 @@ class Target:
         failed = len(calls) < FAILURES[script]
         fence = (value(head, b"ringwheel-fence: ") or b"").decode()
         attempt = int(value(head, b"ringwheel-attempt: ") or b"0")
+        self.count += 1
         self.hung_up += waited_ms > 0
         insort(calls, Call(time() * 1e3 - waited_ms, fence, attempt), key=_arrived_ms)
         self.heard()
@@ -145,7 +148,11 @@ async def listening(target: Target) -> AsyncIterator[str]:
 
 async def _watch_pauses(target: Target) -> None:
     loop = asyncio.get_running_loop()
+    last_s = 0.0
     while True:
-        before_s = loop.time()
+        before_s, count = loop.time(), target.count
         await asyncio.sleep(LOOK_S)
-        target.pause_s = max(target.pause_s, loop.time() - before_s - LOOK_S)
+        pause_s = loop.time() - before_s - LOOK_S
+        if target.count > count:  # what waited for the last one's end has been read by now
+            target.pause_s = max(target.pause_s, last_s, pause_s)
+        last_s = pause_s
