@@ -413,6 +413,7 @@ class Node:
         changes: list[Change] = []
         records: list[Record] = []
         due: list[Task] = []
+        said: list[Record] = []
         others: list[_Other] = []
         for effect in effects:
             if isinstance(effect, Publish):
@@ -421,6 +422,8 @@ class Node:
                 records += effect.records
             elif isinstance(effect, Offer):
                 due += effect.tasks
+            elif isinstance(effect, Acknowledge):
+                said += effect.records
             else:
                 others.append(effect)
         if changes:
@@ -431,13 +434,13 @@ class Node:
             if pulled := self.desk.put(due):
                 self.lending.desk.put(pulled)
             self._offered = True
+        if said:
+            self.lending.acknowledge(said)
         for other in others:
             self._carry_out_other(other)
 
     def _carry_out_other(self, effect: "_Other") -> None:
         match effect:
-            case Acknowledge(records):
-                self.lending.acknowledge(records)
             case Ready(tasks):
                 self._claimed.put(task for task in tasks if not task.pulled)
                 self.lending.ready(task for task in tasks if task.pulled)
@@ -630,7 +633,7 @@ class Node:
             self._tell_work()
 
 
-_Other = Ready | Load | Find | Answer | Parted | Forward | Acknowledge | Keep | Revoke
+_Other = Ready | Load | Find | Answer | Parted | Forward | Keep | Revoke
 
 
 def _within(share: int) -> int:

@@ -2,9 +2,11 @@
 others, and what workers say of them goes to whoever owns the task by then (ports/lending.py).
 
     room -> supply of some owners -> take, a share from each -> deliver
+    an owner's last was taken -> a take waits there for what comes due next -> deliver
     report -> owner -> word;  no word, or an UNSURE one -> said again, to whoever is the owner by then
 
-Promises: never takes more than there is room for: what is asked for and has not come is counted. Every report is
+Promises: never takes more than there is room for: what is asked for and has not come is counted; half of what is left
+is kept for whoever tells of supply, so that no take that waits keeps it from others. Every report is
 answered, with UNSURE when nobody could say within SAY_FOR_S; said again, it is recorded once. Bound: what waits for a
 word is what workers have had under way, and REPORTS of others.
 """
@@ -21,6 +23,10 @@ from actors.ports.lending import Lender, Lines
 
 MOST = 1_000
 """Tasks that are taken at once: others have their turn in between."""
+WAIT_MS = 20
+"""So long a take waits for what comes due next, and may keep room from others. A quieter queue is told of anew."""
+WAITING = 256
+"""Takes that wait, of all queues."""
 SAY_AGAIN_S = 1.0
 """So long a word is waited for before a report is said again."""
 LOOK_S = 0.1
@@ -94,9 +100,13 @@ class Pulling:
         """Queue -> boots that have some of it, those that were asked longest ago first."""
         self._asked: dict[int, dict[str, int]] = defaultdict(dict)
         """Queue -> boot -> how many were asked for, and have not come."""
+        self._lively: dict[int, dict[str, None]] = defaultdict(dict)
+        """Queue -> boots whose last was taken a moment ago, and where no take waits."""
+        self._waiting = 0
+        """Takes that wait."""
         self._wanted: frozenset[int] = frozenset()
         self._looking: set[int] = set()
-        self._takes: asyncio.Queue[tuple[str, int, int]] = asyncio.Queue()
+        self._takes: asyncio.Queue[tuple[str, int, int, int]] = asyncio.Queue()
         self._open: dict[Key, tuple[Report, _Saying]] = {}
         """Reports that have no word yet, in the order in which they are said again."""
         self._unsure: dict[Key, None] = {}
@@ -121,6 +131,8 @@ class Pulling:
             self._wanted = wanted
             for queue in self._supply.keys() - wanted:
                 del self._supply[queue]
+            for queue in self._lively.keys() - wanted:
+                del self._lively[queue]
             self._mine.want(self, wanted)
             self._lines.want(wanted)
 
@@ -137,46 +149,70 @@ class Pulling:
 
     def look(self, queue: int) -> None:
         """There may be room and supply: take soon."""
-        if queue not in self._looking and self._supply.get(queue):
+        if queue not in self._looking and (self._supply.get(queue) or self._lively.get(queue)):
             self._looking.add(queue)
             asyncio.get_running_loop().call_soon(self._look, queue)
 
     def _look(self, queue: int) -> None:
-        """Ask each owner that has some for its share of the room."""
+        """Ask each owner that has some for its share of the room, and wait where there may be some soon."""
         self._looking.discard(queue)
-        supply, asked = self._supply.get(queue), self._asked[queue]
-        if not supply or self.workers is None:
+        if self.workers is None:
             return
-        room = self.workers.room(queue) - sum(asked.values())
+        room = self.workers.room(queue) - sum(self._asked[queue].values())
+        room -= self._ask(queue, room)
+        self._wait(queue, room // 2)
+
+    def _ask(self, queue: int, room: int) -> int:
+        """Answers how many are asked for of those who have some."""
+        supply, asked = self._supply.get(queue, {}), self._asked[queue]
         boots = [boot for boot in supply if boot not in asked]
+        left = room
         for at, boot in enumerate(boots):
-            share = min(-(-room // (len(boots) - at)), MOST)
+            share = min(-(-left // (len(boots) - at)), MOST)
             if share <= 0:
-                return
-            room -= share
+                break
+            left -= share
             del supply[boot]  # what it tells from now on may come before the answer is read
             if boot == MINE:
                 tasks, more = self._mine.take(self, queue, share)
                 self._deliver(boot, queue, tasks, more=more)
             else:
                 asked[boot] = share
-                self._takes.put_nowait((boot, queue, share))
+                self._takes.put_nowait((boot, queue, share, 0))
+        return room - left
 
-    async def _take(self, boot: str, queue: int, limit: int) -> None:
+    def _wait(self, queue: int, room: int) -> None:
+        """Have takes wait where the last was taken a moment ago."""
+        lively, asked = self._lively.get(queue), self._asked[queue]
+        if not lively:
+            return
+        boots = [boot for boot in lively if boot not in asked]
+        share = min(room // len(boots), MOST) if boots else 0
+        if share > 0 and self._waiting + len(boots) <= WAITING:
+            for boot in boots:
+                del lively[boot]
+                asked[boot] = share
+                self._waiting += 1
+                self._takes.put_nowait((boot, queue, share, WAIT_MS))
+
+    async def _take(self, boot: str, queue: int, limit: int, wait_ms: int) -> None:
         tasks: list[Lent] = []
         more = False
         try:
-            tasks, more = await self._lines.take(boot, queue, limit)
+            tasks, more = await self._lines.take(boot, queue, limit, wait_ms)
         except (Unavailable, Overloaded):
             pass  # it tells of its supply again when it is linked
         finally:
             del self._asked[queue][boot]
+            self._waiting -= wait_ms > 0
         self._deliver(boot, queue, tasks, more=more)
 
     def _deliver(self, boot: str, queue: int, tasks: list[Lent], *, more: bool) -> None:
         assert self.workers is not None
         if more and queue in self._wanted:
             self._supply[queue][boot] = None  # its next turn comes after the others'
+        elif tasks and boot != MINE and queue in self._wanted:
+            self._lively[queue][boot] = None
         if tasks:
             self.workers.deliver(queue, tasks)
         self.look(queue)

@@ -42,6 +42,7 @@ from actors.core.wire import (
     decode,
     encode,
 )
+from actors.parked import Parked
 from actors.ports.links import LinkedNode
 from gateway.handshake import examine
 from gateway.hub import Hub
@@ -88,6 +89,7 @@ class Guest:
         self._measuring = 0
         self._new = 0
         """Tasks that wait for their queue to be known."""
+        self._parked = Parked(self._give, self._give_none)
         self._unconfirmed: dict[int, list[Lent]] = {}
         """Tasks for its workers, of which it has not said that they came."""
         self._relay = Relay(hub, wire, self._news.set)
@@ -110,6 +112,7 @@ class Guest:
     def _leave(self) -> None:
         """What may not have reached its workers is given to others."""
         self._node.lending.part(self)
+        self._parked.clear()
         for tasks in self._unconfirmed.values():
             self._node.lending.lost(tasks)
 
@@ -142,9 +145,10 @@ class Guest:
         lending = self._node.lending
         match message:
             case Want(queues):
+                self._parked.want(queues)
                 lending.want(self, queues)
             case Take():
-                self._take_out(message)
+                self._parked.take(message)
             case Got(number):
                 self._unconfirmed.pop(number, None)
             case Reports(tenant, reports):
@@ -152,7 +156,8 @@ class Guest:
             case Extend(tenant, extensions):
                 lending.extend(self, tenant, extensions)
 
-    def _take_out(self, asked: Take) -> None:
+    def _give(self, asked: Take) -> bool:
+        """What there is; False: nothing."""
         tasks: list[Lent] = []
         size, more = 0, True
         while more and len(tasks) < asked.limit and size < STEP_BYTES:
@@ -161,11 +166,17 @@ class Guest:
             size += sum(len(task.payload or b"") for task in some)
         if tasks:
             self._unconfirmed[asked.number] = tasks
-        self._say(Taken(asked.number, tasks, more))
+        if tasks or more:
+            self._say(Taken(asked.number, tasks, more))
+        return bool(tasks) or more
+
+    def _give_none(self, asked: Take) -> None:
+        self._say(Taken(asked.number, [], more=False))
 
     def supply(self, queues: Collection[int]) -> None:
-        """See ports.lending.Taker."""
-        self._say(Supply(list(queues)))
+        """See ports.lending.Taker. A take that waits for it has it at once."""
+        if untold := [queue for queue in queues if not self._parked.serve(queue)]:
+            self._say(Supply(untold))
 
     def answer(self, words: list[Word]) -> None:
         """See ports.lending.Taker."""

@@ -168,10 +168,10 @@ class Peers:
         for link in self._links.values():
             link.tell(Want(self._wanted))  # one that is not up is told when it is (`_greet`)
 
-    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
+    async def take(self, boot: str, queue: int, limit: int, wait_ms: int = 0) -> tuple[list[Lent], bool]:
         """See ports.lending.Lines."""
         link = self._links.get(boot)
-        taken = None if link is None else await link.question(lambda number: Take(number, queue, limit))
+        taken = None if link is None else await link.question(lambda number: Take(number, queue, limit, wait_ms))
         if link is None or not isinstance(taken, Taken):
             raise Unavailable("the owner of these tasks is not linked")
         link.tell(Got(taken.number))

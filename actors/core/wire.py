@@ -191,11 +191,12 @@ class Supply(msgspec.Struct, frozen=True, array_like=True, tag="supply"):
 
 
 class Take(msgspec.Struct, frozen=True, array_like=True, tag="take"):
-    """Give me tasks of this queue, so many at most."""
+    """Give me tasks of this queue, so many at most; when there are none, those that come due within `wait_ms`."""
 
     number: int
     queue: int
     limit: int
+    wait_ms: int = 0
 
 
 class Taken(msgspec.Struct, frozen=True, array_like=True, tag="taken"):

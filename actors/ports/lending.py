@@ -69,8 +69,10 @@ class Lines(Protocol):
         """Tell all of them, and each that is linked later on, until something else is wanted."""
         ...
 
-    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
-        """See Lender.take. Raises Unavailable or Overloaded: nothing was got."""
+    async def take(self, boot: str, queue: int, limit: int, wait_ms: int = 0) -> tuple[list[Lent], bool]:
+        """See Lender.take; when there are none, those that come due within `wait_ms`. Raises Unavailable or Overloaded:
+        nothing was got.
+        """
         ...
 
     def report(self, boot: str, tenant: str, reports: Sequence[Report]) -> bool:

@@ -5,10 +5,11 @@ from collections.abc import Collection, Sequence
 
 from actors.core.lease import Extension, Lent, Report
 from actors.ports.lending import Taker
-from actors.pulling import Pulling
+from actors.pulling import WAIT_MS, Pulling
+from tests.gateway.lent import a_lent
 
 QUEUE = 1
-OTHER = "b"
+OTHER, ANOTHER = "b", "c"
 
 
 class Others:
@@ -16,6 +17,8 @@ class Others:
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[asyncio.Future[tuple[list[Lent], bool]]] = asyncio.Queue()
+        self.takes: list[tuple[str, int, int]] = []
+        """Of whom, how many, and for how long they wait."""
 
     def want(self, *_: object) -> None:
         """Nothing is kept of it."""
@@ -23,8 +26,9 @@ class Others:
     def part(self, taker: Taker) -> None:
         """Nothing is kept of it."""
 
-    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
+    async def take(self, boot: str, queue: int, limit: int, wait_ms: int = 0) -> tuple[list[Lent], bool]:
         answer: asyncio.Future[tuple[list[Lent], bool]] = asyncio.get_running_loop().create_future()
+        self.takes.append((boot, limit, wait_ms))
         self.asked.put_nowait(answer)
         return await answer
 
@@ -88,4 +92,24 @@ async def test_supply_that_is_told_before_an_answer_is_read_is_asked_for() -> No
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert others.asked.empty(), "nobody told of more"
+        running.cancel()
+
+
+async def test_where_the_last_was_taken_a_take_waits_for_the_next_and_keeps_half_of_the_room_free() -> None:
+    others = Others()
+    pulling = Pulling(Nothing(), others, shards=lambda: 256, serves=lambda _: False, holder=lambda _: OTHER)
+    pulling.workers = Workers()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(pulling.run())
+        pulling.want([QUEUE])
+        pulling.supplied(OTHER, [QUEUE])
+        (await others.asked.get()).set_result(([a_lent(1, QUEUE)], False))
+        waiting = await others.asked.get()
+        pulling.supplied(ANOTHER, [QUEUE])
+        (await others.asked.get()).set_result(([], False))
+        waiting.set_result(([a_lent(2, QUEUE)], False))
+        (await others.asked.get()).set_result(([], False))
+        await asyncio.sleep(1)
+        assert others.takes == [(OTHER, 10, 0), (OTHER, 5, WAIT_MS), (ANOTHER, 5, 0), (OTHER, 5, WAIT_MS)]
+        assert others.asked.empty(), "one that waited in vain does not wait again"
         running.cancel()

@@ -85,6 +85,29 @@ async def test_tasks_are_taken_with_all_that_they_have() -> None:
         assert b.node.lending.taken == [2, 2, 2]
 
 
+async def test_a_take_waits_for_what_comes_due_next() -> None:
+    async with lending() as (a, b), asyncio.TaskGroup() as group:
+        taker = b.node.lending.taker
+        waits = group.create_task(a.peers.take("boot-b", MAIL, 2, 30_000))
+        await b.node.until(lambda: b.node.lending.taken == [2])
+        taker.supply([8])
+        await a.node.until(lambda: a.node.pulling.supplies == [("boot-b", [8])])
+        b.node.lending.due[MAIL] = [a_lent(1, MAIL)]
+        taker.supply([MAIL])
+        assert await waits == ([a_lent(1, MAIL)], False)
+        taker.supply([MAIL])
+        await a.node.until(lambda: a.node.pulling.supplies[1:] == [("boot-b", [MAIL])])
+
+
+async def test_a_take_that_waits_ends_with_its_time_or_with_what_is_wanted() -> None:
+    async with lending() as (a, b), asyncio.TaskGroup() as group:
+        assert await a.peers.take("boot-b", MAIL, 2, 1) == ([], False)
+        waits = group.create_task(a.peers.take("boot-b", MAIL, 2, 30_000))
+        await b.node.until(lambda: b.node.lending.taken == [2, 2])
+        a.peers.want([])
+        assert await waits == ([], False)
+
+
 async def test_what_came_is_confirmed_and_not_given_to_others() -> None:
     async with lending() as (a, b):
         b.node.lending.due[MAIL] = [a_lent(1, MAIL)]

@@ -24,6 +24,7 @@ from actors.core.wire import (
     Taken,
     Want,
 )
+from actors.parked import Parked
 from actors.ports.links import LinkedNode
 
 Lending = Want | Take | Got | Reports | Extend | Supply | Taken | Answered | Extended | Revoked
@@ -35,12 +36,15 @@ _numbers = count(1)
 class Far:
     """A node that takes tasks for its workers, as the owner of the tasks sees it."""
 
-    def __init__(self, say: Callable[[Message], object]) -> None:
+    def __init__(self, say: Callable[[Message], object], give: Callable[[Take], bool]) -> None:
+        """`give` what there is for this; False: nothing."""
         self._say = say
+        self.parked = Parked(give, lambda asked: say(Taken(asked.number, [], more=False)))
 
     def supply(self, queues: Collection[int]) -> None:
         """See actors.ports.lending.Taker."""
-        self._say(Supply(sorted(queues)))
+        if untold := [queue for queue in sorted(queues) if not self.parked.serve(queue)]:
+            self._say(Supply(untold))
 
     def answer(self, words: list[Word]) -> None:
         """See actors.ports.lending.Taker."""
@@ -92,6 +96,7 @@ class MemoryLines:
         lending = self._node().lending
         if (taker := self._takers.pop(boot, None)) is not None:
             lending.want(taker, ())
+            taker.parked.clear()
         for tasks in self._unconfirmed.pop(boot, {}).values():
             self.gave_back(tasks)
             lending.lost(tasks)
@@ -113,13 +118,13 @@ class MemoryLines:
         for boot in boots:
             self._say(boot, Want(self._wanted))
 
-    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
+    async def take(self, boot: str, queue: int, limit: int, wait_ms: int = 0) -> tuple[list[Lent], bool]:
         """See the port."""
         number = next(_numbers)
         taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         self._asked[number] = boot, taken
         try:
-            if not self._tell(boot, Take(number, queue, limit)):
+            if not self._tell(boot, Take(number, queue, limit, wait_ms)):
                 raise Unavailable("not linked")
             answer = await taken
         finally:
@@ -163,19 +168,26 @@ class MemoryLines:
     def _lend(self, sender: str, message: Want | Take | Got | Reports | Extend) -> None:
         taker = self._takers.get(sender)
         if taker is None:
-            taker = self._takers[sender] = Far(lambda said: self._say(sender, said))
+            taker = Far(lambda said: self._say(sender, said), lambda asked: self._give(sender, asked))
+            self._takers[sender] = taker
         lending = self._node().lending
         match message:
             case Want(queues):
+                taker.parked.want(queues)
                 lending.want(taker, queues)
-            case Take(number, queue, limit):
-                tasks, more = lending.take(taker, queue, limit)
-                if tasks:
-                    self._unconfirmed[sender][number] = tasks
-                self._say(sender, Taken(number, tasks, more))
+            case Take():
+                taker.parked.take(message)
             case Got(number):
                 self._unconfirmed[sender].pop(number, None)
             case Reports(tenant, reports):
                 lending.report(taker, tenant, reports)
             case Extend(tenant, extensions):
                 lending.extend(taker, tenant, extensions)
+
+    def _give(self, sender: str, asked: Take) -> bool:
+        tasks, more = self._node().lending.take(self._takers[sender], asked.queue, asked.limit)
+        if tasks:
+            self._unconfirmed[sender][asked.number] = tasks
+        if tasks or more:
+            self._say(sender, Taken(asked.number, tasks, more))
+        return bool(tasks) or more
