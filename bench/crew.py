@@ -38,23 +38,23 @@ class Crew:
         for child in self._children:
             await ask(child.port, get("/reset"))
 
-    async def seen(self) -> Seen:
-        """What they counted together. Raises Failed when one of them has ended."""
+    async def seen(self, path: str = "/seen") -> Seen:
+        """What they counted together; at `/late`, how late each task was, too. Raises Failed when one has ended."""
         found = []
         for child in self._children:
             child.check()
-            found.append(self._decoder.decode(await ask(child.port, get("/seen"))))
+            found.append(self._decoder.decode(await ask(child.port, get(path))))
         return total(found)
 
     async def recorded(self, count: int) -> Seen:
-        """The same, once so many results are recorded. Raises Failed, TimeoutError; RuntimeError: one was refused."""
+        """All of it, once so many results are recorded. Raises Failed, TimeoutError; RuntimeError: one was refused."""
         async with asyncio.timeout(LIMIT_S):
             while True:
                 found = await self.seen()
                 if found.refused:
                     raise RuntimeError(f"a result was refused: {found.refusal}")
                 if found.recorded >= count:
-                    return found
+                    return await self.seen("/late")
                 await asyncio.sleep(LOOK_S)
 
 

@@ -3,7 +3,8 @@
 A process of its own, `python -m bench.worker PORT QUEUE CREDITS [timed]`: PORT is that of the service. It prints
 `ready 127.0.0.1:<port>` once it has told the service of its credits; that port answers GET /seen with what it counted
 since the last reset, and GET /reset forgets. With `timed` it notes how late each task began: from when it was due to
-when its frame was handled, in milliseconds of the wall clock, by shard; that costs a little more.
+when its frame was handled, in milliseconds of the wall clock, by shard; that costs a little more. GET /late answers it,
+too: all of it, so whoever asks while tasks come makes them late.
 
 Promises: a frame with more tasks than it has credits left is counted (`above`).
 Refuses: to go on when its link ends, or when the service complains of it.
@@ -181,10 +182,11 @@ class Worker:
         self.seen = Seen()
         self._late_ms.clear()
 
-    def report(self) -> bytes:
-        """What was counted."""
+    def report(self, *, late: bool) -> bytes:
+        """What was counted; and how late each task was."""
         self.seen.cpu_s = process_time()
-        rounded = {shard: [round(late, 3) for late in some] for shard, some in self._late_ms.items()}
+        noted = self._late_ms if late else {}
+        rounded = {shard: [round(late_ms, 3) for late_ms in some] for shard, some in noted.items()}
         return msgspec.json.encode(asdict(self.seen) | {"lateness_ms": rounded})
 
 
@@ -206,8 +208,8 @@ class Desk(asyncio.Protocol):
             return
         if self._head.startswith(b"GET /reset"):
             self._worker.reset()
+        body = self._worker.report(late=self._head.startswith(b"GET /late"))
         self._head = b""
-        body = self._worker.report()
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 

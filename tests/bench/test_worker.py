@@ -56,11 +56,12 @@ async def test_a_worker_that_notes_how_late_tasks_are() -> None:
     async with fake_service() as service, crew([service.port], "bench", 10, "timed") as workers:
         await give(service, 1, 2)
         await service.say({"type": "recorded", "ids": [task(number)["id"] for number in (1, 2)]})
+        assert (await workers.seen()).lateness_ms == {}, "of no interest while tasks come"
         found = await workers.recorded(2)
         assert list(found.lateness_ms) == [0], "the shard of both"
         assert len(found.lateness_ms[0]) == 2
         await workers.reset()
-        assert (await workers.seen()).lateness_ms == {}
+        assert (await workers.seen("/late")).lateness_ms == {}
 
 
 async def test_a_crew_does_not_wait_for_what_was_refused() -> None:
