@@ -28,6 +28,8 @@ from gateway.worker_frames import Refused, extension_of, report_of, taken_apart,
 
 LOOK_S = 0.5
 """How long a call that does not want to wait waits all the same: for what lies at other nodes."""
+CALL_BYTES = 4 * 1024 * 1024
+"""What a call may bring, but for its last task."""
 KEPT_S = 2.0
 """How long owners are waited for that say nothing to an extension."""
 WORDS_S = SAY_FOR_S + 1.0
@@ -77,18 +79,18 @@ async def _first(one: asyncio.Event, other: asyncio.Event, within_s: float) -> N
 
 
 class _Call:
-    """A call that waits for tasks. Implements gateway.crew.Member."""
+    """A call that waits for tasks. Implements gateway.member.Member."""
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
-        self.open = True
+        self.room_bytes = CALL_BYTES
         self.tasks: list[Lent] = []
         self.came = asyncio.Event()
 
     def give(self, queue: str, tasks: list[Lent]) -> None:
         """See Member."""
         self.tasks += tasks
-        self.open = False
+        self.room_bytes = 0
         self.came.set()
 
     def cancel(self, ids: list[str]) -> None:

@@ -62,11 +62,13 @@ class Connection(web.RequestHandler):
         "_full",
         "_head_bytes",
         "_head_timer",
+        "_lost",
         "_on_short_way",
         "_refused",
         "_stall_timer",
         "_submit_s",
         "over",
+        "stalled",
     )
 
     def __init__(self, server: "Server", bounds: Bounds, **options: Any) -> None:
@@ -96,6 +98,10 @@ class Connection(web.RequestHandler):
         self._ahead_bytes = 0
         """What came while requests waited for the answer to another one."""
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._lost: asyncio.Future[None] | None = None
+        """Set while somebody waits for its end."""
+        self.stalled = False
+        """It was cut off, for its client took nothing."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or refuse it in one line."""
@@ -117,6 +123,8 @@ class Connection(web.RequestHandler):
         self._head_ended()
         self._flowing()
         self._submit_ended()
+        if self._lost is not None:
+            self._lost.set_result(None)
         if self._address is not None:
             server = cast(Server, self._manager)
             server.addresses[self._address] -= 1
@@ -320,6 +328,12 @@ class Connection(web.RequestHandler):
         if self._full is not None:
             await asyncio.shield(self._full)
 
+    async def lost(self) -> None:
+        """Return when the connection has ended. For one to wait."""
+        if self.transport is not None:
+            self._lost = self._loop.create_future()
+            await asyncio.shield(self._lost)
+
     def _await_head(self) -> None:
         self._head_timer = self._loop.call_later(self._bounds.head_s, self._late)
 
@@ -354,6 +368,7 @@ class Connection(web.RequestHandler):
 
     def _stalled(self) -> None:
         self._stall_timer = None
+        self.stalled = True
         if self.transport is not None:
             self.transport.abort()
 

@@ -1,16 +1,16 @@
 """`GET /v1/worker`: a worker's link, a websocket of the subprotocol `ringwheel.v1.json` (docs/workers.md).
 
 The worker says how much it takes (`ready`), is sent tasks (`tasks`), and says how they ended (`done`) or that they go
-on (`extend`); each is answered when it is committed, or refused. One task writes what the link has to say, several
-messages at once, and another waits for the service to go away; reading never waits for an owner.
+on (`extend`); each is answered when it is committed, or refused. One task writes what the link has to say
+(`worker_writer.py`), and another waits for the service to go away; reading never waits for an owner.
 
 Promises: never more tasks than credits. A message that can't be read is answered with `error`, and nothing of it is
-done. Bound: while more than OUTBOX_BYTES wait to be written, the worker is given no task, and what it says is not read.
+done. Bound: while more waits to be written than fits (`worker_writer.py`), what the worker says is not read.
 """
 
 import asyncio
 import logging
-from collections import deque
+from functools import partial
 from typing import NoReturn, cast
 
 import msgspec
@@ -21,14 +21,15 @@ from actors.core.errors import Invalid, RingwheelError, Unavailable
 from actors.core.keys import Scope
 from actors.core.lease import Extension, Kept, Key, Lent, Said, Word
 from gateway.context import CALLER, GATEWAY, Gateway
+from gateway.farewell import PatientSocket
 from gateway.leases_api import queue_of
 from gateway.problems import problem_of
 from gateway.schema import HeldLease
 from gateway.server import Connection
 from gateway.session import Limits
-from gateway.stream import SUBPROTOCOL, Close, authenticate, check_upgrade, whole_frame
+from gateway.stream import SUBPROTOCOL, Close, authenticate, check_upgrade
 from gateway.times import time_text
-from gateway.watcher import LIMITS, Gone, cut, part
+from gateway.watcher import LIMITS, Gone, part
 from gateway.worker_frames import (
     CREDITS,
     Done,
@@ -46,9 +47,9 @@ from gateway.worker_frames import (
     task_bytes,
     why_refused,
 )
+from gateway.worker_writer import WorkerWriter
 
 MESSAGE_BYTES = 16 * 1024 * 1024
-OUTBOX_BYTES = 4 * 1024 * 1024
 HEARTBEAT_S = 20.0
 HELLO_S = 2.0
 """How long a worker that came back waits to hear which leases it has, when their owners say nothing."""
@@ -61,8 +62,12 @@ async def worker(request: web.Request) -> web.StreamResponse:
     """Serve one worker until either side ends it."""
     check_upgrade(request)
     limits = request.app.get(LIMITS, Limits())
-    ws = web.WebSocketResponse(
-        protocols=(SUBPROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES, compress=False
+    ws = PatientSocket(
+        cast(Connection, request.protocol),
+        protocols=(SUBPROTOCOL,),
+        heartbeat=HEARTBEAT_S,
+        max_msg_size=MESSAGE_BYTES,
+        compress=False,
     )
     await ws.prepare(request)
     if CALLER in request or await authenticate(request, ws, limits.authenticate_s, Scope.WORK):
@@ -71,9 +76,9 @@ async def worker(request: web.Request) -> web.StreamResponse:
 
 
 class WorkerLink:
-    """One worker's link. Implements gateway.crew.Member and actors.pulling.Speaker."""
+    """One worker's link. Implements gateway.member.Member and actors.pulling.Speaker."""
 
-    def __init__(self, request: web.Request, ws: web.WebSocketResponse, limits: Limits) -> None:
+    def __init__(self, request: web.Request, ws: PatientSocket, limits: Limits) -> None:
         self._request = request
         self._ws = ws
         self._limits = limits
@@ -83,20 +88,22 @@ class WorkerLink:
         self._caller = request[CALLER]
         self._tenant = self._caller.tenant
         self._name = ""
-        self._outbox: deque[bytes] = deque()
-        self._outbox_bytes = 0
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._writer = WorkerWriter(
+            request,
+            limits.stall_s,
+            drained=partial(self._crew.drained, self),
+            withdrawn=partial(self._crew.withdraw, self),
+        )
         self._names: dict[Key, tuple[str, str]] = {}
-        """What was said and has no answer yet -> id and lease as the worker wrote them."""
+        """Ends that were said and have no answer yet -> id and lease as the worker wrote them."""
+        self._extended: dict[Key, tuple[str, str]] = {}
+        """The same of extensions."""
         self._greeting: dict[Key, tuple[str, str]] | None = None
         """Leases that a worker came back with, until all are asked for."""
         self._kept: list[HeldLease] = []
         self._greeted: asyncio.TimerHandle | None = None
         self._first = True
-        self._silent = False
-        """It took nothing for so long that it was cut off; it may be at work all the same."""
+        ws.parting = partial(self._crew.stop, self)
 
     # --- life
 
@@ -105,7 +112,7 @@ class WorkerLink:
         with self._gateway.keyring.watching(self._caller) as ended:
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._write())
+                    group.create_task(self._writer.run())
                     group.create_task(self._leave())
                     group.create_task(self._end(ended))
                     await self._attend()
@@ -118,7 +125,8 @@ class WorkerLink:
                 if self._greeted is not None:
                     self._greeted.cancel()
                 self._pulling.forget(self)
-                self._crew.part(self, closed=not (self._silent or isinstance(self._ws.exception(), TimeoutError)))
+                silent = self._writer.silent or isinstance(self._ws.exception(), TimeoutError)
+                self._crew.part(self, closed=not silent, unsent=self._writer.withdraw())
 
     async def _attend(self) -> NoReturn:
         while True:
@@ -126,18 +134,19 @@ class WorkerLink:
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 raise Gone
             await self.receive(message.data)
-            await self._room.wait()
+            await self._writer.room.wait()
 
     async def _leave(self) -> NoReturn:
         """The node goes away: the worker is told when that begins, and cut off when it ends."""
         await self._gateway.leaving.wait()
         self._crew.stop(self)
-        self._say(b'{"type":"drain"}')
+        self._writer.say(b'{"type":"drain"}')
         await self._gateway.hub.closing.wait()
         await part(self._request, self._ws.close(code=WSCloseCode.GOING_AWAY, message=b"the service goes away"))
 
     async def _end(self, ended: asyncio.Event) -> NoReturn:
         await ended.wait()
+        self._crew.stop(self)
         await part(self._request, self._ws.close(code=Close.UNAUTHENTICATED, message=b"the key is no longer in use"))
 
     # --- the worker says
@@ -150,7 +159,7 @@ class WorkerLink:
             self._first = False
         except (RingwheelError, RecursionError) as error:
             problem = problem_of(error).body()
-            self._say(orjson.dumps({"type": "error", "detail": problem["detail"], "errors": problem["errors"]}))
+            self._writer.say(orjson.dumps({"type": "error", "detail": problem["detail"], "errors": problem["errors"]}))
 
     async def _carry_out(self, message: Hello | Ready | Done | Extend | Stop, refused: list[Refused]) -> None:
         match message:
@@ -160,11 +169,12 @@ class WorkerLink:
                 await self._give_credits(queue, count)
             case Extend(leases):
                 extensions, names, _ = taken_apart(leases, extension_of, refused)
-                self._names |= names
+                self._extended |= names
                 self._pulling.extend(self, self._tenant, extensions)
             case Stop():
                 self._crew.stop(self)
-                self._say(_STOPPED)
+                self._writer.seal()  # they used credits up that are gone
+                self._writer.say(_STOPPED)
             case Hello():
                 self._hello(message)
         self._refuse(refused)
@@ -204,7 +214,7 @@ class WorkerLink:
         self._greeting = None
         if self._greeted is not None:
             self._greeted.cancel()
-        self._say(msgspec.json.encode({"type": "hello", "worker": self._name, "leases": kept}))
+        self._writer.say(msgspec.json.encode({"type": "hello", "worker": self._name, "leases": kept}))
 
     # --- the worker hears
 
@@ -214,19 +224,18 @@ class WorkerLink:
         return self._tenant
 
     @property
-    def open(self) -> bool:
+    def room_bytes(self) -> int:
         """See Member."""
-        return self._room.is_set()
+        return self._writer.room_bytes
 
     def give(self, queue: str, tasks: list[Lent]) -> None:
         """See Member."""
         timeline = self._gateway.node.membership.timeline
-        body = b",".join([task_bytes(task, queue, timeline) for task in tasks])
-        self._say(b'{"type":"tasks","tasks":[' + body + b"]}")
+        self._writer.say_tasks([task_bytes(task, queue, timeline) for task in tasks], tasks)
 
     def cancel(self, ids: list[str]) -> None:
         """See Member."""
-        self._say(orjson.dumps({"type": "cancel", "ids": ids}))
+        self._writer.say(orjson.dumps({"type": "cancel", "ids": ids}))
 
     def answer(self, words: list[Word]) -> None:
         """See Speaker."""
@@ -240,7 +249,7 @@ class WorkerLink:
             else:
                 refused.append(refusal(task_id, lease, why_refused(word)))
         if recorded:
-            self._say(orjson.dumps({"type": "recorded", "ids": recorded}))
+            self._writer.say(orjson.dumps({"type": "recorded", "ids": recorded}))
         self._refuse(refused)
 
     def keep(self, kept: list[Kept]) -> None:
@@ -252,13 +261,13 @@ class WorkerLink:
             if self._greeting is not None and key in self._greeting:
                 self._come_back(each, self._greeting.pop(key))
                 continue
-            task_id, lease = self._names.pop(key, (each.id, ""))
+            task_id, lease = self._extended.pop(key, (each.id, ""))
             if each.said == Said.RECORDED:
                 extended.append({"id": task_id, "lease": lease, "lease_expire_time": time_text(each.until_ms)})
             else:
                 refused.append(refusal(task_id, lease, why_refused(each)))
         if extended:
-            self._say(orjson.dumps({"type": "extended", "leases": extended}))
+            self._writer.say(orjson.dumps({"type": "extended", "leases": extended}))
         self._refuse(refused)
         if self._greeting is not None and not self._greeting:
             self._greet()
@@ -269,43 +278,9 @@ class WorkerLink:
         else:
             self._crew.ended(self._tenant, [kept])
 
-    # --- writing
-
     def _refuse(self, refused: list[Refused]) -> None:
         if refused:
-            self._say(orjson.dumps({"type": "refused", "results": refused}))
-
-    def _say(self, message: bytes) -> None:
-        self._outbox.append(message)
-        self._outbox_bytes += len(message)
-        self._news.set()
-        if self._outbox_bytes > OUTBOX_BYTES:
-            self._room.clear()
-
-    async def _write(self) -> NoReturn:
-        try:
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                await self._write_some()
-        except (ConnectionError, TimeoutError) as error:
-            self._silent = isinstance(error, TimeoutError)
-            cut(self._request)
-            raise Gone from None
-
-    async def _write_some(self) -> None:
-        """All that waits, as one."""
-        transport = self._request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError
-        transport.write(b"".join(map(whole_frame, self._outbox)))
-        self._outbox.clear()
-        self._outbox_bytes = 0
-        async with asyncio.timeout(self._limits.stall_s):
-            await cast(Connection, self._request.protocol).drained()
-        if not self._room.is_set():
-            self._room.set()
-            self._crew.opened(self)
+            self._writer.say(orjson.dumps({"type": "refused", "results": refused}))
 
 
 def _extension(held: HeldLease) -> Extension:

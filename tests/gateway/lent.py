@@ -14,6 +14,8 @@ from tests.support.builders import T0_MS, task_id
 
 PERIOD_MS = 30_000
 EPOCH = 7
+ROOMY = 1 << 40
+"""Room for whatever comes."""
 
 
 def a_lent(number: int, queue: int = 1, attempt: int = 1, **more: Any) -> Lent:
@@ -117,12 +119,12 @@ class BorrowingDouble:
 
 
 class MemberDouble:
-    """A worker that keeps what it is given. Implements gateway.crew.Member."""
+    """A worker that keeps what it is given. Implements gateway.member.Member."""
 
-    def __init__(self, name: str = "", tenant: str = "acme") -> None:
+    def __init__(self, name: str = "", tenant: str = "acme", room_bytes: int = ROOMY) -> None:
         self.name = name
         self.tenant = tenant
-        self.open = True
+        self.room_bytes = room_bytes
         self.given: list[str] = []
         self.batches: list[tuple[str, int]] = []
         self.cancelled: list[str] = []

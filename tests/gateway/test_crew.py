@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from actors.core.events import Verdict
-from actors.core.lease import Extension
+from actors.core.lease import Extension, Lent
 from actors.core.queue import Queue, QueueBook
 from gateway import crew
-from gateway.crew import UNSENT, WENT, Crew
+from gateway.crew import HEAD_BYTES, MOST_BYTES, NO_ROOM, UNSENT, WENT, Crew
 from tests.gateway.lent import EPOCH, MemberDouble, a_lent, a_report
 from tests.gateway.served import PullingDouble
 from tests.support.builders import task_id
@@ -80,7 +80,7 @@ def test_nobody_is_given_more_than_its_credits_and_the_rest_goes_back_unused() -
     stage.deliver(*range(8))
     assert (len(one.given), len(other.given), stage.crew.room(MAIL.id)) == (2, 3, 0)
     assert sorted(one.given + other.given) == ids(*range(5))
-    assert stage.reports == [(task_id(n), 1, Verdict.SNOOZED, UNSENT) for n in (5, 6, 7)]
+    assert stage.reports == [(task_id(n), 1, Verdict.SNOOZED, NO_ROOM) for n in (5, 6, 7)]
     assert stage.crew.leases == 5, "no link stands for what was not sent"
 
 
@@ -115,7 +115,7 @@ def test_turns_go_round_also_past_those_who_take_nothing() -> None:
     stage = Stage()
     idle = [stage.worker(1), stage.worker(1)]
     for worker in idle:
-        worker.open = False
+        worker.room_bytes = 0
     workers = [stage.worker(100) for _ in range(3)]
     for number in range(30):
         stage.deliver(number)
@@ -125,21 +125,6 @@ def test_turns_go_round_also_past_those_who_take_nothing() -> None:
         worker.given.index(task_id(n)) for worker in workers for n in range(30) if task_id(n) in worker.given
     )
     assert set(order.values()) == {3}, "in turn"
-
-
-def test_who_is_not_open_has_no_room_until_it_is_again() -> None:
-    stage = Stage()
-    worker = stage.worker(10)
-    stage.crew.credit(worker, OTHER.id, 5, 100)
-    worker.open = False
-    assert stage.crew.room(MAIL.id) == 0
-    stage.deliver(1)
-    assert (worker.given, len(stage.reports)) == ([], 1)
-    worker.open = True
-    stage.pulling.looked.clear()
-    stage.crew.opened(worker)
-    assert stage.pulling.looked == [MAIL.id, OTHER.id]
-    assert stage.crew.room(MAIL.id) == 10
 
 
 def test_who_stops_is_given_nothing_and_keeps_what_it_has() -> None:
@@ -164,6 +149,170 @@ def test_workers_and_leases_are_counted() -> None:
     stage.worker(10)
     stage.deliver(*range(5))
     assert (len(stage.crew), stage.crew.leases) == (2, 5)
+
+
+# --- room
+
+
+LARGE = bytes(100_000)
+EACH = len(LARGE) + HEAD_BYTES
+
+
+def large(*numbers: int, queue: Queue = MAIL, **more: Any) -> list[Lent]:
+    return [a_lent(number, queue.id, payload=LARGE, **more) for number in numbers]
+
+
+class Measured(MemberDouble):
+    """Its room is used up by what it is given."""
+
+    def give(self, queue: str, tasks: list[Lent]) -> None:
+        super().give(queue, tasks)
+        self.room_bytes = 0
+
+
+def test_of_a_queue_that_nobody_knows_no_more_is_asked_for_than_fits_whatever_comes() -> None:
+    stage = Stage()
+    stage.worker(100, room_bytes=10 * MOST_BYTES)
+    assert stage.crew.room(MAIL.id) == 10
+    stage.worker(3, room_bytes=10 * MOST_BYTES)
+    assert stage.crew.room(MAIL.id) == 13
+
+
+def test_what_is_asked_for_follows_the_size_of_what_comes() -> None:
+    stage = Stage()
+    worker = stage.worker(1_000, room_bytes=MOST_BYTES)
+    stage.deliver(1)
+    assert stage.crew.room(MAIL.id) == -(-MOST_BYTES // HEAD_BYTES)
+    stage.crew.deliver(MAIL.id, large(2))
+    assert stage.crew.room(MAIL.id) == 3, "a large one is believed at once"
+    rooms = []
+    for number in range(3, 43):
+        stage.deliver(number)
+        rooms.append(stage.crew.room(MAIL.id))
+    assert rooms == sorted(rooms)
+    assert (rooms[0], rooms[-1]) == (3, -(-MOST_BYTES // HEAD_BYTES)), "small ones by and by"
+    worker.room_bytes = 1
+    assert stage.crew.room(MAIL.id) == 1, "the last one may go beyond it"
+    for nothing in (0, -5, -10 * MOST_BYTES):
+        worker.room_bytes = nothing
+        assert stage.crew.room(MAIL.id) == 0
+
+
+def test_nobody_is_given_more_bytes_than_it_has_room_for_but_for_its_last_task() -> None:
+    stage = Stage()
+    small = Measured(room_bytes=2 * EACH + 1)
+    stage.crew.credit(small, MAIL.id, 100, 100)
+    wide = stage.worker(100)
+    stage.crew.deliver(MAIL.id, large(*range(20)))
+    assert (len(small.given), len(wide.given)) == (3, 17)
+    assert sorted(small.given + wide.given) == ids(*range(20))
+    assert stage.reports == []
+
+
+@pytest.mark.parametrize(("more", "count"), [({}, 4), ({"content_type": "image/png"}, 3), ({"labels": "x" * 5_000}, 3)])
+def test_bytes_are_counted_as_they_are_sent(more: dict[str, Any], count: int) -> None:
+    """As base64 where they are no JSON."""
+    stage = Stage()
+    worker = Measured(room_bytes=3 * EACH + 1)
+    stage.crew.credit(worker, MAIL.id, 100, 100)
+    stage.worker(100)
+    stage.crew.deliver(MAIL.id, large(*range(20), **more))
+    assert len(worker.given) == count
+
+
+async def test_what_finds_no_room_waits_for_some_and_goes_first() -> None:
+    stage = Stage()
+    worker = Measured(room_bytes=3 * EACH)
+    stage.crew.credit(worker, MAIL.id, 10, 10)
+    stage.crew.deliver(MAIL.id, large(*range(5)))
+    assert (worker.given, stage.reports, stage.crew.leases) == (ids(0, 1, 2), [], 3)
+    stage.pulling.looked.clear()
+    assert stage.crew.room(MAIL.id) == 0, "no more is asked for meanwhile"
+    stage.deliver(5)
+    assert worker.given == ids(0, 1, 2)
+    worker.room_bytes = EACH
+    stage.crew.drained(worker)
+    assert worker.given == ids(0, 1, 2, 3)
+    worker.room_bytes = 10 * EACH
+    stage.crew.drained(worker)
+    assert worker.given == ids(*range(6))
+    assert stage.pulling.looked == [MAIL.id, MAIL.id], "and more is asked for"
+    assert stage.crew._waiting == {}
+    stage.crew.stop(worker)
+
+
+async def test_a_new_worker_is_given_what_waits() -> None:
+    stage = Stage()
+    full, other = stage.worker(10, room_bytes=0), MemberDouble()
+    stage.deliver(1, 2)
+    assert (stage.reports, stage.crew.leases) == ([], 0)
+    stage.crew.credit(other, OTHER.id, 5, 5)
+    assert other.given == []
+    stage.crew.credit(other, MAIL.id, 5, 5)
+    assert (full.given, other.given, stage.reports) == ([], ids(1, 2), [])
+
+
+async def test_what_finds_no_room_for_long_is_given_back_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "WAIT_S", 0.0)
+    stage = Stage()
+    worker = stage.worker(10, room_bytes=0)
+    stage.deliver(1, 2)
+    stage.crew.revoke([(task_id(1), 1), (task_id(2), 9), (task_id(7), 1)])
+    await stage.pulling.until(lambda: stage.reports)
+    assert stage.reports == [(task_id(2), 1, Verdict.SNOOZED, NO_ROOM)], "what was cancelled is nobody's affair"
+    assert stage.pulling.looked[-1] == MAIL.id
+    assert (worker.given, stage.crew.room(MAIL.id)) == ([], 0)
+    worker.room_bytes = 1
+    assert stage.crew.room(MAIL.id) == 1
+
+
+async def test_what_waits_when_the_node_goes_is_given_back_at_once() -> None:
+    stage = Stage()
+    stage.worker(10, room_bytes=0)
+    stage.deliver(1)
+    stage.crew.close()
+    assert stage.reports == [(task_id(1), 1, Verdict.SNOOZED, NO_ROOM)]
+
+
+async def test_who_has_no_room_is_asked_for_again_when_it_has() -> None:
+    stage = Stage()
+    worker = stage.worker(10, room_bytes=0)
+    stage.crew.credit(worker, OTHER.id, 5, 100)
+    stage.pulling.looked.clear()
+    stage.crew.drained(worker)
+    assert stage.pulling.looked == [], "nobody has asked"
+    assert stage.crew.room(MAIL.id) == 0
+    worker.room_bytes = MOST_BYTES
+    stage.crew.drained(worker)
+    stage.crew.drained(worker)
+    assert stage.pulling.looked == [MAIL.id, OTHER.id]
+    worker.room_bytes = 0
+    assert stage.crew.room(MAIL.id) == 0
+    stage.crew.stop(worker)
+    stage.crew.drained(worker)
+    assert stage.crew._short == set()
+
+
+def test_what_was_not_sent_to_a_worker_is_given_back_and_its_credits_are_its_own_again() -> None:
+    stage = Stage()
+    worker, tasks = stage.worker(4), [a_lent(n) for n in range(4)]
+    stage.crew.deliver(MAIL.id, tasks)
+    assert stage.crew.room(MAIL.id) == 0
+    stage.crew.revoke([(task_id(3), 1)])
+    stage.crew.withdraw(worker, tasks[1:])
+    assert stage.reports == [(task_id(n), 1, Verdict.SNOOZED, UNSENT) for n in (1, 2)], "the third was cancelled"
+    assert (stage.crew.room(MAIL.id), stage.crew.leases) == (3, 1)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_what_was_not_sent_when_a_link_ends_is_given_back_at_once(closed: bool) -> None:
+    stage = Stage()
+    worker, tasks = stage.worker(4), [a_lent(n) for n in range(3)]
+    stage.crew.deliver(MAIL.id, tasks)
+    stage.crew.part(worker, closed=closed, unsent=tasks[1:])
+    assert stage.reports == [(task_id(n), 1, Verdict.SNOOZED, UNSENT) for n in (1, 2)]
+    assert stage.crew.leases == closed, "what was sent"
+    stage.crew.close()
 
 
 # --- leases

@@ -11,9 +11,9 @@ from actors.core.errors import Unavailable
 from actors.core.events import Verdict
 from actors.core.keys import Scope
 from actors.core.lease import Extension, Said
-from gateway import leases_api
-from gateway.crew import UNSENT
-from gateway.leases_api import _Waiting
+from gateway import crew, leases_api
+from gateway.crew import HEAD_BYTES, MOST_BYTES, NO_ROOM, UNSENT
+from gateway.leases_api import CALL_BYTES, _Waiting
 from gateway.server import Connection
 from tests.gateway.lent import EPOCH, a_kept, a_lent, a_word, held, lease_text
 from tests.gateway.served import NOW_MS, Answer, Served, served
@@ -65,8 +65,26 @@ async def test_fewer_than_the_most_are_not_waited_for() -> None:
         world.gateway.crew.deliver(queue, [a_lent(1, queue)])
         world.gateway.crew.deliver(queue, [a_lent(2, queue)])
         assert [task["id"] for task in (await call).json["tasks"]] == [task_id(1)]
-        (_, _, (report,)) = world.node.pulling.reported[0]
-        assert (report.id, report.verdict, report.error) == (task_id(2), Verdict.SNOOZED, UNSENT)
+        again = await world.post(LEASE, {"max": 1_000, "wait": 60})
+        assert [task["id"] for task in again.json["tasks"]] == [task_id(2)], "it waits a moment for the next call"
+        assert world.node.pulling.reported == []
+
+
+async def test_a_call_brings_no_more_bytes_than_one_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "WAIT_S", 0.0)
+    async with served() as world, asyncio.TaskGroup() as group:
+        call = group.create_task(world.post(LEASE, {"max": 1_000, "wait": 60}))
+        queue = await waiting(world)
+        payload = b'"%b"' % (b"x" * 100_000)
+        most = -(-CALL_BYTES // (len(payload) + HEAD_BYTES))
+        assert world.gateway.crew.room(queue) == -(-CALL_BYTES // MOST_BYTES), "whatever comes"
+        world.gateway.crew.deliver(queue, [a_lent(n, queue, payload=payload) for n in range(most + 5)])
+        tasks = (await call).json["tasks"]
+        assert len(tasks) == most
+        await world.node.pulling.until(lambda: world.node.pulling.reported)
+        (_, _, reports) = world.node.pulling.reported[0]
+        assert [report.id for report in reports] == [task_id(n) for n in range(most, most + 5)]
+        assert {(report.verdict, report.error) for report in reports} == {(Verdict.SNOOZED, NO_ROOM)}
 
 
 async def test_when_nothing_comes_in_time_the_answer_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,25 @@
 """A worker's link on a real socket: what it says and hears, how it ends, and what a worker that does not read costs."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
-from aiohttp import WSServerHandshakeError
+from aiohttp import WSMsgType, WSServerHandshakeError
 
 from actors.core.errors import Unavailable
 from actors.core.events import Verdict
 from actors.core.keys import ALL, Scope
 from actors.core.lease import Extension, Said
-from gateway import crew, worker_link
-from gateway.crew import UNSENT, WENT
+from gateway import crew, farewell, worker_link, worker_writer
+from gateway.crew import NO_ROOM, UNSENT, WENT
+from gateway.outbox import CHUNK_BYTES
+from gateway.server import Bounds
 from gateway.session import Limits
 from gateway.worker_frames import NAME_CHARS
-from gateway.worker_link import OUTBOX_BYTES
+from gateway.worker_writer import OUTBOX_BYTES
 from tests.gateway.lent import EPOCH, a_kept, a_lent, a_word, held, lease_text
 from tests.gateway.served import NOW_MS, Served, served
 from tests.gateway.working import Worker, recorded, working
@@ -49,7 +53,7 @@ async def test_tasks_come_as_far_as_the_credits_go() -> None:
         assert worker.ws.protocol == "ringwheel.v1.json"
         assert (frame["type"], [task["id"] for task in frame["tasks"]]) == ("tasks", [task_id(n) for n in range(3)])
         assert (frame["tasks"][0]["lease"], frame["tasks"][0]["payload"]) == (lease_text(), {"n": 1})
-        assert verdicts(world) == [(task_id(n), Verdict.SNOOZED, UNSENT) for n in (3, 4)]
+        assert verdicts(world) == [(task_id(n), Verdict.SNOOZED, NO_ROOM) for n in (3, 4)]
         await worker.ready(1)
         await worker.ready(1)
         frame = await worker.given(queue, [a_lent(n, queue.id) for n in range(5, 8)])
@@ -162,6 +166,17 @@ async def test_an_extension_is_answered_with_its_time() -> None:
         }
         frame = await worker.hear()
         assert [(bad["id"], bad["problem"]["status"]) for bad in frame["results"]] == [(task_id(2), 409)]
+
+
+async def test_what_is_extended_and_ended_at_once_keeps_its_name_in_both_answers() -> None:
+    async with served() as world, working(world) as worker:
+        await worker.say("extend", leases=[held(1)])
+        link = await worker.done(1)
+        recorded(link, (1,))
+        assert await worker.hear() == {"type": "recorded", "ids": [task_id(1)]}
+        link.keep([a_kept(1, Said.OVER)])
+        (bad,) = (await worker.hear())["results"]
+        assert (bad["id"], bad["lease"]) == (task_id(1), lease_text())
 
 
 async def test_who_works_on_what_was_cancelled_is_told() -> None:
@@ -286,6 +301,54 @@ async def test_a_message_that_is_too_long_ends_the_link(monkeypatch: pytest.Monk
     async with served() as world, working(world) as worker:
         await worker.ws.send_str("x" * 200)
         assert await worker.closed() == 1009
+
+
+HANDSHAKE = (
+    b"GET /v1/worker HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OTAxMjM0NQ==\r\n\r\n"
+)
+TOO_BIG = b"\x88\x02" + (1009).to_bytes(2, "big")
+"""A close frame."""
+
+
+@asynccontextmanager
+async def too_long(world: Served) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client that has written a message which is much too long, all of it, before it reads."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.server.port)
+    try:
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        size = 2 * worker_link.MESSAGE_BYTES
+        writer.write(b"\x81\xff" + size.to_bytes(8, "big") + bytes(4 + size))
+        await writer.drain()
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def test_who_is_still_writing_its_long_message_hears_the_code_too() -> None:
+    async with served() as world, too_long(world) as (reader, writer):
+        assert await reader.readexactly(len(TOO_BIG)) == TOO_BIG
+        writer.write_eof()
+        assert await reader.read() == b"", "it need not wait for more than that"
+
+
+async def test_who_does_not_close_after_a_message_that_is_too_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farewell, "LINGER_S", 0.05)
+    async with served() as world, too_long(world) as (reader, _):
+        assert (await reader.read()).startswith(TOO_BIG)
+        assert len(world.gateway.crew) == 0
+
+
+async def test_who_wrote_a_message_that_is_too_long_is_given_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_link, "MESSAGE_BYTES", 100)
+    async with served() as world, working(world, autoclose=False) as worker:
+        queue = await worker.ready(5)
+        await worker.ws.send_str("x" * 200)
+        await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
+        world.gateway.crew.deliver(queue.id, [a_lent(1, queue.id)])
+        assert (await worker.ws.receive()).type is WSMsgType.CLOSE
+        assert verdicts(world) == [(task_id(1), Verdict.SNOOZED, NO_ROOM)]
 
 
 async def test_a_bug_ends_the_link_and_is_logged(
@@ -436,7 +499,7 @@ async def test_a_worker_that_reads_nothing_is_given_nothing_more_and_is_not_read
         queue, count = await crowded(world, worker)
         (link,) = world.gateway.crew._members
         assert isinstance(link, worker_link.WorkerLink)
-        assert OUTBOX_BYTES < link._outbox_bytes < OUTBOX_BYTES + 2 * len(LARGE)
+        assert OUTBOX_BYTES < link._writer._outbox.bytes < OUTBOX_BYTES + 2 * len(LARGE)
         world.node.pulling.looked.clear()
         transport = worker.deafen()
         for number in range(3):
@@ -451,19 +514,100 @@ async def test_a_worker_that_reads_nothing_is_given_nothing_more_and_is_not_read
             got += len((await worker.hear())["tasks"])
         await world.node.pulling.until(lambda: len(world.node.pulling.reported) == 3)
         assert world.node.pulling.looked == [queue], "and it is given more"
-        assert world.gateway.crew.room(queue) == 10_000 - count
+        assert world.gateway.crew._members[link][queue].count == 10_000 - count
 
 
 async def test_a_worker_that_reads_nothing_for_long_is_cut_off_and_may_be_at_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """What was written to it runs to the end of its leases; what was not is given to others, without an attempt."""
     monkeypatch.setattr(crew, "GRACE_S", 0.0)
     async with served(limits=Limits(stall_s=0.1)) as world, working(world) as worker:
-        await crowded(world, worker)
+        _, count = await crowded(world, worker)
         await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
         assert (world.gateway.crew.leases, world.gateway.crew._parted) == (0, {})
-        assert world.node.pulling.reported == []
+        told = verdicts(world)
+        assert [task_id for task_id, _, _ in told] == [task_id(n) for n in range(count - len(told), count)], "the last"
+        assert {(verdict, why) for _, verdict, why in told} == {(Verdict.SNOOZED, UNSENT)}
+        assert len(told) * len(LARGE) > OUTBOX_BYTES - 2 * CHUNK_BYTES
         worker.deafen().resume_reading()
+
+
+async def test_the_bound_of_the_connection_tells_the_same_of_a_worker_that_reads_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crew, "GRACE_S", 0.0)
+    async with served(bounds=Bounds(stall_s=0.05)) as world, working(world) as worker:
+        await crowded(world, worker)
+        await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
+        assert (world.gateway.crew.leases, world.gateway.crew._parted) == (0, {}), "it may be at work"
+        assert {(verdict, why) for _, verdict, why in verdicts(world)} == {(Verdict.SNOOZED, UNSENT)}
+        worker.deafen().resume_reading()
+
+
+async def test_what_a_worker_does_not_take_for_a_while_goes_to_others_and_it_is_given_more_when_it_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_writer, "STALLS", 600)
+    async with served(limits=Limits(stall_s=60.0)) as world, working(world) as worker:
+        queue, count = await crowded(world, worker)
+        (link,) = world.gateway.crew._members
+        await world.node.pulling.until(lambda: world.node.pulling.reported)
+        unsent = len(verdicts(world))
+        assert {(verdict, why) for _, verdict, why in verdicts(world)} == {(Verdict.SNOOZED, UNSENT)}
+        assert world.gateway.crew.leases == count - unsent
+        assert (link.room_bytes, world.gateway.crew.room(queue)) == (0, 0), "it is given nothing more as yet"
+        assert world.gateway.crew._members[link][queue].count == 10_000 - count + unsent
+        world.node.pulling.looked.clear()
+        worker.deafen().resume_reading()
+        got = 0
+        while got < count - unsent:
+            got += len((await worker.hear())["tasks"])
+        await world.node.pulling.until(lambda: world.node.pulling.looked)
+        world.gateway.crew.deliver(queue, [a_lent(count, queue)])
+        assert [task["id"] for task in (await worker.hear())["tasks"]] == [task_id(count)]
+
+
+async def test_of_many_large_tasks_few_wait_for_one_that_does_not_read_and_others_get_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crew, "WAIT_S", 60.0)
+    async with served() as world, working(world) as deaf, working(world) as other:
+        queue = await deaf.ready(300)
+        await other.ready(300)
+        transport = deaf.deafen()
+        link, _ = world.gateway.crew._members
+        assert isinstance(link, worker_link.WorkerLink)
+        world.gateway.crew.deliver(queue.id, [a_lent(n, queue.id, payload=LARGE) for n in range(300)])
+        assert OUTBOX_BYTES < link._writer._outbox.bytes < OUTBOX_BYTES + 2 * len(LARGE)
+        lengths, got = [], 0
+        while got < world.gateway.crew._members[link][queue.id].count:  # what the other one did not get
+            message = await other.ws.receive_str()
+            lengths.append(len(message))
+            got += len(orjson.loads(message)["tasks"])
+        assert world.gateway.crew._waiting == {}
+        assert link._writer._outbox.bytes < OUTBOX_BYTES + 2 * len(LARGE)
+        assert got > 150
+        assert max(lengths) <= CHUNK_BYTES + len(LARGE), "messages that no usual client finds too long"
+        assert verdicts(world) == []
+        transport.resume_reading()
+
+
+async def test_who_stops_while_tasks_wait_for_it_gets_them_and_has_no_more_credits_than_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_writer, "STALLS", 600)
+    async with served(limits=Limits(stall_s=60.0)) as world, working(world) as worker:
+        queue, count = await crowded(world, worker)
+        await worker.say("stop")
+        await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
+        worker.deafen().resume_reading()
+        got = 0
+        while got < count:
+            got += len((await worker.hear())["tasks"])
+        assert await worker.hear() == {"type": "stopped"}
+        await worker.ready(7)
+        assert world.gateway.crew._members.popitem()[1][queue].count == 7
 
 
 async def test_frames_of_every_length_arrive() -> None:

@@ -1,0 +1,127 @@
+"""Writes to one worker what its link has to say: a chunk at a time, the next one when the worker takes more.
+
+Promises: of a worker that takes nothing for a part (STALLS) of `stall_s` the tasks that wait are withdrawn, since
+others can do them; one that does not take a chunk within `stall_s` is cut off, and `silent` says so. Bound:
+OUTBOX_BYTES. While as much waits, `room_bytes` is 0; while more does, `room` is not set: nothing should be read of it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import NoReturn, cast
+
+from aiohttp import web
+
+from actors.core.lease import Lent
+from gateway.outbox import CHUNK_BYTES, Outbox
+from gateway.server import Connection
+from gateway.watcher import Gone, cut
+
+OUTBOX_BYTES = 4 * 1024 * 1024
+STALLS = 6
+
+
+class WorkerWriter:
+    """The way to one worker."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        stall_s: float,
+        *,
+        drained: Callable[[], None],
+        withdrawn: Callable[[list[Lent]], None],
+    ) -> None:
+        """`drained`: there may be more room than there was; `withdrawn`: the worker never hears of these."""
+        self._request = request
+        self._connection = cast(Connection, request.protocol)
+        self._stall_s = stall_s
+        self._drained = drained
+        self._withdrawn = withdrawn
+        self._outbox = Outbox()
+        self._stalled = False
+        self._silent = False
+        self.room = asyncio.Event()
+        self.room.set()
+
+    @property
+    def room_bytes(self) -> int:
+        """So much may be said now."""
+        return 0 if self._stalled else OUTBOX_BYTES - self._outbox.bytes
+
+    @property
+    def silent(self) -> bool:
+        """The worker took nothing for so long that it was cut off; it may be at work all the same."""
+        return self._silent or self._connection.stalled
+
+    def say(self, message: bytes, tasks: Sequence[Lent] = ()) -> None:
+        """One message; `tasks` are those that the worker hears of by it."""
+        self._outbox.put(message, tasks)
+        if self._outbox.bytes > OUTBOX_BYTES:
+            self.room.clear()
+
+    def say_tasks(self, bodies: list[bytes], tasks: list[Lent]) -> None:
+        """These tasks, in messages that no usual client finds too long."""
+        body = b",".join(bodies)
+        if len(body) <= CHUNK_BYTES:
+            self.say(b'{"type":"tasks","tasks":[' + body + b"]}", tasks)
+            return
+        for start, end in _messages_of(bodies):
+            self.say(b'{"type":"tasks","tasks":[' + b",".join(bodies[start:end]) + b"]}", tasks[start:end])
+
+    def withdraw(self) -> list[Lent]:
+        """The tasks that wait are not said any more."""
+        return self._outbox.withdraw()
+
+    def seal(self) -> None:
+        """What waits now is said in any case."""
+        self._outbox.seal()
+
+    async def run(self) -> NoReturn:
+        """Write until the connection ends."""
+        try:
+            while True:
+                await self._outbox.news.wait()
+                await self._write()
+        except (ConnectionError, TimeoutError) as error:
+            self._silent = isinstance(error, TimeoutError)
+            cut(self._request)
+            raise Gone from None
+
+    async def _write(self) -> None:
+        """A chunk of what waits, as one."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError
+        transport.write(self._outbox.take())
+        if self._connection.writing_paused:
+            await self._drain(transport)
+        self._outbox.written()
+        if self._outbox.bytes <= OUTBOX_BYTES:
+            self.room.set()
+        self._drained()
+
+    async def _drain(self, transport: asyncio.WriteTransport) -> None:
+        """Return when the worker takes more. Raises TimeoutError."""
+        async with asyncio.timeout(self._stall_s):
+            while True:
+                left = transport.get_write_buffer_size()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._stall_s / STALLS):
+                        await self._connection.drained()
+                        break
+                if transport.get_write_buffer_size() >= left:
+                    self._stalled = True
+                    self._withdrawn(self.withdraw())
+        self._stalled = False
+
+
+def _messages_of(bodies: list[bytes]) -> Iterator[tuple[int, int]]:
+    """From where to where go into one message, of tasks that are too large for one."""
+    start = size = 0
+    for at, body in enumerate(bodies):
+        if size and size + len(body) > CHUNK_BYTES:
+            yield start, at
+            start, size = at, 0
+        size += len(body)
+    yield start, len(bodies)
