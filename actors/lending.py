@@ -231,7 +231,7 @@ class Lending:
             elif self._is_of(tenant, said):
                 mine[shard].append(said)
             else:
-                kept.append(Kept(said.id, said.epoch, said.attempt, Said.UNKNOWN))
+                kept.append(self._hand.actors[shard].state.leases.extend_none(said, self._clock.now_ms()))
         for shard, some in mine.items():
             self._hand.post(shard, Extended(some, taker))
         if kept:

@@ -79,8 +79,10 @@ class HeldLeases:
         return [lease for lease in leases if of.get(lease.id) == (lease.epoch, lease.attempt)]
 
     def end(self, tenant: str, leases: Iterable[Lent | Report | Kept]) -> None:
-        """Those of these that somebody of this tenant had, nobody has any more. (Under another owner, an attempt of the
-        same number may be another one.)"""
+        """Those of these that somebody of this tenant had, nobody has any more.
+
+        Under another owner, an attempt of the same number may be another one.
+        """
         by_id = self._by_id
         for lease in leases:
             task_id = lease.id

@@ -157,11 +157,9 @@ class Leases:
         """A worker goes on with a task."""
         task = self._holding.known.get(said.id)
         if task is None:
-            return (
-                Kept(said.id, said.epoch, said.attempt, Said.OVER) if self._has_gone(said.id, now_ms) else unsure(said)
-            )
+            return _over(said) if self._holding.last_rev(said.id) else self.extend_none(said, now_ms)
         if task.phase is not Phase.RUNNING or (task.epoch, task.attempt) != (said.epoch, said.attempt):
-            return Kept(said.id, said.epoch, said.attempt, Said.OVER)
+            return _over(said)
         task.lease_ms = now_ms + (period_ms_of(task) if said.by_ms is None else max(said.by_ms, LEAST_MS))
         if task.slot is not None and task.lease_ms < task.wake_ms:  # a later time is looked at when the old one comes
             self._holding.timers.cancel(task)
@@ -169,7 +167,14 @@ class Leases:
             self._holding.timers.insert(task)
         return Kept(said.id, said.epoch, said.attempt, Said.RECORDED, task.lease_ms)
 
-    def _has_gone(self, task_id: str, now_ms: int) -> bool:
-        """Whether a task that is not in memory can't be one that runs: everything that is due is here."""
+    def extend_none(self, said: Extension, now_ms: int) -> Kept:
+        """The answer for a task that there is not, or that is another tenant's, which is to be told by nobody.
+
+        What is not in memory can't be one that runs, where everything that is due is here.
+        """
         holding = self._holding
-        return bool(holding.last_rev(task_id)) or (holding.sure_ms > now_ms and not holding.spilled)
+        return _over(said) if holding.sure_ms > now_ms and not holding.spilled else unsure(said)
+
+
+def _over(said: Extension) -> Kept:
+    return Kept(said.id, said.epoch, said.attempt, Said.OVER)

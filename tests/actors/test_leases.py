@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from actors.core.errors import Conflict
@@ -9,6 +10,7 @@ from actors.core.events import Command, Verdict
 from actors.core.lease import LAPSED, Kept, Said
 from actors.core.queue import Unheard
 from actors.core.task import Move, State
+from tests.support.builders import task_id as id_of
 from tests.support.cluster import Cluster, submit_some
 from tests.support.crew import Crew, Delivery, submit_pulled
 
@@ -211,10 +213,18 @@ async def test_another_tenants_workers_know_nothing_of_it(cluster: Cluster) -> N
     crew = Crew(cluster, a)
     await crew.take(1)
     (delivery,) = await crew.delivered(1)
+    holdings = [actor.state.holding for actor in a.node.hand.actors.values()]
+    await cluster.until(lambda: all(holding.sure_ms > a.node.clock.now_ms() for holding in holdings))
     crew.report(delivery, tenant="other")
     crew.extend(delivery, tenant="other")
     await cluster.until(lambda: bool(delivery.words and delivery.kept))
-    assert (delivery.said, delivery.kept[0].said) == ([Said.UNKNOWN], Said.UNKNOWN)
+    assert (delivery.said, delivery.kept[0].said) == ([Said.UNKNOWN], Said.OVER)
+    none = Delivery(msgspec.structs.replace(delivery.task, id=id_of(7)), "a", now_s())
+    crew.last[none.task.id, none.task.epoch, none.task.attempt] = none
+    crew.report(none)
+    crew.extend(none)
+    await cluster.until(lambda: bool(none.words and none.kept))
+    assert (none.said, none.kept[0].said) == ([Said.UNKNOWN], Said.OVER), "as of a task that nobody has"
     await crew.finish(delivery)
 
 

@@ -172,10 +172,16 @@ async def test_workers_get_ones_own(two: Two) -> None:
         await other.ready(10)
         [task] = await worker.take()
         assert task["id"] == mine["id"]
-        for path, said in (("complete", {"results": [ok(task)]}), ("extend", {"leases": [lease_of(task)]})):
-            answer = await two.stranger.call("POST", f"/v1/tasks:{path}", said)
-            assert [one["problem"]["status"] for one in answer.body["results"]] == [404], path
-        assert (await other.done(ok(task)))["results"][0]["problem"]["status"] == 404
+        none = task | {"id": str(uuid4())}
+        for path, field, name, status in (("complete", "results", ok, 404), ("extend", "leases", lease_of, 409)):
+            answers = []
+            for one in (task, none):
+                called = await two.stranger.call("POST", f"/v1/tasks:{path}", {field: [name(one)]})
+                await other.say("done" if path == "complete" else "extend", **{field: [name(one)]})
+                said = [*called.body["results"], *(await other.hear("refused"))["results"]]
+                assert [refused["problem"]["status"] for refused in said] == [status, status], path
+                answers.append(str([refused["problem"] for refused in said]).replace(one["id"], "its id"))
+            assert answers[0] == answers[1], "it is not told from an id that nobody has"
         async with working(two.stranger, QUEUE) as again:
             assert await again.hello(task) == []
         own = await two.stranger.submit(queue=QUEUE)
