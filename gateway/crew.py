@@ -223,10 +223,11 @@ class Crew:
 
     def withdraw(self, member: Member, tasks: Sequence[Lent]) -> None:
         """These wait to be sent to it for too long: it was not told of them, and is not. It has their credits again."""
-        credits_ = self._members.get(member, {})
-        for queue, count in Counter([task.queue for task in tasks]).items():
-            if queue in credits_:
-                credits_[queue].count += count
+        if (credits_ := self._members.get(member)) is not None:
+            self._short.add(member)
+            for queue, count in Counter([task.queue for task in tasks]).items():
+                if queue in credits_:
+                    credits_[queue].count += count
         unsent = self._leases.of(member, tasks)
         self._leases.end(member.tenant, unsent)
         self.give_back(unsent, member.tenant)

@@ -1,13 +1,14 @@
 """What workers do over plain HTTP, for languages without websockets: the same leases, results and extensions as over
 the worker link (`worker_link.py`), in calls.
 
-`:lease` waits for tasks as long as it was asked to; `tasks:complete` answers when the results are committed. A call
-that ends before tasks come to it gives them back unused.
+`:lease` waits for tasks as long as it was asked to, and its client is there; `tasks:complete` answers when the results
+are committed. A call whose client has gone gives back unused what came to it.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import orjson
@@ -23,6 +24,7 @@ from gateway.decode import check_queue
 from gateway.faults import decoded
 from gateway.problems import problem_of
 from gateway.schema import LeaseRequest, Leases, Results
+from gateway.server import Connection
 from gateway.times import time_text
 from gateway.worker_frames import Refused, extension_of, report_of, taken_apart, task_bytes, why_refused
 
@@ -57,7 +59,8 @@ async def lease(request: web.Request) -> web.StreamResponse:
     gateway.crew.credit(call, queue.id, wanted.max, wanted.max)
     answered = False
     try:
-        await _first(call.came, gateway.leaving, max(wanted.wait, LOOK_S))
+        lost = cast(Connection, request.protocol).lost()
+        await _first(call.came.wait(), gateway.leaving.wait(), lost, within_s=max(wanted.wait, LOOK_S))
         answered = request.transport is not None and not request.transport.is_closing()
     finally:
         gateway.crew.stop(call)
@@ -69,10 +72,10 @@ async def lease(request: web.Request) -> web.StreamResponse:
     return web.Response(body=b'{"tasks":[' + body + b"]}", content_type=JSON)
 
 
-async def _first(one: asyncio.Event, other: asyncio.Event, within_s: float) -> None:
-    """Return when either is set, or the time is over."""
+async def _first(*ends: Coroutine[object, object, object], within_s: float) -> None:
+    """Return when one of them has ended, or the time is over."""
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(one.wait()), group.create_task(other.wait())]
+        waiting = [group.create_task(end) for end in ends]
         await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()

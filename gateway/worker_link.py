@@ -190,8 +190,8 @@ class WorkerLink:
         self._pulling.report(self, self._tenant, reports)
 
     async def _give_credits(self, queue: str, count: int) -> None:
+        found = await queue_of(self._gateway, self._tenant, queue)
         if not self._gateway.leaving.is_set():
-            found = await queue_of(self._gateway, self._tenant, queue)
             self._crew.credit(self, found.id, count, CREDITS)
 
     def _hello(self, hello: Hello) -> None:

@@ -301,6 +301,9 @@ def test_what_was_not_sent_to_a_worker_is_given_back_and_its_credits_are_its_own
     stage.crew.revoke([(task_id(3), 1)])
     stage.crew.withdraw(worker, tasks[1:])
     assert stage.reports == [(task_id(n), 1, Verdict.SNOOZED, UNSENT) for n in (1, 2)], "the third was cancelled"
+    stage.pulling.looked.clear()
+    stage.crew.drained(worker)
+    assert stage.pulling.looked == [MAIL.id], "nobody else would ask for them when it reads again"
     assert (stage.crew.room(MAIL.id), stage.crew.leases) == (3, 1)
 
 

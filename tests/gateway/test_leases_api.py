@@ -116,25 +116,35 @@ async def test_calls_that_wait_have_their_turns() -> None:
         assert [len((await call).json["tasks"]) for call in calls] == [2, 2, 2]
 
 
-async def test_a_call_whose_client_has_gone_gives_its_tasks_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = asyncio.Event()
-    lose = Connection.connection_lost
+async def abandoned(world: Served) -> None:
+    """A call whose client does not wait for it."""
+    with pytest.raises(TimeoutError):
+        await world.client.post(world.server.make_url(LEASE), json={"wait": 60}, timeout=ClientTimeout(total=0.05))
 
-    def lost(connection: Connection, error: BaseException | None) -> None:
-        lose(connection, error)
-        gone.set()
 
-    monkeypatch.setattr(Connection, "connection_lost", lost)
+async def test_a_call_whose_client_has_gone_takes_nothing() -> None:
     async with served() as world:
-        with pytest.raises(TimeoutError):
-            await world.client.post(world.server.make_url(LEASE), json={"wait": 60}, timeout=ClientTimeout(total=0.05))
-        queue = await waiting(world)
-        await gone.wait()
-        world.gateway.crew.deliver(queue, [a_lent(1, queue)])
+        await abandoned(world)
+        await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
+        assert (len(world.gateway.crew), world.node.pulling.reported) == (0, [])
+
+
+async def test_a_call_whose_client_goes_as_tasks_come_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose = Connection.connection_lost
+    async with served() as world:
+
+        def lost(connection: Connection, error: BaseException | None) -> None:
+            lose(connection, error)
+            for queue in world.node.pulling.wanted[-1]:
+                world.gateway.crew.deliver(queue, [a_lent(1, queue)])
+
+        monkeypatch.setattr(Connection, "connection_lost", lost)
+        await abandoned(world)
         await world.node.pulling.until(lambda: world.node.pulling.reported)
         (_, tenant, (report,)) = world.node.pulling.reported[0]
         assert (tenant, report.id, report.verdict, report.error) == ("default", task_id(1), Verdict.SNOOZED, UNSENT)
         assert (len(world.gateway.crew), world.gateway.crew.leases) == (0, 0)
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize(

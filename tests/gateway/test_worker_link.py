@@ -442,6 +442,23 @@ async def test_a_node_that_goes_away_says_so_and_gives_out_nothing_more() -> Non
         assert await worker.closed() == 1001
 
 
+async def test_who_is_ready_for_a_queue_that_is_being_made_while_the_node_goes_gets_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with served() as world, working(world) as worker:
+        ensure = world.stores.queues.ensure
+
+        async def go_away(tenant: str, name: str) -> Any:
+            world.gateway.leaving.set()
+            return await ensure(tenant, name)
+
+        monkeypatch.setattr(world.stores.queues, "ensure", go_away)
+        await worker.say("ready", queue="mail", credits=5)
+        assert await worker.hear() == {"type": "drain"}
+        assert await worker.ask("stop") == {"type": "stopped"}
+        assert world.node.pulling.looked == []
+
+
 async def test_who_comes_while_the_node_goes_away_is_told_at_once() -> None:
     async with served() as world:
         world.gateway.leaving.set()
