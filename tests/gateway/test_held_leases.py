@@ -1,5 +1,7 @@
 """Leases by id and by holder: what is kept, what is forgotten, and what that costs."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,10 +69,10 @@ def test_to_forget_a_link_looks_at_none_of_the_others() -> None:
     assert by_id.deleted == [task_id(0)]
 
 
-class Watched(dict):  # type: ignore[type-arg]
+class Watched(dict[str, Any]):
     """Knows no way to look at all that it has."""
 
-    def __init__(self, other: dict[str, object]) -> None:
+    def __init__(self, other: dict[str, Any]) -> None:
         super().__init__(other)
         self.deleted: list[str] = []
 

@@ -125,7 +125,8 @@ async def abandoned(world: Served) -> None:
 async def test_a_call_whose_client_has_gone_takes_nothing() -> None:
     async with served() as world:
         await abandoned(world)
-        await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
+        await world.node.pulling.until(lambda: len(world.node.pulling.wanted) == 2)
+        assert world.node.pulling.wanted == [{1}, frozenset()]
         assert (len(world.gateway.crew), world.node.pulling.reported) == (0, [])
 
 
