@@ -118,6 +118,9 @@ async def test_calls_that_wait_have_their_turns() -> None:
 
 async def abandoned(world: Served) -> None:
     """A call whose client does not wait for it."""
+    assert world.server.runner is not None
+    assert world.server.runner.server is not None
+    world.server.runner.server.handler_cancellation = False  # as in the service
     with pytest.raises(TimeoutError):
         await world.client.post(world.server.make_url(LEASE), json={"wait": 60}, timeout=ClientTimeout(total=0.05))
 
