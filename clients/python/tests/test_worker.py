@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -111,6 +112,83 @@ async def test_how_a_task_goes_on_is_said(fake: Fake, worker: Worker) -> None:
     assert "retry" not in first["fail"]
     assert "missing required field `how`" in odd[0].ends[0]["error"] or "unknown field" in odd[0].ends[0]["error"]
     assert "no handler for tasks with the label task=other" in odd[1].ends[0]["error"]
+
+
+class Odd(BaseException):
+    """What somebody's library raises."""
+
+
+class Unspeakable(Retry):
+    """One that forgets what its parents are for."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __str__(self) -> str:
+        raise Odd
+
+
+def nested() -> ExceptionGroup[Any]:
+    """So deep that no report of it can be made."""
+    error: Exception = ValueError("within")
+    for _ in range(5_000):
+        error = ExceptionGroup("around", [error])
+    assert isinstance(error, ExceptionGroup)
+    return error
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "Odd": Odd,
+    "GeneratorExit": GeneratorExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "SystemExit": SystemExit,
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("of two", [Odd(), ValueError()]),
+    "CancelledError": asyncio.CancelledError,
+    "Unspeakable": Unspeakable,
+    "ExceptionGroup": nested,
+}
+
+
+@pytest.mark.parametrize("where", ["thread", "loop", "future"])
+async def test_nothing_that_a_handler_raises_ends_the_worker(fake: Fake, worker: Worker, where: str) -> None:
+    def fall(how: str) -> str:
+        if how in RAISED:
+            raise RAISED[how]()
+        return how
+
+    async def fall_in_the_loop(how: str) -> str:
+        return fall(how) if where == "loop" else await asyncio.to_thread(fall, how)
+
+    worker.concurrency = 1
+    worker.task(fall if where == "thread" else fall_in_the_loop)
+    tasks = {how: fake.add({"how": how}) for how in (*RAISED, "fine")}
+    async with at_work(worker):
+        await fake.ended(*tasks.values())
+    assert tasks.pop("fine").ends[0]["result"] == "fine"
+    for how, task in tasks.items():
+        assert how in task.ends[0]["error"]
+        assert (task.ends[0]["ok"], "retry" in task.ends[0]) == (False, False)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_handler_that_cancels_itself_fails(fake: Fake, worker: Worker, waits: bool) -> None:
+    @worker.task
+    async def work(cancel: bool) -> str:
+        if cancel:
+            current = asyncio.current_task()
+            assert current is not None
+            current.cancel()
+            if waits:
+                await asyncio.sleep(0)
+        return "done"
+
+    worker.concurrency = 1
+    tasks = [fake.add({"cancel": cancel}) for cancel in (True, True, False)]
+    async with at_work(worker):
+        await fake.ended(*tasks)
+    ends = [str(task.ends[0].get("error", task.ends[0].get("result"))) for task in tasks]
+    assert ends[2] == "done"
+    assert all(("CancelledError" in end) if waits else (end == "done") for end in ends[:2])
 
 
 async def test_a_thread_that_runs_out_of_items_fails(fake: Fake, worker: Worker) -> None:

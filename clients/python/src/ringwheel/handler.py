@@ -58,8 +58,8 @@ class Handler(Generic[P]):
         """The function, for a thread: what a future can't carry is turned into what it can."""
         try:
             return self.function(*positional, **named)
-        except StopIteration as error:
-            raise RuntimeError("the handler raised StopIteration") from error
+        except (StopIteration, GeneratorExit) as error:
+            raise RuntimeError(f"the handler raised {type(error).__name__}") from error
 
     def arguments(self, context: Context) -> Arguments:
         """What the function is called with. Raises msgspec's errors: the payload doesn't fit."""

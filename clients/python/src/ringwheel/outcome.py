@@ -73,7 +73,15 @@ def snoozed(task: Delivery, seconds: float) -> Result:
 
 
 def failed(task: Delivery, error: BaseException) -> Result:
-    """What an exception makes of it."""
+    """What an exception makes of it, whatever it is made of: one of the user's own may raise when it is looked at."""
+    try:
+        return _verdict(task, error) or Result(task.id, task.lease, ok=False, error=report(error))
+    except BaseException:  # noqa: BLE001 - it is theirs
+        words = f"{type(error).__qualname__}, which can't be put into words"
+        return Result(task.id, task.lease, ok=False, error=_bounded(words))
+
+
+def _verdict(task: Delivery, error: BaseException) -> Result | None:
     match error:
         case Snooze():
             return snoozed(task, error.seconds)
@@ -81,7 +89,7 @@ def failed(task: Delivery, error: BaseException) -> Result:
             return discarded(task, str(error))
         case Retry():
             return Result(task.id, task.lease, ok=False, error=_bounded(str(error)), retry=error.after)
-    return Result(task.id, task.lease, ok=False, error=report(error))
+    return None
 
 
 def report(error: BaseException) -> str:

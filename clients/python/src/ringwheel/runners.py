@@ -2,7 +2,8 @@
 
 A handler that waits for nothing is over in one go, and the runner takes the next one; only when one waits are further
 runners woken. Each handler runs in a task that `asyncio.timeout`, TaskGroup and cancellation can rely on; a runner
-whose context variables were changed is let go, so that no handler sees those of another.
+whose context variables were changed, or that its handler has cancelled, is let go, so that no handler meets what
+another one left.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ class Runners:
             elif len(self._runners) < self._most:
                 runner = self._group.create_task(self._run(), context=self._clean.copy())
                 self._runners.add(runner)
-                runner.add_done_callback(self._gone)
+                runner.add_done_callback(self._runners.discard)
             else:
                 return
 
@@ -61,11 +62,6 @@ class Runners:
         """Whoever began in the last turn of the loop is either done with everything, or waits for something."""
         self._looking = False
         self._wake(len(self._waiting))
-
-    def _gone(self, runner: asyncio.Task[None]) -> None:
-        self._runners.discard(runner)
-        if not runner.cancelled():
-            self._wake(1)
 
     async def _run(self) -> None:
         runner = asyncio.current_task()
@@ -79,6 +75,12 @@ class Runners:
             if not self._looking:
                 self._looking = True
                 self._loop.call_soon(self._look)
-            await self._work(self._waiting.popleft(), runner)
-            if copy_context() != self._clean:
+            try:
+                await self._work(self._waiting.popleft(), runner)
+            except GeneratorExit:  # brought by a future: it has closed, one by one, all that waited for that future
+                if asyncio.current_task(self._loop) is not runner:
+                    raise
+            if runner.cancelling() or copy_context() != self._clean:
+                self._runners.discard(runner)
+                self._wake(1)
                 return

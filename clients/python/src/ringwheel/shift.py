@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from typing import NoReturn
 
 from ringwheel.context import Context
+from ringwheel.ctrl_c import is_ctrl_c
 from ringwheel.desk import Desk
 from ringwheel.frames import Delivery, Result
 from ringwheel.handler import Handler
@@ -51,6 +53,8 @@ class Shift:
         self._link = Link(transport, self._desk, name, self._begin)
         self._threads = ThreadPoolExecutor(concurrency, THREADS)
         self._runners: Runners | None = None
+        self._watch: asyncio.Task[NoReturn] | None = None
+        """Of the lag: it ends when all else does, and not before."""
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -65,12 +69,12 @@ class Shift:
         try:
             async with asyncio.TaskGroup() as group:
                 self._runners = Runners(group, self._concurrency, self._work)
-                lag = group.create_task(self._lag.run())
+                self._watch = group.create_task(self._lag.run())
                 link = group.create_task(self._link.run())
                 await self._stopping.wait()
                 await self._leave(self._runners)
                 link.cancel()
-                lag.cancel()
+                self._watch.cancel()
                 self._runners.close()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -121,12 +125,14 @@ class Shift:
             return
         try:
             result = await self._result(context, runner)
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if asyncio.current_task(self._loop) is not runner:
+                raise  # closed, for its loop is no more
             result = failed(context.task, error)
         context.runner = None
         if context.interrupted:
             runner.uncancel()
-        if runner.cancelling():
+        if self._watch is not None and self._watch.cancelling():  # the runner may have been cancelled by its handler
             raise asyncio.CancelledError
         self._desk.end(context, result)
 
@@ -141,11 +147,23 @@ class Shift:
                 context.runner = runner
                 value = await handler.function(*positional, **named)
             return succeeded(context.task, value)
-        except Verdict as verdict:
-            return failed(context.task, verdict)
-        except (Exception, SystemExit) as error:
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            if context.runner is not None and is_ctrl_c(error):
+                raise
+            return _told(context, error)
+
+
+def _told(context: Context, error: BaseException) -> Result:
+    """What a handler raised, as a result and in the log."""
+    result = failed(context.task, error)
+    if not isinstance(error, Verdict):
+        try:
             log.warning("task %s, attempt %d, failed", context.id, context.attempt, exc_info=error)
-            return failed(context.task, error)
+        except RecursionError:  # the only one that `logging` lets through
+            log.warning("task %s, attempt %d, failed: %s", context.id, context.attempt, result.error)
+    return result
 
 
 async def _within(limit_s: float, event: asyncio.Event) -> bool:
