@@ -164,3 +164,16 @@ def test_what_a_handler_may_know() -> None:
     assert not task.cancelled.is_set()
     task.give_up()
     assert task.cancelled.is_set()
+
+
+@pytest.mark.parametrize("by", [0, -1, float("nan"), 1e30, 86_401])
+def test_an_extension_that_no_lease_can_have_is_refused_where_it_is_said(by: float) -> None:
+    asked: list[float] = []
+    task = Context(delivered(), lambda context, by_s: asked.append(by_s))
+    with pytest.raises(ValueError, match=r"^extend\(by\): expected 0.001 to 86400 seconds, not "):
+        task.extend(by)
+    with pytest.raises(TypeError, match=r"^extend\(by\): expected a number"):
+        task.extend("5s")  # type: ignore[arg-type]
+    assert asked == []
+    task.extend(86_400)
+    assert asked == [86_400]

@@ -1,5 +1,7 @@
 """How the end of a handler becomes a result."""
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from ringwheel import Discard, Retry, Snooze
 from ringwheel.frames import Result
 from ringwheel.outcome import MOST_CHARS, failed, report, succeeded
+from ringwheel.seconds import MOST_S
 from test_handler import delivered
 
 
@@ -38,12 +41,42 @@ def test_what_is_raised_says_how_it_goes_on() -> None:
     assert str(result.error).startswith("ValueError: too wide (in fall, test_outcome.py:")
 
 
-@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_what_is_no_time_is_refused_where_it_is_raised(seconds: float) -> None:
-    with pytest.raises(ValueError, match="seconds"):
+@pytest.mark.parametrize("seconds", [-1, -1e-9, float("nan"), float("inf"), 1e30, MOST_S + 1, 10**400, -(10**400)])
+def test_what_is_no_time_is_refused_where_it_is_said(seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"^Snooze\(seconds\): expected 0 to 3153600000 seconds, not "):
         Snooze(seconds)
-    with pytest.raises(ValueError, match="seconds"):
+    with pytest.raises(ValueError, match=r"^Retry\(after\): expected 0 to 3153600000 seconds, not "):
         Retry(after=seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kind"), [("5s", "str"), (True, "bool"), (timedelta(1), "timedelta"), (Decimal(1), "Decimal")]
+)
+def test_what_is_no_number_is_refused_where_it_is_said(seconds: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=rf"^Snooze\(seconds\): .* not a value of type {kind}$"):
+        Snooze(seconds)
+    with pytest.raises(TypeError, match=r"^Retry\(after\): expected a number"):
+        Retry(after=seconds)
+    with pytest.raises(TypeError, match=r"^Snooze\(seconds\): expected a number"):
+        Snooze(None)  # type: ignore[arg-type]
+
+
+def test_any_time_within_a_hundred_years_will_do() -> None:
+    class Number(int):
+        """As libraries have them."""
+
+    for seconds in (0, 0.0, 0.5, MOST_S, Number(7)):
+        assert Snooze(seconds).seconds == Retry(after=seconds).after == seconds
+    assert type(Snooze(Number(7)).seconds) is float
+
+
+def test_what_was_changed_afterwards_is_refused_too() -> None:
+    retry, snooze = Retry("busy"), Snooze(1)
+    retry.after = snooze.seconds = object()  # type: ignore[assignment]
+    for verdict in (retry, snooze):
+        result = failed(delivered(), verdict)
+        assert (result.ok, result.retry, result.snooze) == (False, None, None)
+        assert type(verdict).__name__ in str(result.error)
 
 
 def test_a_report_is_short() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ringwheel.frames import NONE, Delivery
+from ringwheel.seconds import LEAST_LEASE_S, MOST_LEASE_S, seconds
 
 _making = threading.Lock()
 
@@ -110,8 +111,11 @@ class Context:
             return self._cancelled
 
     def extend(self, by: float) -> None:
-        """Have the lease end `by` seconds from now, soon: before something that lets no thread run, for example."""
-        self._extend(self, by)
+        """Have the lease end `by` seconds from now, soon: before something that lets no thread run, for example.
+
+        Raises TypeError or ValueError when that is no number of seconds between 0.001 and a day.
+        """
+        self._extend(self, seconds(by, "extend(by)", LEAST_LEASE_S, MOST_LEASE_S))
 
     def give_up(self) -> None:
         """For the worker: this attempt is over, whatever becomes of the handler."""

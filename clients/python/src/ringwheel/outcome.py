@@ -5,7 +5,6 @@ A report of a failure is one line: what went wrong, then where, the innermost pl
 """
 
 import concurrent.futures
-import math
 import traceback
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import msgspec
 
 from ringwheel.errors import RingwheelError
 from ringwheel.frames import Delivery, Result
+from ringwheel.seconds import seconds as _checked
 
 MOST_CHARS = 1_000
 MOST_FRAMES = 5
@@ -27,11 +27,14 @@ class Verdict(RingwheelError):
 
 
 class Retry(Verdict):
-    """It failed; try again after so many seconds, or, without, when the retry policy says."""
+    """It failed; try again after so many seconds, or, without, when the retry policy says.
+
+    Raises TypeError or ValueError when `after` is no number of seconds between 0 and 100 years.
+    """
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
         super().__init__(reason or "asked to be tried again")
-        self.after = None if after is None else _seconds(after)
+        self.after = None if after is None else _checked(after, "Retry(after)")
 
 
 class Discard(Verdict):
@@ -42,11 +45,14 @@ class Discard(Verdict):
 
 
 class Snooze(Verdict):
-    """Not now: it comes again after so many seconds, and this attempt does not count."""
+    """Not now: it comes again after so many seconds, and this attempt does not count.
+
+    Raises TypeError or ValueError when `seconds` is no number between 0 and 100 years.
+    """
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"not for {seconds:g} s")
-        self.seconds = _seconds(seconds)
+        self.seconds = _checked(seconds, "Snooze(seconds)")
+        super().__init__(f"not for {self.seconds:g} s")
 
 
 def succeeded(task: Delivery, value: Any) -> Result:
@@ -84,11 +90,12 @@ def failed(task: Delivery, error: BaseException) -> Result:
 def _verdict(task: Delivery, error: BaseException) -> Result | None:
     match error:
         case Snooze():
-            return snoozed(task, error.seconds)
+            return snoozed(task, _checked(error.seconds, "Snooze.seconds"))
         case Discard():
             return discarded(task, str(error))
         case Retry():
-            return Result(task.id, task.lease, ok=False, error=_bounded(str(error)), retry=error.after)
+            after = None if error.after is None else _checked(error.after, "Retry.after")
+            return Result(task.id, task.lease, ok=False, error=_bounded(str(error)), retry=after)
     return None
 
 
@@ -109,9 +116,3 @@ def report(error: BaseException) -> str:
 def _bounded(words: str, most: int = MOST_CHARS) -> str:
     words = words.encode(errors="replace").decode()  # half a surrogate pair is no JSON
     return words if len(words) <= most else words[: most - 1] + "…"
-
-
-def _seconds(value: float) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"not a number of seconds: {value}")
-    return value
