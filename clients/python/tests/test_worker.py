@@ -318,6 +318,53 @@ async def test_refused_results(fake: Fake, worker: Worker, caplog: pytest.LogCap
     assert f"the result of task {stale.id} was refused: because 409" in caplog.text
 
 
+@pytest.mark.parametrize("status", [422, 400, 413])
+async def test_an_attempt_whose_result_is_not_acceptable_fails(fake: Fake, worker: Worker, status: int) -> None:
+    """It does not run its lease out, whatever it was that the service did not like."""
+
+    @worker.task
+    async def work(how: str) -> str:
+        match how:
+            case "retry":
+                raise Retry(after=1)
+            case "snooze":
+                raise Snooze(1)
+            case "fail":
+                raise ValueError(how)
+        return how
+
+    tasks = {how: fake.add({"how": how}) for how in ("retry", "snooze", "fail", "done", "hopeless", "fine")}
+    fake.refusals = {task.id: [status] for how, task in tasks.items() if how != "fine"}
+    fake.refusals[tasks["hopeless"].id] *= 2
+    async with at_work(worker):
+        await fake.ended(*(task for how, task in tasks.items() if how != "hopeless"))
+        await fake.until(lambda: not fake.refusals[tasks["hopeless"].id])
+    assert tasks.pop("fine").ends[0]["result"] == "fine"
+    said_of = {how: [result for result in results(fake) if result["id"] == task.id] for how, task in tasks.items()}
+    assert {how: len(said) for how, said in said_of.items()} == dict.fromkeys(tasks, 2), "no third time"
+    for how, (first, second) in said_of.items():
+        assert (second["lease"], second["ok"]) == (first["lease"], False)
+        assert second["error"] == f"the result was refused: because {status}"
+        assert second.get("retry") == ("never" if first.get("ok") else None), how
+    assert tasks["hopeless"].ends == []
+
+
+async def test_the_worker_does_not_leave_before_the_second_result_is_recorded(
+    fake: Fake, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    @worker.task
+    async def work(task: Context) -> str:
+        worker.stop()
+        return "done"
+
+    task = fake.add()
+    fake.refusals = {task.id: [503, 422]}  # the first one keeps it until all else is at an end
+    async with at_work(worker):
+        await fake.until(lambda: said(fake, "done"))
+    assert task.ends[0]["error"] == "the result was refused: because 422"
+    assert "not recorded" not in caplog.text
+
+
 async def test_work_that_was_given_to_others_meanwhile_is_stopped(client: Client, worker: Worker) -> None:
     ends: list[str] = []
 

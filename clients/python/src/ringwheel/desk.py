@@ -8,11 +8,11 @@ import logging
 from collections.abc import Iterable
 
 from ringwheel.context import Context
-from ringwheel.frames import MOST_LEASES, Delivery, Lease, Refused, Result
+from ringwheel.frames import MOST_LEASES, Delivery, LastWord, Lease, Refused, Result
 from ringwheel.heartbeat import Heartbeat
 from ringwheel.lag import Lag
 from ringwheel.outbox import Outbox
-from ringwheel.outcome import discarded
+from ringwheel.outcome import in_place_of
 
 AGAIN_S = 0.5
 """After so long a result is said again of which the service could not say whether it was recorded."""
@@ -97,18 +97,26 @@ class Desk:
         context.give_up()
 
     def refused(self, refused: Refused) -> None:
-        """A result was not recorded. It is said again if that may help; else it is told in the log."""
+        """A result was not recorded. It is said again if that may help, or replaced by one that is; or it is over."""
         result = self.outbox.find(refused.id, refused.lease)
         if result is None:
             return
         if refused.status >= 500 or refused.status == 429:
             asyncio.get_running_loop().call_later(AGAIN_S, self.outbox.say_again, result)
             return
-        level = logging.WARNING if refused.status in (404, 409) else logging.ERROR
-        log.log(level, "the result of task %s was refused: %s", refused.id, refused.words)
-        self.outbox.recorded((result.id,))
-        if refused.status == 422 and result.ok:  # or it would run again and again
-            self.outbox.put(discarded(result, f"the result was refused: {refused.words}"))
+        if refused.status in (404, 409):
+            log.warning("the result of task %s was refused: %s", refused.id, refused.words)
+            self.outbox.recorded((result.id,))
+        else:
+            self.replace(result, refused.words)
+
+    def replace(self, result: Result, why: str) -> None:
+        """It is not acceptable as it is: say instead, once, that the attempt failed, or its lease would run out."""
+        log.error("the result of task %s was refused: %s", result.id, why)
+        if isinstance(result, LastWord):
+            self.outbox.recorded((result.id,))
+        else:
+            self.outbox.put(in_place_of(result, why))
 
     def _look(self) -> None:
         if self.stopping and not self.held:

@@ -52,6 +52,10 @@ class Result(msgspec.Struct, gc=False, omit_defaults=True):
     snooze: float | None = None
 
 
+class LastWord(Result, gc=False, omit_defaults=True):
+    """What is said in the place of a result that was refused; nothing takes its own place."""
+
+
 class Refused(msgspec.Struct):
     """A result, or an extension, that the service did not take."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ringwheel.errors import RingwheelError
-from ringwheel.frames import Delivery, Result
+from ringwheel.frames import Delivery, LastWord, Result
 from ringwheel.seconds import seconds as _checked
 
 MOST_CHARS = 1_000
@@ -68,9 +68,15 @@ def succeeded(task: Delivery, value: Any) -> Result:
     return Result(task.id, task.lease, ok=True, result=msgspec.Raw(data))
 
 
-def discarded(task: Delivery | Result, words: str) -> Result:
+def discarded(task: Delivery, words: str) -> Result:
     """It is dead."""
     return Result(task.id, task.lease, ok=False, error=_bounded(words), retry="never")
+
+
+def in_place_of(result: Result, why: str) -> LastWord:
+    """The attempt failed, for its result was refused; for good if it had succeeded, or all would be done again."""
+    words = _bounded(f"the result was refused: {why}")
+    return LastWord(result.id, result.lease, ok=False, error=words, retry="never" if result.ok else None)
 
 
 def snoozed(task: Delivery, seconds: float) -> Result:
