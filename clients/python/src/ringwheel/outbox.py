@@ -1,9 +1,15 @@
-"""Results on their way: kept until the service says that they are recorded, and said again over each new link."""
+"""Results on their way: kept until the service says that they are recorded, and said again over each new link.
+
+A frame is never longer than the service takes, and says nothing twice.
+"""
 
 import asyncio
 from collections.abc import Iterable
 
 from ringwheel.frames import MOST_RESULTS, Lease, Result
+
+FRAME_BYTES = 2 * 1024 * 1024
+"""Of results in a frame, which the service ends a link for when it is longer than 16 MiB."""
 
 
 class Outbox:
@@ -11,7 +17,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._unrecorded: dict[str, Result] = {}
-        self._unsaid: list[Result] = []
+        self._unsaid: dict[str, Result] = {}
         self.news = asyncio.Event()
         """Set when there is something to say."""
         self.empty = asyncio.Event()
@@ -26,16 +32,28 @@ class Outbox:
         """Of what was not recorded yet."""
         return [Lease(result.id, result.lease) for result in self._unrecorded.values()]
 
+    @property
+    def unanswered(self) -> list[Result]:
+        """Of what was said."""
+        return [result for result in self._unrecorded.values() if self._unsaid.get(result.id) is not result]
+
     def put(self, result: Result) -> None:
         """To be said; a later attempt of a task takes the place of an earlier one."""
-        self._unrecorded[result.id] = result
-        self._unsaid.append(result)
+        self._unrecorded[result.id] = self._unsaid[result.id] = result
         self.empty.clear()
         self.news.set()
 
     def take(self) -> list[Result]:
         """What is to be said now, as far as it fits into a frame."""
-        taken, self._unsaid = self._unsaid[:MOST_RESULTS], self._unsaid[MOST_RESULTS:]
+        taken: list[Result] = []
+        size = 0
+        for result in self._unsaid.values():
+            size += len(result.result)
+            if taken and (size > FRAME_BYTES or len(taken) == MOST_RESULTS):
+                break
+            taken.append(result)
+        for result in taken:
+            del self._unsaid[result.id]
         return taken
 
     def recorded(self, task_ids: Iterable[str]) -> None:
@@ -53,11 +71,11 @@ class Outbox:
     def say_again(self, result: Result) -> None:
         """Unless it was recorded meanwhile."""
         if self._unrecorded.get(result.id) is result:
-            self._unsaid.append(result)
+            self._unsaid[result.id] = result
             self.news.set()
 
     def say_all_again(self) -> None:
         """A new link: nobody knows what became of what was said over the old one."""
-        self._unsaid = [*self._unrecorded.values()]
+        self._unsaid = self._unrecorded.copy()
         if self._unsaid:
             self.news.set()
