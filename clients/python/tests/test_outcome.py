@@ -4,13 +4,22 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from ringwheel import Discard, Retry, Snooze
+from ringwheel.depth import MOST_DEPTH
 from ringwheel.frames import Result
 from ringwheel.outcome import MOST_CHARS, failed, report, succeeded
 from ringwheel.seconds import MOST_S
 from test_handler import delivered
+
+
+def nested(deep: int) -> Any:
+    value: Any = "[["
+    for place in range(deep):
+        value = [value] if place % 2 else {"a": value}
+    return value
 
 
 def fall(words: str, deep: int = 0) -> None:
@@ -90,7 +99,15 @@ def test_a_report_is_short() -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(object(), "can't be encoded"), ("x" * 70_000, "more than 65536")],
+    [
+        (object(), "can't be encoded"),
+        ("x" * 70_000, "more than 65536"),
+        (b"\xff", "a result of type bytes is not JSON"),
+        (bytearray(), "a result of type bytearray is not JSON"),
+        (memoryview(b"x"), "a result of type memoryview is not JSON"),
+        (nested(MOST_DEPTH + 1), "nested more than 500 deep"),
+        (nested(100_000), "can't be encoded"),
+    ],
 )
 def test_a_result_that_can_t_be_kept_fails_for_good(value: Any, words: str) -> None:
     result = succeeded(delivered(), value)
@@ -101,3 +118,11 @@ def test_a_result_that_can_t_be_kept_fails_for_good(value: Any, words: str) -> N
 def test_a_result_is_json() -> None:
     assert bytes(succeeded(delivered(), {"day": delivered().schedule_time}).result) == b'{"day":"2027-01-31T00:00:00Z"}'
     assert succeeded(delivered(), None) == Result("t1", "l", ok=True)
+    assert bytes(succeeded(delivered(), {"a": b"bytes within"}).result) == b'{"a":"Ynl0ZXMgd2l0aGlu"}'
+
+
+@pytest.mark.parametrize(
+    "value", [nested(MOST_DEPTH), [[{}] * 50] * 50, "[" * 5_000, ['"[{\\', "\\", '\\"['] * 2_000, {"[": ["{" * 1_000]}]
+)
+def test_a_result_may_be_nested_as_deeply_as_anybody_reads(value: Any) -> None:
+    assert msgspec.json.decode(succeeded(delivered(), value).result) == value

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ringwheel.depth import MOST_DEPTH, too_deep
 from ringwheel.errors import RingwheelError
 from ringwheel.frames import Delivery, LastWord, Result
 from ringwheel.seconds import seconds as _checked
@@ -59,12 +60,16 @@ def succeeded(task: Delivery, value: Any) -> Result:
     """With what the handler returned as JSON. What can't be kept fails for good: another attempt would end alike."""
     if value is None:
         return Result(task.id, task.lease, ok=True)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return discarded(task, f"a result of type {type(value).__name__} is not JSON: return text")
     try:
         data = msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         return discarded(task, f"the result can't be encoded as JSON: {error}")
     if len(data) > RESULT_BYTES:
         return discarded(task, f"the result has {len(data)} bytes, more than {RESULT_BYTES}")
+    if too_deep(data):
+        return discarded(task, f"the result is nested more than {MOST_DEPTH} deep")
     return Result(task.id, task.lease, ok=True, result=msgspec.Raw(data))
 
 
