@@ -94,6 +94,10 @@ class Fake:
         self.authorization: set[str | None] = set()
         self.refusals: dict[str, list[int]] = {}
         """Statuses with which results of a task are refused, first one first."""
+        self.spoilers: dict[str, int] = {}
+        """So many times a frame that holds a result of this task is refused as a whole."""
+        self.credits_refused = 0
+        """So many times credits are answered with an error."""
         self.deaf = False
         """Say nothing of results."""
         self.full = 0
@@ -250,6 +254,10 @@ class Fake:
         await link.say("hello", worker=frame["worker"], leases=own)
 
     async def _hear_ready(self, link: Link, frame: Message) -> None:
+        if self.credits_refused:
+            self.credits_refused -= 1
+            await link.say("error", detail="no database", errors=[])
+            return
         link.credits[frame["queue"]] += frame["credits"]
         self._work.set()
 
@@ -258,6 +266,11 @@ class Fake:
         await link.say("stopped")
 
     async def _hear_done(self, link: Link, frame: Message) -> None:
+        spoilers = [result["id"] for result in frame["results"] if self.spoilers.get(result["id"])]
+        if spoilers:
+            self.spoilers[spoilers[0]] -= 1
+            await link.say("error", detail="what is this", errors=[{"pointer": "/results", "detail": "what is this"}])
+            return
         if self.deaf:
             return
         recorded, refused = [], []

@@ -1,11 +1,13 @@
-"""The client and the real service: each call once, and what comes of it."""
+"""The client and the real service: each call once, and what comes of it; a worker whose results are not acceptable."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import msgspec
 import pytest
 
-from ringwheel import Change, Client, Conflict, Draft, Invalid, NotFound
+from at_work import at_work
+from ringwheel import Change, Client, Conflict, Draft, Invalid, NotFound, Worker
 from ringwheel.testing import DevServer
 
 
@@ -62,3 +64,26 @@ async def test_changes_are_told(ringwheel_server: DevServer) -> None:
             await anext(client.watch("nothing"))
         with pytest.raises(Invalid):
             await anext(client.watch())
+
+
+async def test_a_result_that_spoils_its_frame_costs_no_other(
+    ringwheel_server: DevServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = f"q-{uuid4().hex}"
+    async with Client(ringwheel_server.url) as client:
+        worker = Worker(client, queue, 100)
+
+        @worker.task
+        async def work(number: int) -> object:
+            return msgspec.Raw(b'{"half an object') if number == 50 else number
+
+        async with at_work(worker):
+            ids = (await client.submit_many(work.draft(number) for number in range(100))).ids
+            tasks = [await client.wait(str(task_id)) for task_id in ids]
+        bad = tasks.pop(50)
+        assert [task.result for task in tasks] == [*range(50), *range(51, 100)]
+        assert {task.attempt for task in [*tasks, bad]} == {1}
+        assert bad.state == "dead"
+        assert bad.last_attempt is not None
+        assert str(bad.last_attempt.error).startswith("the result was refused: ")
+        assert "the service refuses a frame" in caplog.text

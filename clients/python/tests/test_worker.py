@@ -562,6 +562,68 @@ async def test_frames_that_say_nothing_of_use(fake: Fake, worker: Worker, caplog
     assert "a frame can't be read" in caplog.text
 
 
+@pytest.mark.parametrize("often", [1, 2, 1_000])
+async def test_a_refused_frame_costs_only_the_result_that_is_to_blame(fake: Fake, worker: Worker, often: int) -> None:
+    """It is said again alone, like the others of its frame; then that it failed; then nothing any more."""
+    gate = asyncio.Event()
+
+    @worker.task
+    async def work() -> str:
+        await gate.wait()
+        return "done"
+
+    tasks = [fake.add() for _ in range(10)]
+    bad = tasks.pop(4)
+    fake.spoilers = {bad.id: often}
+    async with at_work(worker):
+        await fake.until(lambda: bad.state == "running" and all(task.state == "running" for task in tasks))
+        gate.set()
+        await fake.ended(*tasks)
+        if often < 3:
+            await fake.ended(bad)
+        await fake.ended(fake.add())
+    assert [task.ends[0]["result"] for task in tasks] == ["done"] * 9
+    assert [task.attempt for task in [*tasks, bad]] == [1] * 10
+    match often:
+        case 1:
+            assert bad.ends[0]["result"] == "done", "it was another's fault"
+        case 2:
+            assert bad.ends[0]["error"] == "the result was refused: what is this"
+        case _:
+            assert bad.ends == []
+            assert often - fake.spoilers[bad.id] == 4, "it is not said for ever"
+    assert len(fake.seen) == 1
+
+
+async def test_a_worker_that_leaves_has_all_recorded_that_is_not_to_blame(fake: Fake, worker: Worker) -> None:
+    @worker.task
+    async def work(task: Context) -> str:
+        if len(fake.seen[0].frames) and task.id == bad.id:
+            worker.stop()
+        return "done"
+
+    good, bad = fake.add(), fake.add()
+    fake.spoilers = {bad.id: 2}
+    async with at_work(worker):
+        await fake.ended(good)
+    assert good.ends[0]["result"] == "done"
+    assert bad.ends[0]["error"] == "the result was refused: what is this"
+
+
+async def test_credits_that_were_refused_are_granted_again(fake: Fake, worker: Worker) -> None:
+    """Or the worker would wait for ever for tasks that it was never ready for."""
+
+    @worker.task
+    async def work() -> None: ...
+
+    fake.credits_refused = 3
+    task = fake.add()
+    async with at_work(worker):
+        await fake.ended(task)
+    assert [frame["credits"] for frame in said(fake, "ready")][:4] == [10] * 4
+    assert len(said(fake, "stop")) == 4, "what was granted is counted anew each time"
+
+
 async def test_a_worker_works_once_at_a_time(worker: Worker) -> None:
     worker.stop()  # nothing to stop
     async with at_work(worker):

@@ -1,4 +1,4 @@
-"""How deeply JSON is nested: what is nested very deeply is not read by the service, nor by most of those who ask for it.
+"""How deeply JSON is nested: very deep nesting is not read by the service, nor by most of those who ask for a result.
 
 Cheap where it matters: what has few brackets is not looked at twice.
 """

@@ -2,7 +2,8 @@
 
 Promises: each new link begins with what is still worked on (so that nothing is given to others that came back in time)
 and with every result that was not recorded; credits are never more than there is room for, and are granted in few
-frames; a node that asks to drain is left at once, and work goes on.
+frames; a frame that is refused costs no result but the one that is to blame, and no credits; a node that asks to drain
+is left at once, and work goes on.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import msgspec
 from ringwheel.backoff import Backoff
 from ringwheel.context import Context
 from ringwheel.desk import Desk
+from ringwheel.doubt import Doubt
 from ringwheel.errors import Forbidden, Problem, Unauthenticated, Unavailable, problem_of
 from ringwheel.frames import MOST_LEASES, STOP, Done, Frame, Hello, Lease, Ready, read, write
 from ringwheel.transport import DISMISSED, HOPELESS, Transport, words_of
@@ -40,6 +42,12 @@ class Link:
         self._begin = begin
         self._backoff = Backoff()
         self._claimed: dict[str, str] = {}
+        self._doubt = Doubt(desk.outbox)
+        self._rests = Backoff()
+        self._rest: asyncio.TimerHandle | None = None
+        """Until then no credits are granted: the last ones may have been refused."""
+        self._stops = 0
+        """How many were said and not answered."""
         self._stop_said = False
         self.stopped = asyncio.Event()
         """No tasks come any more; set while there is no link, too."""
@@ -68,7 +76,8 @@ class Link:
 
     async def _serve(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         desk = self._desk
-        self._stop_said = False
+        self._doubt = Doubt(desk.outbox)
+        self._stops, self._stop_said = 0, False
         self.stopped.clear()
         try:
             await self._greet(ws)
@@ -81,6 +90,7 @@ class Link:
                     raise error from None
         finally:
             self.stopped.set()
+            self._wake()
             desk.outstanding = 0  # credits go with their link
 
     async def _greet(self, ws: aiohttp.ClientWebSocketResponse) -> None:
@@ -109,6 +119,7 @@ class Link:
         desk = self._desk
         match frame.type:
             case "tasks":
+                self._rests.reset()
                 self._begin(desk.take(frame.tasks))
             case "recorded":
                 desk.outbox.recorded(frame.ids)
@@ -122,11 +133,17 @@ class Link:
                 self._backoff.reset()
                 self._compare(frame.leases)
             case "stopped":
-                self.stopped.set()
+                self._stops -= 1
+                if self._stops <= 0:
+                    self._clear()
             case "drain":
                 raise _Over
             case "error":
                 log.error("the service refuses a frame: %s %s", frame.detail, frame.errors or "")
+                blamed = self._doubt.refused()
+                if blamed is not None:
+                    desk.replace(blamed, frame.detail)
+                desk.news.set()
 
     def _compare(self, leases: list[Lease]) -> None:
         """What was claimed and is not confirmed is over; results of it are said all the same: they may be recorded."""
@@ -136,20 +153,56 @@ class Link:
         for task_id, text in claimed.items():
             self._desk.cancel(task_id, "its lease ended while there was no link", text)
 
+    def _clear(self) -> None:
+        """Nothing is under way but results, and there are no credits."""
+        over = True
+        if self._doubt.open:
+            over = self._doubt.stopped()
+            self._desk.outstanding = 0
+            if over and not self._doubt.found:  # then it was the credits, perhaps
+                self._rest_a_while()
+        if over and self._stop_said:
+            self.stopped.set()
+        self._desk.news.set()
+
+    def _rest_a_while(self) -> None:
+        self._wake()
+        self._rest = asyncio.get_running_loop().call_later(self._rests.pause_s(), self._wake)
+
+    def _wake(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+            self._desk.news.set()
+
     async def _say(self, ws: aiohttp.ClientWebSocketResponse) -> NoReturn:
         desk = self._desk
         with suppress(ConnectionError):
             while True:
                 await desk.news.wait()
                 desk.news.clear()
+                if self._doubt.open:
+                    await self._say_in_doubt(ws)
+                    continue
                 while results := desk.outbox.take():
                     await _send(ws, write(Done(results)))
                 if desk.stopping and not self._stop_said:
                     self._stop_said = True
-                    await _send(ws, STOP)
-                elif count := desk.grant():
+                    await self._say_stop(ws)
+                elif self._rest is None and (count := desk.grant()):
                     await _send(ws, write(Ready(desk.queue, count)))
         raise _Over
+
+    async def _say_in_doubt(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        results = self._doubt.next()
+        if results:
+            await _send(ws, write(Done(results)))
+        if results is not None:
+            await self._say_stop(ws)
+
+    async def _say_stop(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self._stops += 1
+        await _send(ws, STOP)
 
 
 async def _send(ws: aiohttp.ClientWebSocketResponse, data: bytes) -> None:
