@@ -21,6 +21,9 @@ MOST_TASKS = 10_000
 _FAREWELLS = {4401: "unauthenticated", 4403: "forbidden", 4408: "unauthenticated"}
 """Close codes -> problems."""
 
+_SHOWN = "state", "attempt", "schedule_time", "next_attempt_time", "last_attempt"
+"""What makes a change one: a start that is put on record later has a new version, but is nothing new."""
+
 GAPS = {
     "unknown-cursor": "the service was started anew, or another node answers",
     "expired-cursor": "the connection was away for too long",
@@ -155,7 +158,7 @@ class Seen:
         self.tasks[task["id"]] = task
         if len(self.tasks) > MOST_TASKS:
             self._forget()
-        return True
+        return known is None or any(known.get(name) != task.get(name) for name in _SHOWN)
 
     def _forget(self) -> None:
         ended = (task_id for task_id, task in self.tasks.items() if task["state"] in ENDED)

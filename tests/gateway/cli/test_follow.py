@@ -90,6 +90,24 @@ def test_what_was_seen_never_goes_back() -> None:
     assert seen.note
 
 
+def test_what_looks_the_same_is_told_once() -> None:
+    """An attempt that runs for a while is told again once it is on record: nothing has changed for whoever looks on."""
+    seen = Seen()
+    first = a_task(3, attempt=1, time="2027-01-31T09:00:00.000Z", lateness_ms=1, next_attempt_time=None)
+    claimed = first | {"version": 5, "time": "2027-01-31T09:00:00.500Z"}
+    assert seen.take({"type": "event", "task": first}) == [first]
+    assert seen.take({"type": "event", "task": claimed}) == []
+    assert seen.tasks["t"] is claimed, "it goes on from there"
+    for more in (
+        {"attempt": 2},
+        {"state": "scheduled", "next_attempt_time": "2027-01-31T10:00:00.000Z"},
+        {"next_attempt_time": "2027-01-31T11:00:00.000Z"},
+        {"last_attempt": {"error": "busy"}},
+    ):
+        claimed = claimed | {"version": claimed["version"] + 1} | more
+        assert seen.take({"type": "event", "task": claimed}) == [claimed], more
+
+
 def test_what_was_seen_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "MOST_TASKS", 3)
     seen = Seen()
