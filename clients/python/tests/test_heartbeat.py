@@ -38,6 +38,26 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease() -> None:
         assert held.extended >= 3
 
 
+async def test_what_has_ended_keeps_its_lease_until_its_result_is_recorded() -> None:
+    """It can't be said while another handler blocks the loop, and is not to run again for that."""
+    with elsewhere() as fake:
+        worker = Worker(Client(fake.url), "q", 2)
+
+        @worker.task
+        async def block(seconds: float) -> None:
+            time.sleep(seconds)  # noqa: ASYNC251 - what must not be done
+
+        async def two() -> list[Held]:
+            return [await add(fake, {"seconds": seconds}) for seconds in (0, 3 * LEASE_S)]
+
+        assert fake.loop is not None
+        tasks = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(two(), fake.loop))
+        async with at_work(worker):
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fake.ended(*tasks), fake.loop))
+        assert [task.attempt for task in tasks] == [1, 1]
+        assert fake.lost == []
+
+
 async def test_what_lay_unread_until_its_lease_was_over_is_not_begun() -> None:
     """It came while a handler blocked the loop, and is somebody else's by now."""
     begun: list[tuple[str, int]] = []

@@ -22,12 +22,22 @@ log = logging.getLogger("ringwheel.worker")
 class Desk:
     """One worker's tasks."""
 
-    def __init__(self, queue: str, concurrency: int, held: dict[str, Context], heartbeat: Heartbeat, lag: Lag) -> None:
+    def __init__(
+        self,
+        queue: str,
+        concurrency: int,
+        held: dict[str, Context],
+        ended: dict[str, Context],
+        heartbeat: Heartbeat,
+        lag: Lag,
+    ) -> None:
         self.queue = queue
         self.outbox = Outbox()
         self.news = self.outbox.news
         """Set when there is something to say to the service."""
         self.held = held
+        self._ended = ended
+        """Whose results are not recorded yet."""
         self.outstanding = 0
         """Credits that were granted and not yet used."""
         self.stopping = False
@@ -75,7 +85,7 @@ class Desk:
         """Its handler has ended; the result counts for nothing when the attempt was over before."""
         if context.over:
             return
-        del self.held[context.id]
+        self._ended[context.id] = self.held.pop(context.id)
         self.outbox.put(result)
         self._look()
 
@@ -96,6 +106,12 @@ class Desk:
         self.end(context, result)
         context.give_up()
 
+    def recorded(self, task_ids: Iterable[str]) -> None:
+        """Their results are on record, or never will be."""
+        self.outbox.recorded(task_ids)
+        for task_id in task_ids:
+            self._ended.pop(task_id, None)
+
     def refused(self, refused: Refused) -> None:
         """A result was not recorded. It is said again if that may help, or replaced by one that is; or it is over."""
         result = self.outbox.find(refused.id, refused.lease)
@@ -106,7 +122,7 @@ class Desk:
             return
         if refused.status in (404, 409):
             log.warning("the result of task %s was refused: %s", refused.id, refused.words)
-            self.outbox.recorded((result.id,))
+            self.recorded((result.id,))
         else:
             self.replace(result, refused.words)
 
@@ -114,7 +130,7 @@ class Desk:
         """It is not acceptable as it is: say instead, once, that the attempt failed, or its lease would run out."""
         log.error("the result of task %s was refused: %s", result.id, why)
         if isinstance(result, LastWord):
-            self.outbox.recorded((result.id,))
+            self.recorded((result.id,))
         else:
             self.outbox.put(in_place_of(result, why))
 

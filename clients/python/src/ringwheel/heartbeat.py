@@ -1,5 +1,5 @@
 """Extends leases, from a thread with a loop and connections of its own: whatever a handler does to the worker's loop,
-its lease lives on.
+its lease lives on. So does that of a task that has ended, until its result is recorded: nobody else is to run it again.
 
 A lease is extended after a third of its period, so that two more tries fit in before it ends. Requests are small,
 many leases each, tried once at a time and at another node after a failure.
@@ -39,19 +39,21 @@ _answers = msgspec.json.Decoder(_Answers)
 
 
 class Heartbeat:
-    """Keeps the leases in `held` alive; in this thread `lost` is told of those that can't be kept, and `sure` of those
-    that were doubtful, and are alive.
+    """Keeps the leases in `held` and `ended` alive; in this thread `lost` is told of those that can't be kept, and
+    `sure` of those that were doubtful, and are alive.
     """
 
     def __init__(
         self,
         transport: Transport,
         held: dict[str, Context],
+        ended: dict[str, Context],
         lost: Callable[[Context, str], None],
         sure: Callable[[Context], None],
     ) -> None:
         self._transport = transport.twin(patience_s=0.0, timeout_s=30.0)
         self._held = held
+        self._ended = ended
         self._lost = lost
         self._sure = sure
         self._tick_s = MOST_TICK_S
@@ -110,7 +112,8 @@ class Heartbeat:
 
     async def _beat(self) -> None:
         now_s = clock_s()
-        due = [one for one in self._held.copy().values() if one.beat_s <= now_s and not one.over]
+        kept = self._ended.copy() | self._held.copy()
+        due = [one for one in kept.values() if one.beat_s <= now_s and not one.over]
         for start in range(0, len(due), AT_ONCE):
             url = self._transport.url
             try:

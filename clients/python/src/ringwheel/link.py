@@ -122,7 +122,7 @@ class Link:
                 self._rests.reset()
                 self._begin(desk.take(frame.tasks))
             case "recorded":
-                desk.outbox.recorded(frame.ids)
+                desk.recorded(frame.ids)
             case "refused":
                 for refused in frame.results:
                     desk.refused(refused)

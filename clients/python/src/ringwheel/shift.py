@@ -43,13 +43,14 @@ class Shift:
         name: str,
     ) -> None:
         held: dict[str, Context] = {}
+        ended: dict[str, Context] = {}
         self._loop = asyncio.get_running_loop()
         self._find = find
         self._concurrency = concurrency
         self._grace_s = grace_s
         self._lag = Lag()
-        self._heartbeat = Heartbeat(transport, held, self._lost, self._sure)
-        self._desk = Desk(queue, concurrency, held, self._heartbeat, self._lag)
+        self._heartbeat = Heartbeat(transport, held, ended, self._lost, self._sure)
+        self._desk = Desk(queue, concurrency, held, ended, self._heartbeat, self._lag)
         self._link = Link(transport, self._desk, name, self._begin)
         self._threads = ThreadPoolExecutor(concurrency, THREADS)
         self._runners: Runners | None = None
