@@ -71,7 +71,7 @@ class Crew:
         self._short: set[Member] = set()
         """Those that would be given more, had they room for it."""
         self._sizes: dict[int, int] = {}
-        """Queue -> how large its tasks are, as those were that came last."""
+        """Queue that somebody takes -> how large its tasks are, as those were that came last."""
         self._waiting: dict[int, _Waiting] = {}
         self._leases: HeldLeases = HeldLeases()
         self._parted: dict[Member, asyncio.TimerHandle] = {}
@@ -108,6 +108,7 @@ class Crew:
             del self._credits[queue][credit]
             if not self._credits[queue]:
                 del self._credits[queue]
+                self._sizes.pop(queue, None)
         self._pulling.want(self._credits)
 
     def drained(self, member: Member) -> None:
