@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from actors.core.events import Verdict
 from actors.core.lease import Extension, Kept, Key, Lent, Report, Said, Word
+from actors.lending import NOBODY
 from tests.support.cluster import Member
 from tests.support.history import Broken, time_ms
 from tests.support.lease_history import Held, Wrong
@@ -23,6 +24,7 @@ AGAIN_S = 2.0
 """After an answer that leaves its worker unsure."""
 GRACE_S = 2.0
 WENT = "its worker went away"
+UNSENT = "no worker had room for it"
 
 
 class SimulatedCrew:
@@ -35,12 +37,16 @@ class SimulatedCrew:
         self._jobs: dict[Key, Held] = {}
         self._reports: dict[Key, Report] = {}
         """That have no answer yet."""
+        self._asked_before: dict[int, int] = {}
+        """Queue -> how many were asked for at this node when nobody knew of these workers, and may come."""
         self.attach(member)
 
     def attach(self, member: Member) -> None:
         """Work at this node from now on; what was said to the last one may be lost."""
         self.member = member
         self._world.note(f"workers come to {member.name}")
+        asked = member.node.pulling._asked
+        self._asked_before = {queue: sum(asked[queue].values()) for queue in self._credits}
         member.node.pulling.workers = self
         member.process.call(self._want)
         for report in self._reports.values():
@@ -74,9 +80,9 @@ class SimulatedCrew:
         """See actors.pulling.Room."""
         if self.dead:
             return
+        if (excess := len(tasks) - self._credits[queue]) > 0:
+            tasks = self._give_back(queue, tasks, excess)
         self._credits[queue] -= len(tasks)
-        if self._credits[queue] < 0:
-            raise Broken(f"C14: {self.member.name} was given more than its credits: {tasks}")
         for task in tasks:
             held = Held(task, self.member.name, time_ms())
             self._world.note(f"workers at {held.node} have {task.id} {held.fence}")
@@ -86,6 +92,17 @@ class SimulatedCrew:
                 raise Broken(str(wrong)) from None
             self._jobs[task.id, task.epoch, task.attempt] = held
             self._later(0, self._begin, held)
+
+    def _give_back(self, queue: int, tasks: list[Lent], excess: int) -> list[Lent]:
+        """Keep what there are credits for: the workers that these were asked for may have been others, who are gone."""
+        if excess > self._asked_before[queue]:
+            raise Broken(f"C14: {self.member.name} was given more than its credits: {tasks}")
+        self._asked_before[queue] -= excess
+        unsent = tasks[len(tasks) - excess :]
+        self._world.leases.give_back(unsent)
+        reports = [Report(task.id, task.epoch, task.attempt, Verdict.SNOOZED.value, UNSENT) for task in unsent]
+        self.member.process.call(self.member.node.pulling.report, NOBODY, "default", reports)
+        return tasks[: len(tasks) - excess]
 
     def revoke(self, leases: list[tuple[str, int]]) -> None:
         """See actors.pulling.Room."""
