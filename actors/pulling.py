@@ -159,19 +159,17 @@ class Pulling:
         if self.workers is None:
             return
         room = self.workers.room(queue) - sum(self._asked[queue].values())
-        room -= self._ask(queue, room)
-        self._wait(queue, room // 2)
+        self._wait(queue, self._ask(queue, room) // 2)
 
     def _ask(self, queue: int, room: int) -> int:
-        """Answers how many are asked for of those who have some."""
+        """Ask those who have some; answers how much room they leave."""
         supply, asked = self._supply.get(queue, {}), self._asked[queue]
         boots = [boot for boot in supply if boot not in asked]
-        left = room
         for at, boot in enumerate(boots):
-            share = min(-(-left // (len(boots) - at)), MOST)
+            share = min(-(-room // (len(boots) - at)), MOST)
             if share <= 0:
                 break
-            left -= share
+            room -= share
             del supply[boot]  # what it tells from now on may come before the answer is read
             if boot == MINE:
                 tasks, more = self._mine.take(self, queue, share)
@@ -179,7 +177,7 @@ class Pulling:
             else:
                 asked[boot] = share
                 self._takes.put_nowait((boot, queue, share, 0))
-        return room - left
+        return room
 
     def _wait(self, queue: int, room: int) -> None:
         """Have takes wait where the last was taken a moment ago."""
