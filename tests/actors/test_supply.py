@@ -1,7 +1,8 @@
 """What an owner tells of its supply while it is being asked is not lost."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 
 from actors.core.lease import Extension, Lent, Report
 from actors.ports.lending import Taker
@@ -74,14 +75,22 @@ class Workers:
         """They stop."""
 
 
-async def test_supply_that_is_told_before_an_answer_is_read_is_asked_for() -> None:
-    others = Others()
+@asynccontextmanager
+async def pulling_from(others: Others) -> AsyncIterator[Pulling]:
+    """For workers that want one queue, of which the first owner has told that it has some."""
     pulling = Pulling(Nothing(), others, shards=lambda: 256, serves=lambda _: False, holder=lambda _: OTHER)
     pulling.workers = Workers()
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         running = group.create_task(pulling.run())
         pulling.want([QUEUE])
         pulling.supplied(OTHER, [QUEUE])
+        yield pulling
+        running.cancel()
+
+
+async def test_supply_that_is_told_before_an_answer_is_read_is_asked_for() -> None:
+    others = Others()
+    async with pulling_from(others) as pulling:
         answer = await others.asked.get()
         answer.set_result(([], False))
         pulling.supplied(OTHER, [QUEUE])  # in the same turn of the loop: one read of the link brought both
@@ -92,17 +101,11 @@ async def test_supply_that_is_told_before_an_answer_is_read_is_asked_for() -> No
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert others.asked.empty(), "nobody told of more"
-        running.cancel()
 
 
 async def test_where_the_last_was_taken_a_take_waits_for_the_next_and_keeps_half_of_the_room_free() -> None:
     others = Others()
-    pulling = Pulling(Nothing(), others, shards=lambda: 256, serves=lambda _: False, holder=lambda _: OTHER)
-    pulling.workers = Workers()
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        running = group.create_task(pulling.run())
-        pulling.want([QUEUE])
-        pulling.supplied(OTHER, [QUEUE])
+    async with pulling_from(others) as pulling:
         (await others.asked.get()).set_result(([a_lent(1, QUEUE)], False))
         waiting = await others.asked.get()
         pulling.supplied(ANOTHER, [QUEUE])
@@ -112,4 +115,3 @@ async def test_where_the_last_was_taken_a_take_waits_for_the_next_and_keeps_half
         await asyncio.sleep(1)
         assert others.takes == [(OTHER, 10, 0), (OTHER, 5, WAIT_MS), (ANOTHER, 5, 0), (OTHER, 5, WAIT_MS)]
         assert others.asked.empty(), "one that waited in vain does not wait again"
-        running.cancel()

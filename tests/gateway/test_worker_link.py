@@ -534,18 +534,24 @@ async def test_a_worker_that_reads_nothing_is_given_nothing_more_and_is_not_read
         assert world.gateway.crew._members[link][queue].count == 10_000 - count
 
 
+async def cut_off(world: Served, worker: Worker) -> int:
+    """A worker that reads nothing has gone, and may be at work; answers how many tasks were sent."""
+    _, count = await crowded(world, worker)
+    await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
+    assert (world.gateway.crew.leases, world.gateway.crew._parted) == (0, {})
+    assert {(verdict, why) for _, verdict, why in verdicts(world)} == {(Verdict.SNOOZED, UNSENT)}
+    return count
+
+
 async def test_a_worker_that_reads_nothing_for_long_is_cut_off_and_may_be_at_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was written to it runs to the end of its leases; what was not is given to others, without an attempt."""
     monkeypatch.setattr(crew, "GRACE_S", 0.0)
     async with served(limits=Limits(stall_s=0.1)) as world, working(world) as worker:
-        _, count = await crowded(world, worker)
-        await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
-        assert (world.gateway.crew.leases, world.gateway.crew._parted) == (0, {})
+        count = await cut_off(world, worker)
         told = verdicts(world)
         assert [task_id for task_id, _, _ in told] == [task_id(n) for n in range(count - len(told), count)], "the last"
-        assert {(verdict, why) for _, verdict, why in told} == {(Verdict.SNOOZED, UNSENT)}
         assert len(told) * len(LARGE) > OUTBOX_BYTES - 2 * CHUNK_BYTES
         worker.deafen().resume_reading()
 
@@ -555,10 +561,7 @@ async def test_the_bound_of_the_connection_tells_the_same_of_a_worker_that_reads
 ) -> None:
     monkeypatch.setattr(crew, "GRACE_S", 0.0)
     async with served(bounds=Bounds(stall_s=0.05)) as world, working(world) as worker:
-        await crowded(world, worker)
-        await world.node.pulling.until(lambda: world.node.pulling.wanted[-1] == frozenset())
-        assert (world.gateway.crew.leases, world.gateway.crew._parted) == (0, {}), "it may be at work"
-        assert {(verdict, why) for _, verdict, why in verdicts(world)} == {(Verdict.SNOOZED, UNSENT)}
+        await cut_off(world, worker)
         worker.deafen().resume_reading()
 
 

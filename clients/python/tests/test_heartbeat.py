@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from typing import Any
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,10 +14,17 @@ from ringwheel import Client, Context, Worker
 from ringwheel.heartbeat import Heartbeat
 
 LEASE_S = 0.3
+T = TypeVar("T")
 
 
 async def add(fake: Fake, payload: object) -> Held:
     return fake.add(payload, lease_s=LEASE_S)
+
+
+def there(fake: Fake, call: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    """Begin it where the service runs, in the loop that no handler blocks; answers what it returns."""
+    assert fake.loop is not None
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, fake.loop))
 
 
 async def test_a_handler_that_blocks_the_loop_keeps_its_lease() -> None:
@@ -28,11 +36,9 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lease() -> None:
             time.sleep(seconds)  # noqa: ASYNC251 - what must not be done
             return "done"
 
-        assert fake.loop is not None
-        task = asyncio.run_coroutine_threadsafe(add(fake, {"seconds": 3 * LEASE_S}), fake.loop)
-        held = await asyncio.wrap_future(task)
+        held = await there(fake, add(fake, {"seconds": 3 * LEASE_S}))
         async with at_work(worker):
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fake.ended(held), fake.loop))
+            await there(fake, fake.ended(held))
         assert held.attempt == 1
         assert fake.lost == []
         assert held.extended >= 3
@@ -50,10 +56,9 @@ async def test_what_has_ended_keeps_its_lease_until_its_result_is_recorded() -> 
         async def two() -> list[Held]:
             return [await add(fake, {"seconds": seconds}) for seconds in (0, 3 * LEASE_S)]
 
-        assert fake.loop is not None
-        tasks = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(two(), fake.loop))
+        tasks = await there(fake, two())
         async with at_work(worker):
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fake.ended(*tasks), fake.loop))
+            await there(fake, fake.ended(*tasks))
         assert [task.attempt for task in tasks] == [1, 1]
         assert fake.lost == []
 
@@ -76,11 +81,10 @@ async def test_what_lay_unread_until_its_lease_was_over_is_not_begun() -> None:
             await asyncio.to_thread(blocked.wait)
             return first, await add(fake, {"seconds": 0})
 
-        assert fake.loop is not None
-        adding = asyncio.run_coroutine_threadsafe(two(), fake.loop)
+        adding = there(fake, two())
         async with at_work(worker):
-            first, second = await asyncio.wrap_future(adding)
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fake.ended(first, second), fake.loop))
+            first, second = await adding
+            await there(fake, fake.ended(first, second))
         assert fake.lost == [second.id]
         assert begun == [(first.id, 1), (second.id, 2)]
 
