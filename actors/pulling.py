@@ -2,7 +2,7 @@
 others, and what workers say of them goes to whoever owns the task by then (ports/lending.py).
 
     room -> supply of some owners -> take, a share from each -> deliver
-    an owner's last was taken -> a take waits there for what comes due next -> deliver
+    an owner's last was taken -> a take waits there for what comes due next -> deliver, and room for more, ...
     report -> owner -> word;  no word, or an UNSURE one -> said again, to whoever is the owner by then
 
 Promises: never takes more than there is room for: what is asked for and has not come is counted; half of what is left
@@ -14,6 +14,7 @@ word is what workers have had under way, and REPORTS of others.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from actors.core.errors import Overloaded, Unavailable
@@ -197,13 +198,28 @@ class Pulling:
         tasks: list[Lent] = []
         more = False
         try:
-            tasks, more = await self._lines.take(boot, queue, limit, wait_ms)
+            if wait_ms:
+                part = partial(self._take_part, boot, queue)
+                tasks, more = await self._lines.await_more(boot, queue, limit, wait_ms, part)
+            else:
+                tasks, more = await self._lines.take(boot, queue, limit)
         except (Unavailable, Overloaded):
             pass  # it tells of its supply again when it is linked
         finally:
             del self._asked[queue][boot]
             self._waiting -= wait_ms > 0
         self._deliver(boot, queue, tasks, more=more)
+
+    def _take_part(self, boot: str, queue: int, tasks: list[Lent]) -> int:
+        """Some came that were waited for; answers how many more may come."""
+        assert self.workers is not None
+        asked = self._asked[queue]
+        asked[boot] -= len(tasks)
+        self.workers.deliver(queue, tasks)
+        share = min(self.workers.room(queue) // 2 // len(asked), MOST)
+        more = max(share - asked[boot], 0)
+        asked[boot] += more
+        return more
 
     def _deliver(self, boot: str, queue: int, tasks: list[Lent], *, more: bool) -> None:
         assert self.workers is not None

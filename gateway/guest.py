@@ -6,7 +6,7 @@ process is now end it.
 """
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
@@ -59,6 +59,8 @@ FRAME = 100
 STEP = 50
 """Tasks that are taken for its workers at once, as long as they bring less than STEP_BYTES; a payload is bounded."""
 STEP_BYTES = 2 * 1024 * 1024
+LARGE_BYTES = 64 * 1024
+"""Payloads that have a frame of their own."""
 
 
 class Guest:
@@ -90,7 +92,7 @@ class Guest:
         self._new = 0
         """Tasks that wait for their queue to be known."""
         self._parked = Parked(self._give, self._give_none)
-        self._unconfirmed: dict[int, list[Lent]] = {}
+        self._unconfirmed: dict[int, list[Lent]] = defaultdict(list)
         """Tasks for its workers, of which it has not said that they came."""
         self._relay = Relay(hub, wire, self._news.set)
 
@@ -149,26 +151,34 @@ class Guest:
                 lending.want(self, queues)
             case Take():
                 self._parked.take(message)
-            case Got(number):
-                self._unconfirmed.pop(number, None)
+            case Got():
+                self._confirm(message)
             case Reports(tenant, reports):
                 lending.report(self, tenant, reports)
             case Extend(tenant, extensions):
                 lending.extend(self, tenant, extensions)
 
-    def _give(self, asked: Take) -> bool:
-        """What there is; False: nothing."""
+    def _give(self, asked: Take, room: int) -> tuple[int, bool]:
+        """See Parked."""
         tasks: list[Lent] = []
         size, more = 0, True
-        while more and len(tasks) < asked.limit and size < STEP_BYTES:
-            some, more = self._node.lending.take(self, asked.queue, min(STEP, asked.limit - len(tasks)))
+        while more and len(tasks) < room and size < STEP_BYTES:
+            some, more = self._node.lending.take(self, asked.queue, min(STEP, room - len(tasks)))
             tasks += some
             size += sum(len(task.payload or b"") for task in some)
+        over = more or len(tasks) >= room or (bool(tasks) and not asked.wait_ms)
         if tasks:
-            self._unconfirmed[asked.number] = tasks
-        if tasks or more:
-            self._say(Taken(asked.number, tasks, more))
-        return bool(tasks) or more
+            self._unconfirmed[asked.number] += tasks
+        if tasks or over:
+            self._say(Taken(asked.number, tasks, more, not over))
+        return len(tasks), over
+
+    def _confirm(self, got: Got) -> None:
+        if got.count:
+            del self._unconfirmed.get(got.number, [])[: got.count]
+            self._parked.widen(got.number, got.room)
+        else:
+            self._unconfirmed.pop(got.number, None)
 
     def _give_none(self, asked: Take) -> None:
         self._say(Taken(asked.number, [], more=False))
@@ -256,10 +266,15 @@ class Guest:
     def _next(self) -> list[Message]:
         said: list[Message] = []
         while self._outbox and len(said) < FRAME:
-            alone = isinstance(self._outbox[0], Taken)  # it may be nearly as large as a frame can be
+            alone = _is_large(self._outbox[0])
             if said and alone:
                 break
             said.append(self._outbox.popleft())
             if alone:
                 break
         return said or self._relay.take()
+
+
+def _is_large(message: Message) -> bool:
+    """It may be nearly as large as a frame can be."""
+    return isinstance(message, Taken) and sum([len(task.payload or b"") for task in message.tasks]) > LARGE_BYTES

@@ -27,6 +27,7 @@ from actors.core.wire import (
     Moved,
     Reply,
     Reports,
+    Taken,
     Watch,
     Watching,
     WireTopic,
@@ -93,6 +94,8 @@ class Link:
         """Numbers of those that were not answered in time."""
         self._news = asyncio.Event()
         self._asked: dict[int, asyncio.Future[Reply]] = {}
+        self._parts: dict[int, Callable[[Taken], None]] = {}
+        """Who hears the parts of an answer."""
         self._number = 0
         self.up = asyncio.Event()
         """Set while both ends know each other."""
@@ -130,13 +133,21 @@ class Link:
         self._news.set()
         return True
 
-    async def question(self, message: Callable[[int], Message]) -> Reply | None:
-        """The reply to a message that bears this number; None: it was not sent. Raises Unavailable or Overloaded."""
+    async def question(
+        self, message: Callable[[int], Message], part: Callable[[Taken], None] | None = None
+    ) -> Reply | None:
+        """The reply to a message that bears this number, of one in parts the last of them; None: it was not sent.
+        Raises Unavailable or Overloaded.
+        """
         if len(self._asked) >= ASKED:
             raise Overloaded("too many questions wait for this task's owner")
         self._number += 1
         number = self._number
-        return await self._reply(number) if self.tell(message(number)) else None
+        if not self.tell(message(number)):
+            return None
+        if part is not None:
+            self._parts[number] = part
+        return await self._reply(number)
 
     async def watch(self, topics: Sequence[WireTopic]) -> None:
         """Return when the other end tells of these, too. One that is not linked is told of all when it is (`greet`)."""
@@ -170,6 +181,7 @@ class Link:
             return await reply
         finally:
             self._asked.pop(number, None)
+            self._parts.pop(number, None)
 
     async def _run(self, session: aiohttp.ClientSession) -> NoReturn:
         tries = 0
@@ -260,6 +272,9 @@ class Link:
             if isinstance(message, Watching) and message.number in self._late:
                 self._late.remove(message.number)
                 self._hear_more(self, message)
+            elif isinstance(message, Taken) and message.open:
+                if (part := self._parts.get(message.number)) is not None:
+                    part(message)
             elif isinstance(message, Reply):
                 asked = self._asked.get(message.number)
                 if asked is not None and not asked.done():

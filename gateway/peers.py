@@ -10,6 +10,7 @@ Refuses: to be relied on (see the port).
 import asyncio
 import ssl
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 import aiohttp
 from aiohttp import WSCloseCode, web
@@ -168,10 +169,21 @@ class Peers:
         for link in self._links.values():
             link.tell(Want(self._wanted))  # one that is not up is told when it is (`_greet`)
 
-    async def take(self, boot: str, queue: int, limit: int, wait_ms: int = 0) -> tuple[list[Lent], bool]:
+    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
         """See ports.lending.Lines."""
+        return await self._take(boot, lambda number: Take(number, queue, limit))
+
+    async def await_more(
+        self, boot: str, queue: int, limit: int, wait_ms: int, part: Callable[[list[Lent]], int]
+    ) -> tuple[list[Lent], bool]:
+        """See ports.lending.Lines."""
+        return await self._take(boot, lambda number: Take(number, queue, limit, wait_ms), part)
+
+    async def _take(
+        self, boot: str, take: Callable[[int], Take], part: Callable[[list[Lent]], int] | None = None
+    ) -> tuple[list[Lent], bool]:
         link = self._links.get(boot)
-        taken = None if link is None else await link.question(lambda number: Take(number, queue, limit, wait_ms))
+        taken = None if link is None else await link.question(take, part and partial(_confirm, link, part))
         if link is None or not isinstance(taken, Taken):
             raise Unavailable("the owner of these tasks is not linked")
         link.tell(Got(taken.number))
@@ -287,6 +299,11 @@ class Peers:
             self._links.pop(boot).end()
         if boots:
             self._interrupt()  # what they said last may not have arrived
+
+
+def _confirm(link: Link, part: Callable[[list[Lent]], int], taken: Taken) -> None:
+    """A part came."""
+    link.tell(Got(taken.number, len(taken.tasks), part(taken.tasks)))
 
 
 def _parts(reports: Sequence[Report]) -> Iterator[list[Report]]:

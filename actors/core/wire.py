@@ -191,7 +191,9 @@ class Supply(msgspec.Struct, frozen=True, array_like=True, tag="supply"):
 
 
 class Take(msgspec.Struct, frozen=True, array_like=True, tag="take"):
-    """Give me tasks of this queue, so many at most; when there are none, those that come due within `wait_ms`."""
+    """Give me tasks of this queue, so many at most; with `wait_ms` also those that come due from now on, in parts,
+    until nothing has for so long, or there is no room for more (`Got`).
+    """
 
     number: int
     queue: int
@@ -200,17 +202,20 @@ class Take(msgspec.Struct, frozen=True, array_like=True, tag="take"):
 
 
 class Taken(msgspec.Struct, frozen=True, array_like=True, tag="taken"):
-    """The answer to a `Take`, to be confirmed by a `Got`; `more`: there may be more."""
+    """The answer to a `Take`, to be confirmed by a `Got`; `more`: there may be more; `open`: a part, others follow."""
 
     number: int
     tasks: list[Lent]
     more: bool
+    open: bool = False
 
 
 class Got(msgspec.Struct, frozen=True, array_like=True, tag="got"):
-    """I have what you gave me under this number."""
+    """I have what you gave me under this number; of parts, the first `count`, and there is `room` for so many more."""
 
     number: int
+    count: int = 0
+    room: int = 0
 
 
 class Reports(msgspec.Struct, frozen=True, array_like=True, tag="reports"):

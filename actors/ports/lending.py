@@ -8,7 +8,7 @@ Guarantees of a lender: a task is given to one taker, with a running attempt und
 said again, and is answered by one word each time, at once or when it is committed; or never, when its owner dies.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from actors.core.lease import Extension, Kept, Lent, Report, Word
@@ -69,9 +69,15 @@ class Lines(Protocol):
         """Tell all of them, and each that is linked later on, until something else is wanted."""
         ...
 
-    async def take(self, boot: str, queue: int, limit: int, wait_ms: int = 0) -> tuple[list[Lent], bool]:
-        """See Lender.take; when there are none, those that come due within `wait_ms`. Raises Unavailable or Overloaded:
-        nothing was got.
+    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
+        """See Lender.take. Raises Unavailable or Overloaded: nothing was got."""
+        ...
+
+    async def await_more(
+        self, boot: str, queue: int, limit: int, wait_ms: int, part: Callable[[list[Lent]], int]
+    ) -> tuple[list[Lent], bool]:
+        """The same of what comes due there from now on: `part` is given it as it comes, and answers for how many more
+        there is room. Over, and answered with the last, when nothing has come for `wait_ms` or there is no room.
         """
         ...
 

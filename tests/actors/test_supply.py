@@ -1,7 +1,7 @@
 """What an owner tells of its supply while it is being asked is not lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from actors.core.lease import Extension, Lent, Report
@@ -20,6 +20,8 @@ class Others:
         self.asked: asyncio.Queue[asyncio.Future[tuple[list[Lent], bool]]] = asyncio.Queue()
         self.takes: list[tuple[str, int, int]] = []
         """Of whom, how many, and for how long they wait."""
+        self.told: Callable[[list[Lent]], int]
+        """Gives a part of what is waited for."""
 
     def want(self, *_: object) -> None:
         """Nothing is kept of it."""
@@ -27,7 +29,16 @@ class Others:
     def part(self, taker: Taker) -> None:
         """Nothing is kept of it."""
 
-    async def take(self, boot: str, queue: int, limit: int, wait_ms: int = 0) -> tuple[list[Lent], bool]:
+    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
+        return await self._take(boot, limit, 0)
+
+    async def await_more(
+        self, boot: str, queue: int, limit: int, wait_ms: int, part: Callable[[list[Lent]], int]
+    ) -> tuple[list[Lent], bool]:
+        self.told = part
+        return await self._take(boot, limit, wait_ms)
+
+    async def _take(self, boot: str, limit: int, wait_ms: int) -> tuple[list[Lent], bool]:
         answer: asyncio.Future[tuple[list[Lent], bool]] = asyncio.get_running_loop().create_future()
         self.takes.append((boot, limit, wait_ms))
         self.asked.put_nowait(answer)
@@ -63,10 +74,13 @@ class Nothing:
 
 
 class Workers:
-    """Always room for ten."""
+    """Always room for as many."""
+
+    def __init__(self) -> None:
+        self.credits = 10
 
     def room(self, queue: int) -> int:
-        return 10
+        return self.credits
 
     def deliver(self, queue: int, tasks: list[Lent]) -> None:
         """They take it."""
@@ -115,3 +129,18 @@ async def test_where_the_last_was_taken_a_take_waits_for_the_next_and_keeps_half
         await asyncio.sleep(1)
         assert others.takes == [(OTHER, 10, 0), (OTHER, 5, WAIT_MS), (ANOTHER, 5, 0), (OTHER, 5, WAIT_MS)]
         assert others.asked.empty(), "one that waited in vain does not wait again"
+
+
+async def test_of_what_comes_in_parts_no_more_is_asked_for_than_half_of_the_room() -> None:
+    others = Others()
+    async with pulling_from(others) as pulling:
+        assert isinstance(pulling.workers, Workers)
+        (await others.asked.get()).set_result(([a_lent(1, QUEUE)], False))
+        waiting = await others.asked.get()
+        assert others.takes == [(OTHER, 10, 0), (OTHER, 5, WAIT_MS)]
+        assert others.told([a_lent(2, QUEUE), a_lent(3, QUEUE)]) == 2, "of five, three are left; half of ten may be"
+        pulling.workers.credits = 4
+        assert others.told([a_lent(4, QUEUE)]) == 0, "four are left, and there is room for two"
+        waiting.set_result(([], False))
+        await asyncio.sleep(1)
+        assert others.asked.empty()

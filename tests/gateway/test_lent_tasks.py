@@ -1,14 +1,14 @@
 """Pulled tasks between nodes, over real sockets: they go to where workers are, and nothing is lost with a link."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 import pytest
 
 from actors.core.errors import Overloaded, Unavailable
 from actors.core.events import Verdict
-from actors.core.lease import Extension, Said
+from actors.core.lease import Extension, Lent, Said
 from actors.core.wire import Frame, Message, Moved, Reports, Taken, encode
 from gateway import guest, link, peers
 from gateway.commands_api import MAX_RESULT_BYTES
@@ -85,24 +85,78 @@ async def test_tasks_are_taken_with_all_that_they_have() -> None:
         assert b.node.lending.taken == [2, 2, 2]
 
 
-async def test_a_take_waits_for_what_comes_due_next() -> None:
+class Parts:
+    """What came in parts, and for how many more there is room after each."""
+
+    def __init__(self, *rooms: int) -> None:
+        self._rooms = iter(rooms)
+        self.came: asyncio.Queue[list[Lent]] = asyncio.Queue()
+
+    def take(self, tasks: list[Lent]) -> int:
+        self.came.put_nowait(tasks)
+        return next(self._rooms)
+
+
+async def confirmed(a: End, b: End) -> None:
+    """What `a` has said so far has been heard."""
+    a.peers.want([MAIL, 8])
+    await b.node.until(lambda: list(b.node.lending.takers.values()) == [[MAIL, 8]])
+
+
+async def test_what_comes_due_next_comes_in_parts_until_there_is_no_room() -> None:
     async with lending() as (a, b), asyncio.TaskGroup() as group:
-        taker = b.node.lending.taker
-        waits = group.create_task(a.peers.take("boot-b", MAIL, 2, 30_000))
+        taker, parts = b.node.lending.taker, Parts(1)
+        waits = group.create_task(a.peers.await_more("boot-b", MAIL, 2, 30_000, parts.take))
         await b.node.until(lambda: b.node.lending.taken == [2])
         taker.supply([8])
         await a.node.until(lambda: a.node.pulling.supplies == [("boot-b", [8])])
         b.node.lending.due[MAIL] = [a_lent(1, MAIL)]
         taker.supply([MAIL])
-        assert await waits == ([a_lent(1, MAIL)], False)
+        assert await parts.came.get() == [a_lent(1, MAIL)]
+        await confirmed(a, b)
+        b.node.lending.due[MAIL] = [a_lent(2, MAIL), a_lent(3, MAIL)]
+        taker.supply([MAIL])
+        assert await waits == ([a_lent(2, MAIL), a_lent(3, MAIL)], False)
+        assert b.node.lending.taken == [2, 2, 2], "the first left room for one, and was followed by room for one more"
         taker.supply([MAIL])
         await a.node.until(lambda: a.node.pulling.supplies[1:] == [("boot-b", [MAIL])])
 
 
+async def test_of_parts_those_that_were_not_confirmed_are_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    say, lost = guest.Guest._say, asyncio.Event()
+
+    def lose(self: guest.Guest, message: Message) -> None:
+        if isinstance(message, Taken) and message.tasks[0].id == task_id(2):
+            lost.set()
+        else:
+            say(self, message)
+
+    monkeypatch.setattr(guest.Guest, "_say", lose)
+    async with lending() as (a, b), asyncio.TaskGroup() as group:
+        taker, parts = b.node.lending.taker, Parts(5)
+        waits = group.create_task(unavailable(a.peers.await_more("boot-b", MAIL, 9, 30_000, parts.take)))
+        await b.node.until(lambda: b.node.lending.taken == [9])
+        b.node.lending.due[MAIL] = [a_lent(1, MAIL)]
+        taker.supply([MAIL])
+        assert await parts.came.get() == [a_lent(1, MAIL)]
+        await confirmed(a, b)
+        b.node.lending.due[MAIL] = [a_lent(2, MAIL)]
+        taker.supply([MAIL])
+        await lost.wait()
+        await (await a.linked(b)).cut()
+        await waits
+        await b.node.until(lambda: b.node.lending.given_back == ids(2))
+
+
+async def unavailable(taking: Awaitable[object]) -> None:
+    with pytest.raises(Unavailable):
+        await taking
+
+
 async def test_a_take_that_waits_ends_with_its_time_or_with_what_is_wanted() -> None:
     async with lending() as (a, b), asyncio.TaskGroup() as group:
-        assert await a.peers.take("boot-b", MAIL, 2, 1) == ([], False)
-        waits = group.create_task(a.peers.take("boot-b", MAIL, 2, 30_000))
+        assert await a.peers.await_more("boot-b", MAIL, 2, 1, len) == ([], False)
+        waits = group.create_task(a.peers.await_more("boot-b", MAIL, 2, 30_000, len))
         await b.node.until(lambda: b.node.lending.taken == [2, 2])
         a.peers.want([])
         assert await waits == ([], False)

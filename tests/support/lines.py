@@ -7,6 +7,7 @@ A message may be lost, as when a link breaks; both ends hear of that a moment la
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import count
 
 from actors.core.errors import Unavailable
@@ -36,8 +37,8 @@ _numbers = count(1)
 class Far:
     """A node that takes tasks for its workers, as the owner of the tasks sees it."""
 
-    def __init__(self, say: Callable[[Message], object], give: Callable[[Take], bool]) -> None:
-        """`give` what there is for this; False: nothing."""
+    def __init__(self, say: Callable[[Message], object], give: Callable[[Take, int], tuple[int, bool]]) -> None:
+        """`give`: see Parked."""
         self._say = say
         self.parked = Parked(give, lambda asked: say(Taken(asked.number, [], more=False)))
 
@@ -69,7 +70,7 @@ class MemoryLines:
         self._wanted: list[int] = []
         self._broken: dict[str, None] = {}
         """Boots that have to be told anew what is wanted."""
-        self._asked: dict[int, tuple[str, asyncio.Future[Taken]]] = {}
+        self._asked: dict[int, tuple[str, asyncio.Future[Taken], Callable[[list[Lent]], int] | None]] = {}
         self._takers: dict[str, Far] = {}
         self._unconfirmed: dict[str, dict[int, list[Lent]]] = defaultdict(dict)
         self.gave_back: Callable[[list[Lent]], None] = lambda tasks: None
@@ -90,7 +91,7 @@ class MemoryLines:
     def broke(self, boot: str) -> None:
         """The link to it broke: what was under way is lost."""
         self._broken[boot] = None
-        for asked, taken in self._asked.values():
+        for asked, taken, _ in self._asked.values():
             if asked == boot and not taken.done():
                 taken.set_exception(Unavailable("the link broke"))
         lending = self._node().lending
@@ -118,18 +119,28 @@ class MemoryLines:
         for boot in boots:
             self._say(boot, Want(self._wanted))
 
-    async def take(self, boot: str, queue: int, limit: int, wait_ms: int = 0) -> tuple[list[Lent], bool]:
+    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
         """See the port."""
-        number = next(_numbers)
+        return await self._take(boot, Take(next(_numbers), queue, limit))
+
+    async def await_more(
+        self, boot: str, queue: int, limit: int, wait_ms: int, part: Callable[[list[Lent]], int]
+    ) -> tuple[list[Lent], bool]:
+        """See the port."""
+        return await self._take(boot, Take(next(_numbers), queue, limit, wait_ms), part)
+
+    async def _take(
+        self, boot: str, take: Take, part: Callable[[list[Lent]], int] | None = None
+    ) -> tuple[list[Lent], bool]:
         taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
-        self._asked[number] = boot, taken
+        self._asked[take.number] = boot, taken, part
         try:
-            if not self._tell(boot, Take(number, queue, limit, wait_ms)):
+            if not self._tell(boot, take):
                 raise Unavailable("not linked")
             answer = await taken
         finally:
-            del self._asked[number]
-        self._say(boot, Got(number))
+            del self._asked[take.number]
+        self._say(boot, Got(take.number))
         return answer.tasks, answer.more
 
     def report(self, boot: str, tenant: str, reports: Sequence[Report]) -> bool:
@@ -159,8 +170,13 @@ class MemoryLines:
             case Revoked(leases):
                 pulling.revoke(leases)
             case Taken(number):
-                _, taken = self._asked.get(number, (None, None))
-                if taken is not None and not taken.done():
+                asked, taken, part = self._asked.get(number, (sender, None, None))
+                if taken is None or taken.done() or asked != sender:
+                    return
+                if message.open:
+                    assert part is not None
+                    self._say(sender, Got(number, len(message.tasks), part(message.tasks)))
+                else:
                     taken.set_result(message)
             case _:
                 self._lend(sender, message)
@@ -168,7 +184,7 @@ class MemoryLines:
     def _lend(self, sender: str, message: Want | Take | Got | Reports | Extend) -> None:
         taker = self._takers.get(sender)
         if taker is None:
-            taker = Far(lambda said: self._say(sender, said), lambda asked: self._give(sender, asked))
+            taker = Far(lambda said: self._say(sender, said), partial(self._give, sender))
             self._takers[sender] = taker
         lending = self._node().lending
         match message:
@@ -177,17 +193,22 @@ class MemoryLines:
                 lending.want(taker, queues)
             case Take():
                 taker.parked.take(message)
-            case Got(number):
-                self._unconfirmed[sender].pop(number, None)
+            case Got(number, count_, room):
+                if count_:
+                    del self._unconfirmed[sender].get(number, [])[:count_]
+                    taker.parked.widen(number, room)
+                else:
+                    self._unconfirmed[sender].pop(number, None)
             case Reports(tenant, reports):
                 lending.report(taker, tenant, reports)
             case Extend(tenant, extensions):
                 lending.extend(taker, tenant, extensions)
 
-    def _give(self, sender: str, asked: Take) -> bool:
-        tasks, more = self._node().lending.take(self._takers[sender], asked.queue, asked.limit)
+    def _give(self, sender: str, asked: Take, room: int) -> tuple[int, bool]:
+        tasks, more = self._node().lending.take(self._takers[sender], asked.queue, room)
+        over = more or len(tasks) >= room or (bool(tasks) and not asked.wait_ms)
         if tasks:
-            self._unconfirmed[sender][asked.number] = tasks
-        if tasks or more:
-            self._say(sender, Taken(asked.number, tasks, more))
-        return bool(tasks) or more
+            self._unconfirmed[sender].setdefault(asked.number, []).extend(tasks)
+        if tasks or over:
+            self._say(sender, Taken(asked.number, tasks, more, not over))
+        return len(tasks), over

@@ -202,7 +202,9 @@ WORKERS_SAY = [
     Want([]),
     Want([7, 9]),
     Take(4, 7, 500),
+    Take(4, 7, 500, 20),
     Got(4),
+    Got(4, 3, 2),
     Reports("acme", [Report(task_id(1), 3, 2, Verdict.SUCCEEDED.value, result=b"{}")]),
     Reports("acme", [Report(task_id(1), 3, 2, Verdict.FAILED.value, "why", None, 9_000, 0.25), Report("x", 0, 0, 6)]),
     Extend("acme", [Extension(task_id(1), 3, 2), Extension(task_id(2), 3, 1, 5_000)]),
@@ -211,6 +213,7 @@ WORKERS_SAY = [
 WORKERS_HEAR = [
     Supply([7]),
     Taken(4, [], more=False),
+    Taken(4, [], more=False, open=True),
     Answered(
         [Word(task_id(1), 3, 2, Said.RECORDED, "succeeded"), Word(task_id(2), 3, 1, Said.OVER, "dead", "too late")]
     ),
