@@ -1,6 +1,6 @@
 """Staying alive, and taking over from those who are not: the heartbeat, from the loop that fires.
 
-Every BEAT_S this node raises its counter and reads the world in one round trip: what it owns, what nobody owns, who is
+Every BEAT_S this node raises its counter and reads the world in one statement: what it owns, what nobody owns, who is
 there. A beat that succeeded allows firing until T_STOP_MS after it was *sent*; nothing else does. A peer whose counter
 stands still is condemned, its shards are swept, and whoever finds itself dead starts again under a new boot.
 docs/ownership.md is the whole protocol.

@@ -1,7 +1,8 @@
 """Membership and shard ownership (sql/leases.sql, docs/ownership.md).
 
-Promises: a heartbeat is one round trip; a sweep waits for open fenced writes, at most the session's lock time-out
-(500 ms), then ends the dead owners' sessions and takes what is not locked: one stuck write keeps no other shard.
+Promises: a heartbeat is one statement, and another one that asks for the clock; a sweep waits for open fenced writes,
+at most the lock time-out of a session (500 ms), then ends the dead owners' sessions and takes what is not locked: one
+stuck write keeps no other shard.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ class PgLeaseStore:
         """See the port."""
         async with self._db.leases.use() as connection:
             row = await connection.fetchrow(_SQL["beat"], boot)
+            clock_ms = await connection.fetchval(_SQL["clock"])
         if not row["alive"]:
             return None
         self.timeline = int(row["timeline"], 16)
@@ -49,7 +51,7 @@ class PgLeaseStore:
             peers=[Peer(*peer) for peer in peers],
             holders=dict(zip(row["held"], row["holders"], strict=True)),
             settings_version=row["settings_version"],
-            clock_ms=row["clock_ms"],
+            clock_ms=clock_ms,
             timeline=self.timeline,
         )
 

@@ -39,8 +39,11 @@ SELECT EXISTS (SELECT FROM me) AS alive,
        ARRAY(SELECT state FROM peer ORDER BY boot) AS states,
        ARRAY(SELECT beats FROM peer ORDER BY boot) AS beats,
        (SELECT settings_version FROM cluster) AS settings_version,
-       (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS clock_ms,
        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline;
+
+-- name: clock
+-- Apart from the beat, whose answer waits for its commit: the estimate errs by as much as an answer takes.
+SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8;
 
 -- name: condemn
 -- $1 boot, $2 its counter as seen, $3 whether it must have no session left, $4 the name of its sessions. No row: it
