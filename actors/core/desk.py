@@ -1,9 +1,10 @@
 """The desk of a node: due tasks of all its shards, a lane a queue, until somebody takes them: a dispatcher those that
 are sent, from another desk workers those that are pulled, each from the queues that it works on.
 
-Lanes take turns, so that a queue with a long backlog does not hold the others up; a paused queue's lane waits. A
-task whose payload rests in the tables is set aside to be read when its turn comes, and goes first in its lane
-afterwards: what is read ahead is bounded in number and bytes and shared among the lanes, however long a backlog is.
+Lanes take turns, so that a queue with a long backlog does not hold the others up; a paused queue's lane waits. What
+comes back, because its worker went, goes before what has waited since: it does not wait a second time. A task whose
+payload rests in the tables is set aside to be read when its turn comes, and goes first in its lane afterwards: what is
+read ahead is bounded in number and bytes and shared among the lanes, however long a backlog is.
 
 Promises: a task is handed out at most once an offer; one that is no longer `OFFERED` (cancelled, expired, its shard
 lost), or was offered anew since, is dropped on the way out. Bounds: a shard offers at most twice its limit a queue
@@ -30,11 +31,13 @@ Entry = tuple[Task, int, int]
 class _Lane:
     """One queue's due tasks, oldest first; may hold some that are no longer offered."""
 
-    __slots__ = ("ahead", "compact_at", "queue", "ready", "tasks")
+    __slots__ = ("again", "ahead", "compact_at", "queue", "ready", "tasks")
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.tasks: deque[Entry] = deque()
+        self.again: deque[Entry] = deque()
+        """Those that have begun before, and were due no later than the first of `tasks`: they go before it."""
         self.ready: deque[Entry] = deque()
         """Those whose payload was read."""
         self.ahead = 0
@@ -42,7 +45,12 @@ class _Lane:
         self.compact_at = COMPACT
 
     def __bool__(self) -> bool:
-        return bool(self.tasks or self.ready)
+        return bool(self.tasks or self.again or self.ready)
+
+    def line(self, task: Task) -> deque[Entry]:
+        """Where a task that has begun before waits for its turn."""
+        tasks = self.tasks
+        return self.again if tasks and task.due_ms <= tasks[0][0].due_ms else tasks
 
     def compact(self) -> int:
         """Forget what is no longer offered; answers how many kept bytes went with it."""
@@ -79,7 +87,8 @@ class Desk:
             if lane is None:
                 lane = self._lanes[task.queue.id] = _Lane(task.queue)
             self._open(lane)
-            lane.tasks.append((task, task.rev, 0 if task.payload is None else self._keep(task)))
+            line = lane.line(task) if task.attempt else lane.tasks
+            line.append((task, task.rev, 0 if task.payload is None else self._keep(task)))
             if len(lane.tasks) > lane.compact_at:
                 self._kept_bytes -= lane.compact()
         return others
@@ -172,19 +181,19 @@ class Desk:
 
     def _take_turn(self, lane: _Lane, until: int, ahead: int, taken: list[Task]) -> None:
         """Take from the lane until so many are taken, what was read before first; read ahead what has no payload."""
-        ready, tasks = lane.ready, lane.tasks
+        ready = lane.ready
         while ready and len(taken) < until:
             entry = ready.popleft()
             self._let_go(lane, entry)
             if _is_offered(entry):
                 taken.append(entry[0])
-        while tasks and len(taken) < until:
-            task, rev, kept = entry = tasks[0]
+        while (line := lane.again or lane.tasks) and len(taken) < until:
+            task, rev, kept = entry = line[0]
             unread = task.payload is None and task.payload_bytes
             offered = _is_offered(entry)
             if offered and unread and not (lane.ahead < ahead and self._may_read()):
                 break
-            tasks.popleft()
+            line.popleft()
             self._kept_bytes -= kept
             if offered and unread:
                 self._set_aside(lane, task, rev)

@@ -109,7 +109,8 @@ def settle(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
 
 def _unsent(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
     """Nothing was sent, so there was no attempt: the claim is taken back."""
-    again = move(task, epoch, _AGAIN, now_ms, now_ms + (outcome.retry_after_ms or 0))
+    after_ms = outcome.retry_after_ms
+    again = move(task, epoch, _AGAIN, now_ms, _at_once_ms(task, now_ms) if after_ms is None else now_ms + after_ms)
     again.attempt -= 1
     if not again.attempt:
         again.lateness_ms = None
@@ -118,7 +119,8 @@ def _unsent(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
 
 def _snooze(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
     """Its number is used up all the same, for fences only grow; so the budget has one more."""
-    due_ms = max(outcome.ended_ms + (outcome.retry_after_ms or 0), now_ms)
+    after_ms = outcome.retry_after_ms
+    due_ms = _at_once_ms(task, now_ms) if after_ms is None else max(outcome.ended_ms + after_ms, now_ms)
     again = move(task, epoch, _AGAIN, now_ms, due_ms)
     again.budget += 1
     again.outcome = outcome
@@ -133,11 +135,16 @@ def _hold(task: Task, outcome: Outcome, epoch: int, now_ms: int) -> Record:
     return held
 
 
+def _at_once_ms(task: Task, now_ms: int) -> int:
+    """It keeps its place: that nobody did it is no reason to wait behind what came later."""
+    return min(task.due_ms, now_ms)
+
+
 def _next_attempt_ms(task: Task, outcome: Outcome, now_ms: int) -> int | None:
     if outcome.verdict is Verdict.NEVER or task.attempt >= task.budget:
         return None
     if outcome.verdict is Verdict.LOST:
-        return now_ms
+        return _at_once_ms(task, now_ms)
     policy = retry_of(task.spec, task.queue)
     made = task.attempt - max(task.budget - policy.max_attempts, 0)
     delay_ms = policy.delay_ms(made, outcome.jitter)

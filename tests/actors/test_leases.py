@@ -164,6 +164,19 @@ async def test_what_is_given_back_comes_again(cluster: Cluster, verdict: Verdict
     assert first.said == [Said.RECORDED, Said.OVER]
 
 
+async def test_what_comes_back_goes_before_what_waits(cluster: Cluster) -> None:
+    a = await cluster.start()
+    ids = await submit_pulled(a, 30, period_ms=PERIOD_MS)
+    crew = Crew(cluster, a)
+    await crew.take(10)
+    first = ids_of(await crew.delivered(10))
+    await asyncio.sleep(PERIOD_S + 0.5)
+    await crew.take(10)
+    assert sorted(ids_of((await crew.delivered(20))[10:])) == sorted(first), "their leases ran out"
+    await crew.take(20)
+    assert sorted(ids_of((await crew.delivered(40))[20:])) == sorted(set(ids) - set(first))
+
+
 async def test_a_report_that_is_said_again_is_recorded_once(cluster: Cluster) -> None:
     a = await cluster.start()
     ids = await submit_pulled(a, 3)

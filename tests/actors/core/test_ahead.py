@@ -272,7 +272,7 @@ def test_a_lost_attempt_is_waited_for_until_its_deadline(when: str) -> None:
     stage.tick(1)
     [record] = stage.records
     assert record.outcome is not None
-    assert (record.state, record.due_ms, record.outcome.error) == (State.SCHEDULED, stage.now_ms, LOST)
+    assert (record.state, record.due_ms, record.outcome.error) == (State.SCHEDULED, T0_MS, LOST)
     assert record.outcome.verdict is Verdict.LOST
     stage.record()
     assert stage.offers == [task]

@@ -82,6 +82,31 @@ def test_a_queue_is_taken_in_order_and_once() -> None:
     assert (office.take(), bool(office.desk)) == ([], False)
 
 
+def test_what_comes_back_goes_before_what_was_due_no_sooner() -> None:
+    office, [queue] = Office(), queues(1)
+    tasks = office.offer(queue, 9)
+    for task, due_ms in zip(tasks, [1, 2, 2, 2, 3, 3, 4, 4, 4], strict=True):
+        task.due_ms = due_ms
+    first = office.take(4)
+    for task in first:
+        task.attempt = 1
+        task.rev += 1
+        task.phase = Phase.OFFERED
+    office.desk.put(first[:1])
+    office.desk.put(first[1:])
+    fresh = office.offer(queue, 1)
+    assert office.take() == [*tasks, *fresh]
+
+
+def test_a_retry_has_its_turn_among_what_is_due_then() -> None:
+    office, [queue] = Office(), queues(1)
+    tasks = office.offer(queue, 3)
+    (first,) = office.take(1)
+    first.attempt, first.due_ms = 1, first.due_ms + 1_000
+    office.again(first)
+    assert office.take() == [*tasks[1:], first]
+
+
 def test_nothing_is_taken_when_nothing_is_asked_for() -> None:
     office, [queue] = Office(), queues(1)
     office.offer(queue)

@@ -104,7 +104,7 @@ def test_when_its_boot_dies_the_attempt_is_lost() -> None:
     stage.see("boot-c")
     [record] = stage.records
     assert record.outcome is not None
-    assert (record.task, record.outcome.verdict, record.due_ms) == (task, Verdict.LOST, stage.now_ms)
+    assert (record.task, record.outcome.verdict, record.due_ms) == (task, Verdict.LOST, T0_MS)
     stage.see()
     assert [record.task for record in stage.records] == [other]
     assert own.phase is Phase.RUNNING

@@ -58,7 +58,7 @@ def test_a_lease_lapses_at_its_time_and_the_task_is_due_again() -> None:
     assert (stage.records, stage.shard.tally.lapsed) == ([], 0)
     stage.tick(1)
     [record] = stage.records
-    assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, stage.now_ms)
+    assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, T0_MS)
     assert (record.attempt, record.claim_ms, stage.shard.tally.lapsed) == (1, None, 1)
     assert record.outcome is not None
     assert (record.outcome.verdict, record.outcome.error) == (Verdict.LOST, LAPSED)
@@ -105,7 +105,7 @@ def test_a_lease_that_lapses_in_a_queue_that_waits_has_waited() -> None:
     task = stage.sent()
     stage.tick(PERIOD_MS)
     [record] = stage.records
-    assert (record.state, record.due_ms) == (State.SCHEDULED, stage.now_ms)
+    assert (record.state, record.due_ms) == (State.SCHEDULED, T0_MS)
     stage.record()
     assert stage.offers == [task]
 

@@ -34,7 +34,7 @@ def test_a_claimed_lease_has_one_fresh_period(boot: str, in_ms: int) -> None:
     stage.tick(1)
     [record] = stage.records
     assert record.outcome is not None
-    assert (record.outcome.verdict, record.due_ms, stage.shard.tally.lapsed) == (Verdict.LOST, stage.now_ms, 1)
+    assert (record.outcome.verdict, record.due_ms, stage.shard.tally.lapsed) == (Verdict.LOST, task.due_ms, 1)
 
 
 def test_a_lease_that_was_taken_over_has_its_period_however_long_ago_its_claim_ended() -> None:

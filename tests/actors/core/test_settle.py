@@ -125,9 +125,17 @@ def test_a_smaller_budget_than_the_policys_counts_from_the_first() -> None:
     assert settled(running(attempt=2, budget=3), Verdict.FAILED, jitter=0.5).due_ms == T0_MS + 200 + 1_000
 
 
-def test_lost_is_tried_again_at_once() -> None:
+def test_lost_is_tried_again_at_once_and_keeps_its_place() -> None:
     record = settled(running(), Verdict.LOST)
-    assert (record.state, record.due_ms, record.attempt) == (State.SCHEDULED, NOW_MS, 1)
+    assert (record.state, record.due_ms, record.attempt) == (State.SCHEDULED, T0_MS, 1)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.LOST, Verdict.UNSENT, Verdict.SNOOZED])
+def test_what_is_tried_again_at_once_is_due_by_then(verdict: Verdict) -> None:
+    """A claim of the `later` kind is due at its deadline."""
+    task = running()
+    task.due_ms = NOW_MS + 30_000
+    assert settled(task, verdict).due_ms == NOW_MS
 
 
 def test_lost_counts_as_an_attempt() -> None:
@@ -138,7 +146,7 @@ def test_lost_counts_as_an_attempt() -> None:
 def test_unsent_is_no_attempt(attempt: int) -> None:
     """Not even the last one: a lease that ended is no reason to die."""
     record = settled(running(attempt=attempt), Verdict.UNSENT)
-    assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, NOW_MS)
+    assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, T0_MS)
     assert (record.attempt, record.claim_ms, record.outcome) == (attempt - 1, None, None)
     assert record.lateness_ms == (None if attempt == 1 else 10)
 
@@ -147,9 +155,11 @@ def test_unsent_may_ask_for_time() -> None:
     assert settled(running(), Verdict.UNSENT, retry_after_ms=400).due_ms == NOW_MS + 400
 
 
-@pytest.mark.parametrize(("retry_after_ms", "due_ms"), [(None, NOW_MS), (9_000, T0_MS + 9_200)])
+@pytest.mark.parametrize(("retry_after_ms", "due_ms"), [(None, T0_MS), (0, NOW_MS), (9_000, T0_MS + 9_200)])
 def test_a_snooze_uses_its_number_but_no_attempt(retry_after_ms: int | None, due_ms: int) -> None:
-    """Not even the last one; and its time counts from when it was said, but is not in the past."""
+    """Not even the last one; and its time counts from when it was said, but is not in the past. What was given back
+    unused keeps its place.
+    """
     record = settled(running(attempt=5), Verdict.SNOOZED, retry_after_ms=retry_after_ms)
     assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, due_ms)
     assert (record.attempt, record.budget, record.claim_ms, record.lateness_ms) == (5, 6, None, 10)
@@ -192,5 +202,6 @@ def test_an_outcome_ends_a_task_or_leaves_it_a_time(
     if record.op is Op.FINISH:
         assert record.state in (State.SUCCEEDED, State.DEAD)
     else:
-        assert record.due_ms >= NOW_MS
+        at_once = verdict is Verdict.LOST or (wish_ms is None and verdict in (Verdict.UNSENT, Verdict.SNOOZED))
+        assert record.due_ms == T0_MS if at_once else record.due_ms >= NOW_MS
         assert (record.claim_ms is None) == (record.state is State.SCHEDULED)

@@ -87,7 +87,7 @@ def test_a_loaded_claim_of_a_lost_owner_is_tried_again_at_once() -> None:
     task.attempt, task.claim_ms, task.epoch = 1, T0_MS + 20_000, EPOCH - 1
     stage.apply(Loaded(stage.pages[0], [task, other], {}))
     [record] = stage.records
-    assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, stage.now_ms)
+    assert (record.op, record.state, record.due_ms) == (Op.MOVE, State.SCHEDULED, T0_MS - 900)
     assert record.outcome is not None
     assert record.outcome.verdict is Verdict.LOST
     assert (record.outcome.epoch, record.outcome.attempt) == (EPOCH - 1, 1)
