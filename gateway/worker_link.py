@@ -103,6 +103,8 @@ class WorkerLink:
         self._kept: list[HeldLease] = []
         self._greeted: asyncio.TimerHandle | None = None
         self._first = True
+        self._speak_by_s: float | None = None
+        """When the first of its leases ends that began since it last spoke. One that is silent for longer hangs."""
         ws.parting = partial(self._crew.stop, self)
 
     # --- life
@@ -153,6 +155,9 @@ class WorkerLink:
 
     async def receive(self, data: str | bytes) -> None:
         """One message of the worker."""
+        hung, self._speak_by_s = self._hangs, None
+        if hung:
+            self._crew.drained(self)
         try:
             message, refused = read_message(data)
             await self._carry_out(message, refused)
@@ -226,10 +231,17 @@ class WorkerLink:
     @property
     def room_bytes(self) -> int:
         """See Member."""
-        return self._writer.room_bytes
+        return 0 if self._hangs else self._writer.room_bytes
+
+    @property
+    def _hangs(self) -> bool:
+        return self._speak_by_s is not None and self._speak_by_s <= asyncio.get_running_loop().time()
 
     def give(self, queue: str, tasks: list[Lent]) -> None:
         """See Member."""
+        if self._speak_by_s is None:
+            period_ms = min([task.period_ms for task in tasks])
+            self._speak_by_s = asyncio.get_running_loop().time() + period_ms / 1e3
         timeline = self._gateway.node.membership.timeline
         self._writer.say_tasks([task_bytes(task, queue, timeline) for task in tasks], tasks)
 

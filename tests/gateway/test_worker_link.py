@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError
+from msgspec.structs import replace
 
 from actors.core.errors import Unavailable
 from actors.core.events import Verdict
@@ -628,6 +629,24 @@ async def test_who_stops_while_tasks_wait_for_it_gets_them_and_has_no_more_credi
         assert await worker.hear() == {"type": "stopped"}
         await worker.ready(7)
         assert world.gateway.crew._members.popitem()[1][queue].count == 7
+
+
+async def test_who_lets_its_first_lease_end_without_a_word_is_given_nothing_until_it_speaks() -> None:
+    async with served() as world, working(world) as worker, working(world) as other:
+        queue = await worker.ready(10)
+        await worker.given(queue, [replace(a_lent(1, queue.id), period_ms=20)])
+        assert world.gateway.crew.room(queue.id) == 9, "its lease goes on"
+        await asyncio.sleep(0.03)
+        assert world.gateway.crew.room(queue.id) == 0
+        await other.ready(2)
+        assert world.gateway.crew.room(queue.id) == 2
+        frame = await other.given(queue, [a_lent(n, queue.id) for n in (2, 3)])
+        assert [task["id"] for task in frame["tasks"]] == [task_id(2), task_id(3)]
+        looked = len(world.node.pulling.looked)
+        await worker.say("extend", leases=[held(1)])
+        await world.node.pulling.until(lambda: world.node.pulling.extended)
+        assert world.gateway.crew.room(queue.id) == 9
+        assert world.node.pulling.looked[looked:] == [queue.id], "there may be some that it could not be given"
 
 
 async def test_frames_of_every_length_arrive() -> None:
