@@ -28,6 +28,17 @@ def work(seconds: float) -> str:
 """
 
 
+OWN = """
+from ringwheel import Client, Worker
+
+client = Client({url!r}, {key!r})
+app = Worker(client, "q")
+
+@app.task
+async def work() -> None: ...
+"""
+
+
 @asynccontextmanager
 async def command(folder: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command in a folder."""
@@ -135,3 +146,16 @@ async def test_a_refused_key_ends_it(fake: Fake, folder: Path) -> None:
         told = await output(process)
     assert process.returncode == 1
     assert "error: 403" in told
+
+
+@pytest.mark.parametrize("option", ["--url", "--key"])
+async def test_an_option_overrides_only_its_own_setting(fake: Fake, folder: Path, option: str) -> None:
+    url, key, value = (fake.url, "rw_old", "rw_new") if option == "--key" else ("http://nowhere", "rw_new", fake.url)
+    (folder / "own.py").write_text(OWN.format(url=url, key=key))
+    task = fake.add()
+    async with command(folder, "own", option, value) as process:
+        await fake.ended(task)
+        process.send_signal(signal.SIGTERM)
+        told = await output(process)
+    assert process.returncode == 0, told
+    assert fake.authorization == {"Bearer rw_new"}

@@ -37,15 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if value is not None:
             os.environ[name] = value  # for clients of the module's own, too
     try:
-        client = Client()
+        Client()  # before the module's own, whose refusal would be a traceback
     except ValueError as error:
         parser.error(str(error))
     try:
         worker = load(asked.app)
     except Missing as error:
         parser.error(str(error))
-    if asked.url is not None or asked.key is not None:
-        worker.client = client
+    worker.client.transport.point(asked.url or None, asked.key or None)
     worker.concurrency = asked.concurrency or worker.concurrency
     try:
         asyncio.run(worker.run())

@@ -54,20 +54,25 @@ class Transport:
         security: ssl.SSLContext | None = None,
     ) -> None:
         """Without `url` and `key`, those of the environment: RINGWHEEL_URL (several: with commas), RINGWHEEL_KEY."""
-        given = url or os.environ.get("RINGWHEEL_URL") or URL
-        self.urls = [one.strip().rstrip("/") for one in (given.split(",") if isinstance(given, str) else given)]
-        for one in self.urls:
-            if not one.startswith(("http://", "https://")):
-                raise ValueError(f"not a URL of a service: {one!r}")
-        self._key = key or os.environ.get("RINGWHEEL_KEY")
+        self.urls: list[str] = []
+        self._key: str | None = None
+        self._proxies: dict[str, str | None] = {}
+        self.point(url or os.environ.get("RINGWHEEL_URL") or URL, key or os.environ.get("RINGWHEEL_KEY"))
         self.patience_s = patience_s
         self._timeout_s = timeout_s
         self._security = security
-        self._proxies = {one: _proxy_of(one) for one in self.urls}
         self._place = 0
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
+
+    def point(self, url: str | Sequence[str] | None = None, key: str | None = None) -> None:
+        """Go elsewhere, or by another key, from the next connection on; what is None stays. Raises ValueError."""
+        if url is not None:
+            self.urls = _urls_of(url)
+            self._proxies = {one: _proxy_of(one) for one in self.urls}
+        if key is not None:
+            self._key = key
 
     def twin(self, *, patience_s: float, timeout_s: float) -> "Transport":
         """Another one to the same service, with connections of its own."""
@@ -192,6 +197,14 @@ def passing(problem: Problem) -> bool:
 def words_of(error: BaseException) -> str:
     """An error in words, also one that brings none."""
     return str(error) or type(error).__name__
+
+
+def _urls_of(given: str | Sequence[str]) -> list[str]:
+    urls = [one.strip().rstrip("/") for one in (given.split(",") if isinstance(given, str) else given)]
+    for one in urls:
+        if not one.startswith(("http://", "https://")):
+            raise ValueError(f"not a URL of a service: {one!r}")
+    return urls
 
 
 def _proxy_of(url: str) -> str | None:
