@@ -64,6 +64,8 @@ class DevSettings:
     grace_s: float = 5.0
     allow_targets: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """A developer's targets run on the same machine."""
+    attached: bool = False
+    """End when standard input does, as a node does."""
 
     def serve(self, database_url: str, port: int | None = None) -> ServeSettings:
         """The same node, or one on another port, once its database runs at `database_url`."""
@@ -73,4 +75,5 @@ class DevSettings:
             port=self.port if port is None else port,
             grace_s=self.grace_s,
             allow_targets=self.allow_targets,
+            attached=self.attached,
         )

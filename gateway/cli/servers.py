@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ MAX_PORT = 65_535
 NODES = 5
 """The embedded server has connections for so many, and some to spare."""
 _PORT = click.IntRange(0, MAX_PORT)
+_attached = click.option("--attached", is_flag=True, hidden=True, help="End when standard input does.")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -107,12 +109,29 @@ def _rates(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
     help="Processes, on the ports from --port on.",
 )
 @click.option("--no-demo", is_flag=True, help="Without the demo's tasks; its webhook target is there all the same.")
+@_attached
+@click.option("--scratch", is_flag=True, hidden=True, help="Remove the data folder, which is empty, at the end.")
 @json_option
-def dev_command(port: int, data: Path, nodes: int, no_demo: bool, as_json: bool) -> None:
+def dev_command(port: int, data: Path, nodes: int, no_demo: bool, attached: bool, scratch: bool, as_json: bool) -> None:
     """Run the service on a PostgreSQL of its own, for development."""
     if port + nodes - 1 > MAX_PORT:
         raise click.BadParameter(f"there are no {nodes} ports from {port} on", param_hint="--nodes")
-    _run("dev", DevSettings(data=data, port=port, nodes=nodes, demo=not no_demo), as_json)
+    settings = DevSettings(data=data, port=port, nodes=nodes, demo=not no_demo, attached=attached)
+    with _removed(data) if scratch else nullcontext():
+        _run("dev", settings, as_json)
+
+
+@contextmanager
+def _removed(data: Path) -> Iterator[None]:
+    """The folder is gone at the end, whatever the end is."""
+    from shutil import rmtree
+
+    if data.exists() and any(data.iterdir()):
+        raise click.BadParameter(f"{data} is not empty", param_hint="--scratch")
+    try:
+        yield
+    finally:
+        rmtree(data, ignore_errors=True)
 
 
 @click.command()
@@ -166,7 +185,7 @@ def dev_command(port: int, data: Path, nodes: int, no_demo: bool, as_json: bool)
     metavar="[TENANT=]N",
     help="Tasks a second that a tenant may submit to this node; may be repeated.",
 )
-@click.option("--attached", is_flag=True, hidden=True, help="End when standard input does.")
+@_attached
 @json_option
 def serve_command(
     database_url: str,

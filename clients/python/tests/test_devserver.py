@@ -1,6 +1,9 @@
 """The service for users' tests: started, asked, ended."""
 
+import os
+import select
 import shlex
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +15,8 @@ from aiohttp import web
 from fake_service import answering
 from ringwheel import Client, RingwheelError
 from ringwheel.testing import DevServer
+
+END_S = 60.0
 
 
 async def test_a_real_one_takes_tasks(ringwheel_server: DevServer) -> None:
@@ -47,3 +52,42 @@ def test_a_command_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RingwheelError, match="no such thing"), server:
         pass
     assert server.url == ""
+
+
+KILLED = """
+import sys
+from ringwheel.testing import DevServer
+server = DevServer()
+server.start()
+print(server._process.pid, server._folder.name, flush=True)
+sys.stdin.read()
+"""
+
+
+def left_of(folder: str) -> list[bytes]:
+    """Command lines of the processes that use this folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has just ended
+        if folder.encode() in words:
+            found.append(words)
+    return found
+
+
+def test_it_ends_with_a_process_that_is_killed() -> None:
+    words = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        pid, folder = tests.stdout.readline().split()
+        assert left_of(folder) != []
+        server = os.pidfd_open(int(pid))
+        try:
+            tests.kill()
+            assert select.select([server], [], [], END_S)[0], "the server goes on"
+        finally:
+            os.close(server)
+    assert left_of(folder) == []
+    assert not Path(folder).exists()

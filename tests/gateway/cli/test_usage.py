@@ -191,7 +191,23 @@ def test_dev_settings(root: Root, tmp_path: Path) -> None:
     assert run("dev", XDG_DATA_HOME=str(tmp_path)).exit_code == 0
     assert root.settings == DevSettings(data=tmp_path / "ringwheel")
     served = root.settings.serve("postgresql://db")
-    assert (served.database_url, served.port, served.bind) == ("postgresql://db", 7070, "127.0.0.1")
+    assert (served.database_url, served.port, served.bind, served.attached) == (
+        "postgresql://db",
+        7070,
+        "127.0.0.1",
+        False,
+    )
+
+
+def test_dev_for_tests_ends_with_them_and_leaves_nothing(root: Root, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert run("dev", "--data", str(tmp_path / "data"), "--attached", "--scratch").exit_code == 0
+    assert isinstance(root.settings, DevSettings)
+    assert root.settings.serve("postgresql://db").attached
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "precious").touch()
+    assert run("dev", "--data", str(tmp_path), "--scratch").exit_code == 2
+    assert (tmp_path / "precious").exists()
 
 
 @pytest.mark.parametrize(

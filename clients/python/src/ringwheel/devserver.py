@@ -1,6 +1,7 @@
 """A real service for tests: `ringwheel dev` on a free port, with a database and a data folder of its own.
 
-Promises: it answers once `start` has returned; nothing of it is left once `stop` has. It needs the command `ringwheel`:
+Promises: it answers once `start` has returned; nothing of it is left once `stop` has, nor, a moment later, when this
+process was killed. It needs the command `ringwheel`:
 on PATH, beside this Python, or named by RINGWHEEL_COMMAND (which may be several words).
 """
 
@@ -64,10 +65,10 @@ class DevServer:
     def start(self) -> None:
         """Return when it is ready. Raises RingwheelError: there is no such command, or it ended."""
         self._folder = tempfile.TemporaryDirectory(prefix="ringwheel-")
-        words = [*_command(), "dev", "--port", "0", "--data", str(Path(self._folder.name) / "data"), "--no-demo"]
+        words = [*_command(), "dev", "--port", "0", "--data", self._folder.name, "--no-demo", "--attached", "--scratch"]
         self._process = subprocess.Popen(  # noqa: S603 - a command of the user's own
             words,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # its end, which comes with that of this process, ends the server
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -91,8 +92,10 @@ class DevServer:
                 self._process.wait()
         if self._listener is not None:
             self._listener.join(STOP_S)
-        if self._process is not None and self._process.stdout is not None:
-            self._process.stdout.close()
+        if self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
         if self._folder is not None:
             self._folder.cleanup()
         self._process = self._listener = self._folder = None
