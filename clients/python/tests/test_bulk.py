@@ -97,6 +97,9 @@ async def test_what_ends_it_is_raised_as_it_is(fake: Fake) -> None:
             await client.submit_many(drafts(1))
         with pytest.raises(ValueError, match="a chunk has"):
             await client.submit_many(drafts(1), chunk=10_001)
+        for at_once in (0, -1):
+            with pytest.raises(ValueError, match="at_once is at least 1"):
+                await client.submit_many(drafts(1), at_once=at_once)
         assert (await client.submit_many([])).ids == []
 
 

@@ -70,6 +70,8 @@ class Bulk:
     ) -> None:
         if not 1 <= chunk <= MOST_ITEMS:
             raise ValueError(f"a chunk has 1 to {MOST_ITEMS} tasks")
+        if at_once < 1:
+            raise ValueError("at_once is at least 1, or nothing would ever be sent")
         self._transport = transport
         self._chunk = chunk
         self._room = asyncio.Semaphore(at_once)
