@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -68,6 +69,41 @@ def test_a_draft_says_only_what_was_said() -> None:
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a zone"):
         Draft(at=datetime(2027, 1, 31, 9))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])
+def test_a_time_that_json_can_t_say_is_refused_by_name(seconds: float) -> None:
+    for name in ("delay", "ttl", "deadline"):
+        with pytest.raises(ValueError, match=rf"^{name}: expected a finite number of seconds, not -?(nan|inf)$"):
+            msgspec.structs.replace(Draft(), **{name: seconds})
+    for name in ("min_backoff", "max_backoff", "max_retry_duration"):
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            msgspec.structs.replace(RetryPolicy(), **{name: seconds})
+
+
+@dataclass
+class Measured:
+    mean: float
+    unit: str | None = None
+
+
+@pytest.mark.parametrize("payload", [float("nan"), {"a": [1.0, float("inf")]}, Measured(float("-inf"))])
+async def test_a_number_that_json_can_t_say_is_refused_before_anything_is_sent(
+    fake: Fake, client: Client, payload: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"^payload: NaN and infinite numbers are no JSON$"):
+        await client.submit("emails", payload)
+    with pytest.raises(ValueError, match=r"^payload: "):
+        await client.submit_many([Draft("emails", payload)])
+    with pytest.raises(ValueError, match=r"^result: "):
+        await client.complete("t1", "f", result=payload)
+    with pytest.raises(ValueError, match=r"^retry: "):
+        await client.complete("t1", "f", error="no", retry=float("nan"))
+    with pytest.raises(ValueError, match=r"^delay: "):
+        await client.reschedule("t1", delay=float("nan"))
+    assert not fake.requests
+    await client.submit("emails", Measured(1.5))
+    assert fake.tasks["t1"].body["payload"] == {"mean": 1.5, "unit": None}
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:7070", "ftp://host", ["http://host", "host"]])

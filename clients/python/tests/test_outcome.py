@@ -107,6 +107,8 @@ def test_a_report_is_short() -> None:
         (memoryview(b"x"), "a result of type memoryview is not JSON"),
         (nested(MOST_DEPTH + 1), "nested more than 500 deep"),
         (nested(100_000), "can't be encoded"),
+        (float("nan"), "NaN and infinite numbers are no JSON"),
+        ({"mean": [None, float("-inf")]}, "NaN and infinite numbers are no JSON"),
     ],
 )
 def test_a_result_that_can_t_be_kept_fails_for_good(value: Any, words: str) -> None:
@@ -117,6 +119,8 @@ def test_a_result_that_can_t_be_kept_fails_for_good(value: Any, words: str) -> N
 
 def test_a_result_is_json() -> None:
     assert bytes(succeeded(delivered(), {"day": delivered().schedule_time}).result) == b'{"day":"2027-01-31T00:00:00Z"}'
+    assert bytes(succeeded(delivered(), ["null", None]).result) == b'["null",null]'
+    assert bytes(succeeded(delivered(), [msgspec.Raw(b"null")]).result) == b"[null]"
     assert succeeded(delivered(), None) == Result("t1", "l", ok=True)
     assert bytes(succeeded(delivered(), {"a": b"bytes within"}).result) == b'{"a":"Ynl0ZXMgd2l0aGlu"}'
 

@@ -15,8 +15,9 @@ from uuid import uuid4
 
 import msgspec
 
+from ringwheel import finite
 from ringwheel.bulk import Bulk, Submitted
-from ringwheel.draft import Draft, Duration, Options
+from ringwheel.draft import Draft, Duration, Options, plain
 from ringwheel.stream import follow
 from ringwheel.task import Attempt, Change, Gap, Task
 from ringwheel.transport import Transport
@@ -194,7 +195,10 @@ class Client:
 
         `retry`: seconds until the next attempt, or "never". Raises NotFound or Conflict.
         """
-        said = {"fence": fence, "ok": error is None, "result": result, "error": error, "retry": retry}
+        if finite.lost(result, msgspec.json.encode(result)):
+            raise ValueError(f"result: {finite.WORDS}")
+        again = plain(retry, "retry")
+        said = {"fence": fence, "ok": error is None, "result": result, "error": error, "retry": again}
         return await self._command(task_id, "complete", {name: one for name, one in said.items() if one is not None})
 
     async def _command(self, task_id: str, name: str, body: object = None) -> Task:

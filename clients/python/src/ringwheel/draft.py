@@ -1,14 +1,17 @@
 """A task to be, as the caller says it; encoded by msgspec, so payloads may hold dataclasses, structs, datetimes, UUIDs.
 
-Refuses what only this side can see: a time without a zone. Everything else is the service's to check, so that an older
-client can say whatever a newer service takes.
+Refuses what only this side can see: a time without a zone, and numbers that JSON can't say. Everything else is the
+service's to check, so that an older client can say whatever a newer service takes.
 """
 
+import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 import msgspec
+
+from ringwheel import finite
 
 Duration = float | str | timedelta
 """Seconds, text like `"1h30m"`, or a timedelta."""
@@ -33,9 +36,9 @@ class RetryPolicy(msgspec.Struct, omit_defaults=True, kw_only=True):
     max_retry_duration: Duration | None = None
 
     def __post_init__(self) -> None:
-        self.min_backoff = _plain(self.min_backoff)
-        self.max_backoff = _plain(self.max_backoff)
-        self.max_retry_duration = _plain(self.max_retry_duration)
+        self.min_backoff = plain(self.min_backoff, "min_backoff")
+        self.max_backoff = plain(self.max_backoff, "max_backoff")
+        self.max_retry_duration = plain(self.max_retry_duration, "max_retry_duration")
 
 
 class Options(TypedDict, total=False):
@@ -90,15 +93,27 @@ class Draft(
             self.payload, self.payload_base64 = None, bytes(self.payload)
         if isinstance(self.http, str):
             self.http = Http(self.http)
-        self.delay, self.ttl, self.deadline = _plain(self.delay), _plain(self.ttl), _plain(self.deadline)
+        self.delay, self.ttl = plain(self.delay, "delay"), plain(self.ttl, "ttl")
+        self.deadline = plain(self.deadline, "deadline")
 
     def encoded(self, key: str | None) -> bytes:
-        """As JSON; `key` is its idempotency key if it has none. One draft may be submitted many times."""
-        return _encoder.encode(self if self.key is not None or key is None else msgspec.structs.replace(self, key=key))
+        """As JSON; `key` is its idempotency key if it has none. One draft may be submitted many times.
+
+        Raises ValueError when the payload has a number that JSON can't say.
+        """
+        data = _encoder.encode(self if self.key is not None or key is None else msgspec.structs.replace(self, key=key))
+        if finite.lost(self.payload, data):
+            raise ValueError(f"payload: {finite.WORDS}")
+        return data
 
 
 _encoder = msgspec.json.Encoder()
 
 
-def _plain(duration: Duration | None) -> Duration | None:
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+def plain(duration: Duration | None, name: str) -> float | str | None:
+    """As JSON says it. Raises ValueError, which begins with `name`: no JSON says it."""
+    if isinstance(duration, timedelta):
+        return duration.total_seconds()
+    if isinstance(duration, float) and not math.isfinite(duration):
+        raise ValueError(f"{name}: expected a finite number of seconds, not {duration:g}")
+    return duration

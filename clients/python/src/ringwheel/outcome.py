@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ringwheel import finite
 from ringwheel.depth import MOST_DEPTH, too_deep
 from ringwheel.errors import RingwheelError
 from ringwheel.frames import Delivery, LastWord, Result
@@ -70,6 +71,8 @@ def succeeded(task: Delivery, value: Any) -> Result:
         return discarded(task, f"the result has {len(data)} bytes, more than {RESULT_BYTES}")
     if too_deep(data):
         return discarded(task, f"the result is nested more than {MOST_DEPTH} deep")
+    if finite.lost(value, data):
+        return discarded(task, f"the result can't be encoded as JSON: {finite.WORDS}")
     return Result(task.id, task.lease, ok=True, result=msgspec.Raw(data))
 
 
