@@ -72,6 +72,7 @@ def folder(tmp_path: Path) -> Path:
     """Where the module is."""
     (tmp_path / "work.py").write_text(MODULE)
     (tmp_path / "two.py").write_text(f"{MODULE}\nsecond = Worker(client)\n")
+    (tmp_path / "idle.py").write_text("from ringwheel import Worker\napp = Worker()\n")
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     return tmp_path
 
@@ -98,6 +99,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ((":app",), "expected module:app, not ':app'"),
         (("work:app", "--concurrency", "0"), "from 1 to 10000"),
         (("work:app", "--url", "here"), "not a URL of a service: 'here'"),
+        (("idle",), "this worker has no handler: register a function with its decorator `task`"),
         ((), "the following arguments are required"),
     ],
 )

@@ -37,6 +37,14 @@ async def test_tasks_run_and_their_results_are_recorded(fake: Fake, worker: Work
     assert fake.authorization == {"Bearer rw_test_key"}
 
 
+async def test_a_worker_without_handlers_takes_nothing(fake: Fake, worker: Worker) -> None:
+    task = fake.add()
+    with pytest.raises(RuntimeError, match="no handler"):
+        await worker.run()
+    assert task.state == "scheduled"
+    assert not fake.seen
+
+
 async def test_a_plain_function_runs_in_a_thread(fake: Fake, worker: Worker) -> None:
     together = threading.Barrier(3, timeout=5)
 
@@ -363,6 +371,7 @@ async def test_a_service_that_comes_later_is_waited_for(fake: Fake, worker: Work
     ("door", "leaf"), [(401, Unauthenticated), (403, Forbidden), (4401, Unauthenticated), (4403, Forbidden)]
 )
 async def test_a_key_that_may_not_work_ends_it(fake: Fake, worker: Worker, door: int, leaf: type[Exception]) -> None:
+    worker.task("none")(lambda: None)
     fake.door = door
     with pytest.raises(leaf):
         await worker.run(signals=False)
@@ -500,6 +509,7 @@ async def test_frames_that_say_nothing_of_use(fake: Fake, worker: Worker, caplog
 
 
 async def test_a_worker_works_once_at_a_time(worker: Worker) -> None:
+    worker.task("none")(lambda: None)
     worker.stop()  # nothing to stop
     async with at_work(worker):
         with pytest.raises(RuntimeError, match="runs already"):

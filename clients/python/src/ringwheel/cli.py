@@ -17,7 +17,7 @@ from ringwheel.client import Client
 from ringwheel.errors import RingwheelError
 from ringwheel.frames import MOST_LEASES
 from ringwheel.shift import THREADS
-from ringwheel.worker import Worker
+from ringwheel.worker import NO_HANDLER, Worker
 
 LEVELS = "debug", "info", "warning", "error"
 LEAVE_S = 0.5
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         worker = load(asked.app)
     except Missing as error:
         parser.error(str(error))
+    if not worker.handlers:
+        parser.error(NO_HANDLER)
     worker.client.transport.point(asked.url or None, asked.key or None)
     worker.concurrency = asked.concurrency or worker.concurrency
     try:

@@ -22,6 +22,7 @@ from ringwheel.handler import LABEL, Handler
 from ringwheel.shift import Shift
 
 P = ParamSpec("P")
+NO_HANDLER = "this worker has no handler: register a function with its decorator `task`"
 
 
 class Decorator(Protocol):
@@ -56,7 +57,8 @@ class Worker:
         self.concurrency = concurrency
         self.grace_s = grace
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
-        self._handlers: dict[str, Handler[...]] = {}
+        self.handlers: dict[str, Handler[...]] = {}
+        """By name."""
         self._default: Handler[...] | None = None
         self._unlabelled: Handler[...] | None = None
         self._shift: Shift | None = None
@@ -77,9 +79,14 @@ class Worker:
         return lambda function: self._register(function, what, default)
 
     async def run(self, *, signals: bool = True) -> None:
-        """Work until `stop`, or until a signal says so (`signals`). Raises Unauthenticated or Forbidden."""
+        """Work until `stop`, or until a signal says so (`signals`). Raises Unauthenticated or Forbidden.
+
+        Raises RuntimeError: it runs already, or has no handler, so that every task that comes would fail.
+        """
         if self._shift is not None:
             raise RuntimeError("this worker runs already")
+        if not self.handlers:
+            raise RuntimeError(NO_HANDLER)
         async with self.client:
             self._shift = Shift(self.client.transport, self.find, self.queue, self.concurrency, self.grace_s, self.name)
             try:
@@ -96,7 +103,7 @@ class Worker:
     def find(self, task: Delivery) -> Handler[...]:
         """Whose task this is. Raises LookupError."""
         name = task.labels.get(LABEL)
-        handler = self._unlabelled if name is None else self._handlers.get(name)
+        handler = self._unlabelled if name is None else self.handlers.get(name)
         if handler is None:
             which = f"without the label {LABEL!r}" if name is None else f"with the label {LABEL}={name}"
             raise LookupError(f"this worker has no handler for tasks {which}")
@@ -104,12 +111,12 @@ class Worker:
 
     def _register(self, function: Callable[..., Any], name: str | None, default: bool) -> Handler[...]:
         handler: Handler[...] = Handler(function, name or function.__name__, self.queue)
-        if handler.name in self._handlers:
+        if handler.name in self.handlers:
             raise ValueError(f"there is a handler {handler.name!r} already")
-        self._handlers[handler.name] = handler
+        self.handlers[handler.name] = handler
         if default:
             self._default = handler
-        self._unlabelled = self._default or (handler if len(self._handlers) == 1 else None)
+        self._unlabelled = self._default or (handler if len(self.handlers) == 1 else None)
         return handler
 
     @contextmanager
