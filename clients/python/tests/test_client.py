@@ -112,6 +112,13 @@ def test_what_is_no_url_is_refused(url: str | list[str]) -> None:
         Client(url)
 
 
+@pytest.mark.parametrize(("value", "leaf"), [(-1, ValueError), (float("nan"), ValueError), ("5s", TypeError)])
+@pytest.mark.parametrize("name", ["patience", "timeout"])
+def test_a_setting_that_can_t_work_is_refused_by_name(name: str, value: Any, leaf: type[Exception]) -> None:
+    with pytest.raises(leaf, match=f"^{name}: "):
+        Client("http://nowhere", **{name: value})
+
+
 def test_where_the_service_is_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RINGWHEEL_URL", "http://one:1/, http://two:2")
     assert Client().transport.urls == ["http://one:1", "http://two:2"]

@@ -10,7 +10,7 @@ import pytest
 
 from at_work import at_work
 from fake_service import Fake, serving
-from ringwheel import Client, Context, Discard, Forbidden, Retry, Snooze, Unauthenticated, Worker, shift
+from ringwheel import Client, Context, Discard, Forbidden, Retry, Snooze, Unauthenticated, Worker, shift, sync
 
 
 def said(fake: Fake, kind: str) -> list[dict[str, Any]]:
@@ -500,11 +500,16 @@ async def test_frames_that_say_nothing_of_use(fake: Fake, worker: Worker, caplog
     async with at_work(worker):
         await fake.until(lambda: fake.links)
         [link] = fake.links
-        await link.say("error", detail="what is this", errors=[{"pointer": "/x", "detail": "no"}])
+        await link.say("error", detail="what is this")
+        await link.say("error", detail="no", errors=[{"pointer": "/queue", "detail": "expected 1 to 100 of A-Z"}])
         await link.say("news of a later version", ids={"an": "object"})
         await fake.until(lambda: len(fake.seen) == 2)
         await fake.ended(fake.add())
-    assert "the service refuses a frame: what is this" in caplog.text
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert told[:2] == [
+        "the service refuses a frame: what is this",
+        "the service refuses a frame: /queue: expected 1 to 100 of A-Z",
+    ]
     assert "a frame can't be read" in caplog.text
 
 
@@ -516,6 +521,29 @@ async def test_a_worker_works_once_at_a_time(worker: Worker) -> None:
             await worker.run()
 
 
-def test_bounds() -> None:
-    with pytest.raises(ValueError, match="concurrency"):
-        Worker(Client("http://nowhere"), concurrency=0)
+@pytest.mark.parametrize(
+    ("name", "value", "leaf"),
+    [
+        ("concurrency", 0, ValueError),
+        ("concurrency", 10_001, ValueError),
+        ("concurrency", 1.5, TypeError),
+        ("concurrency", "5", TypeError),
+        ("concurrency", True, TypeError),
+        ("queue", "", ValueError),
+        ("queue", "a b", ValueError),
+        ("queue", "a\n", ValueError),
+        ("queue", 5, TypeError),
+        ("grace", -1, ValueError),
+        ("grace", float("nan"), ValueError),
+        ("grace", float("inf"), ValueError),
+        ("grace", "5s", TypeError),
+        ("client", "http://nowhere", TypeError),
+        ("client", sync.Client("http://nowhere"), TypeError),
+        ("name", 5, TypeError),
+        ("name", "two\nlines", ValueError),
+    ],
+)
+def test_a_setting_that_can_t_work_is_refused_by_name(name: str, value: Any, leaf: type[Exception]) -> None:
+    settings: dict[str, Any] = {"client": Client("http://nowhere"), name: value}
+    with pytest.raises(leaf, match=f"^{name}: "):
+        Worker(**settings)

@@ -18,6 +18,7 @@ import msgspec
 from ringwheel import finite
 from ringwheel.bulk import Bulk, Submitted
 from ringwheel.draft import Draft, Duration, Options, plain
+from ringwheel.seconds import seconds
 from ringwheel.stream import follow
 from ringwheel.task import Attempt, Change, Gap, Task
 from ringwheel.transport import Transport
@@ -52,8 +53,10 @@ class Client:
         """Without `url` and `key`, RINGWHEEL_URL and RINGWHEEL_KEY, else the local service.
 
         `patience`: seconds for which a request is tried again; `timeout`: seconds that one try may take.
+        Raises TypeError or ValueError, which name the argument that can't work.
         """
-        self.transport = Transport(url, key, patience_s=patience, timeout_s=timeout, security=ssl)
+        patience_s, timeout_s = seconds(patience, "patience"), seconds(timeout, "timeout")
+        self.transport = Transport(url, key, patience_s=patience_s, timeout_s=timeout_s, security=ssl)
         self._users = 0
 
     async def __aenter__(self) -> Self:

@@ -86,6 +86,12 @@ class Frame(msgspec.Struct):
     detail: str = ""
     errors: list[dict[str, Any]] = []
 
+    @property
+    def words(self) -> str:
+        """Of an `error`: what is wrong, and where."""
+        places = [f"{error.get('pointer')}: {error.get('detail')}" for error in self.errors if error.get("pointer")]
+        return "; ".join(places) or self.detail
+
 
 class Hello(msgspec.Struct, tag_field="type", tag="hello"):
     """Who this is, and what it still works on."""

@@ -139,7 +139,7 @@ class Link:
             case "drain":
                 raise _Over
             case "error":
-                log.error("the service refuses a frame: %s %s", frame.detail, frame.errors or "")
+                log.error("the service refuses a frame: %s", frame.words)
                 blamed = self._doubt.refused()
                 if blamed is not None:
                     desk.replace(blamed, frame.detail)

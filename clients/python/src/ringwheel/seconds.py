@@ -1,4 +1,4 @@
-"""Numbers of seconds that a handler says: what the service would refuse is refused where it is said, by name."""
+"""Numbers of seconds: what can't be one, or what the service would refuse, is refused where it is said, by name."""
 
 import math
 

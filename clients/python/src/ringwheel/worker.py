@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Concatenate, ParamSpec, Protocol, overload
 
+from ringwheel.arguments import of_type, printable, whole, word
 from ringwheel.client import Client
 from ringwheel.context import Context
 from ringwheel.frames import MOST_LEASES, Delivery
 from ringwheel.handler import LABEL, Handler
+from ringwheel.seconds import seconds
 from ringwheel.shift import Shift
 
 P = ParamSpec("P")
@@ -48,15 +50,14 @@ class Worker:
     ) -> None:
         """`concurrency`: tasks that are here at a time; more than run at once is good for short ones.
 
-        `grace`: seconds that running handlers may take to end; `name`: for the service's logs.
+        `grace`: seconds that running handlers may take to end; `name`: for the service's logs. Raises TypeError or
+        ValueError, which name the argument that can't work.
         """
-        if not 1 <= concurrency <= MOST_LEASES:
-            raise ValueError(f"concurrency is from 1 to {MOST_LEASES}")
-        self.client = client or Client()
-        self.queue = queue
-        self.concurrency = concurrency
-        self.grace_s = grace
-        self.name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self.client = Client() if client is None else of_type(client, Client, "client", "a ringwheel.Client")
+        self.queue = word(queue, "queue")
+        self.concurrency = whole(concurrency, "concurrency", MOST_LEASES)
+        self.grace_s = seconds(grace, "grace")
+        self.name = printable(name or f"{socket.gethostname()}:{os.getpid()}", "name")
         self.handlers: dict[str, Handler[...]] = {}
         """By name."""
         self._default: Handler[...] | None = None
