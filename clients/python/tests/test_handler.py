@@ -1,5 +1,7 @@
 """Functions and payloads: what becomes of a payload, and what a task for a function looks like."""
 
+import functools
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -119,6 +121,62 @@ def test_signatures_that_say_nothing_are_refused(worker: Worker) -> None:
         def two(first: int, second: int, /) -> None: ...
 
 
+def test_a_generator_is_refused(worker: Worker) -> None:
+    def plain() -> Iterator[int]:
+        yield 1
+
+    async def asynchronous() -> AsyncIterator[int]:
+        yield 1
+
+    class Object:
+        async def __call__(self) -> AsyncIterator[int]:
+            yield 1
+
+    for function in (plain, asynchronous, Object(), functools.partial(asynchronous)):
+        with pytest.raises(TypeError, match=r"^mine: a generator can't be a handler"):
+            worker.task("mine")(function)
+    assert worker.handlers == {}
+
+
+def test_a_context_has_to_be_the_first(worker: Worker) -> None:
+    def second(width: int, task: Context) -> None: ...
+
+    def perhaps(task: Context | None = None) -> None: ...
+
+    for function in (second, perhaps):
+        with pytest.raises(TypeError, match=rf"^{function.__name__}: 'task' is annotated Context"):
+            worker.task(function)
+
+
+def test_what_annotations_can_t_say_is_refused_by_the_handler_s_name(worker: Worker) -> None:
+    def work(width: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    def odd(width: dict[str, int] | Order) -> None: ...
+
+    with pytest.raises(TypeError, match=r"^work: its signature can't be read: name 'Nowhere' is not defined"):
+        worker.task(work)
+    with pytest.raises(TypeError, match=r"^odd: no payload can be converted to its parameters: "):
+        worker.task(odd)
+
+
+def test_what_has_no_name_has_to_be_given_one(worker: Worker) -> None:
+    def resize(width: int, by: int) -> int:
+        return width * by
+
+    double: Any = functools.partial(resize, by=2)
+    with pytest.raises(TypeError, match=r"^a partial has no name of its own: give it one"):
+        worker.task(double)
+    assert call(worker.task("double")(double), {"width": 4}) == 8
+
+
+def test_what_is_no_function_is_refused(worker: Worker) -> None:
+    odd: Any = 5
+    with pytest.raises(TypeError, match=r"^task: expected a function or a name, not a value of type int"):
+        worker.task(odd)
+    with pytest.raises(TypeError, match=r"^mine: expected a function, not a value of type int"):
+        worker.task("mine")(odd)
+
+
 def test_who_gets_a_task(worker: Worker) -> None:
     @worker.task
     def one() -> None: ...
@@ -141,6 +199,9 @@ def test_who_gets_a_task(worker: Worker) -> None:
     assert worker.find(delivered()) is three
     with pytest.raises(ValueError, match="already"):
         worker.task("second")(lambda: None)
+    with pytest.raises(ValueError, match="there is a default already, the handler 'three'"):
+        worker.task("fourth", default=True)(lambda: None)
+    assert worker.find(delivered()) is three
 
 
 def test_which_functions_run_in_threads(worker: Worker) -> None:

@@ -3,12 +3,15 @@
 A payload that is an object is taken apart into parameters, each converted to its annotation by msgspec (a parameter
 without a default has to be there, a field without a parameter is refused). A positional-only parameter is the whole
 payload instead, whatever it is. A first parameter that is annotated `Context` gets the task itself.
+
+Refuses, by the handler's name: a generator, whose body nobody would run; a Context that is not the first parameter; an
+annotation that can't be resolved, or that msgspec can't convert to.
 """
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec
+from typing import Any, Generic, ParamSpec, get_args
 
 import msgspec
 
@@ -36,12 +39,20 @@ class Handler(Generic[P]):
         self.function = function
         self.name = name
         self.queue = queue
-        self.threaded = not any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+        if not callable(function):
+            raise TypeError(f"{name}: expected a function, not a value of type {type(function).__qualname__}")
+        if _is(function, inspect.isgeneratorfunction) or _is(function, inspect.isasyncgenfunction):
+            raise TypeError(f"{name}: a generator can't be a handler: nobody would take what it yields")
+        self.threaded = not _is(function, inspect.iscoroutinefunction)
         """A plain function runs in a thread."""
-        self._signature, self.wants_context = _signature_of(function)
+        self._signature, self.wants_context = _signature_of(function, name)
         parameters = list(self._signature.parameters.values())
         self._whole = len(parameters) == 1 and parameters[0].kind is _POSITIONAL
-        self._read = _reader_of(name, parameters, whole=self._whole)
+        _check(name, parameters, whole=self._whole)
+        try:
+            self._read = _whole_reader(parameters[0]) if self._whole else _fields_reader(name, parameters)
+        except TypeError as error:
+            raise TypeError(f"{name}: no payload can be converted to its parameters: {error}") from error
         functools.update_wrapper(self, function)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
@@ -67,25 +78,46 @@ class Handler(Generic[P]):
         return ((context, *positional), named) if self.wants_context else (positional, named)
 
 
-def _signature_of(function: Callable[..., Any]) -> tuple[inspect.Signature, bool]:
+def name_of(function: Callable[..., Any]) -> str:
+    """Its own. Raises TypeError: it has none."""
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        kind = type(function).__qualname__
+        raise TypeError(f'a {kind} has no name of its own: give it one, as in `app.task("name")(...)`')
+    return name
+
+
+def _is(function: Callable[..., Any], kind: Callable[[Any], bool]) -> bool:
+    """Also of an object whose class says how it is called."""
+    return kind(function) or kind(type(function).__call__)
+
+
+def _signature_of(function: Callable[..., Any], name: str) -> tuple[inspect.Signature, bool]:
     """The signature without the context, and whether there was one."""
-    signature = inspect.signature(function, eval_str=True)
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except Exception as error:  # an annotation is any expression
+        raise TypeError(f"{name}: its signature can't be read: {error}") from error
     parameters = list(signature.parameters.values())
     wants_context = bool(parameters) and parameters[0].annotation is Context
-    return signature.replace(parameters=parameters[1:] if wants_context else parameters), wants_context
+    rest = parameters[1:] if wants_context else parameters
+    for parameter in rest:
+        if parameter.annotation is Context or Context in get_args(parameter.annotation):
+            raise TypeError(
+                f"{name}: {parameter.name!r} is annotated Context: only the first parameter can be, plainly"
+            )
+    return signature.replace(parameters=rest), wants_context
 
 
-def _reader_of(name: str, parameters: Parameters, *, whole: bool) -> Callable[[Delivery], Arguments]:
+def _check(name: str, parameters: Parameters, *, whole: bool) -> None:
     if any(parameter.kind in _VARIABLE for parameter in parameters):
         raise TypeError(f"{name}: *args and **kwargs say nothing of the payload; take all of it as `payload, /`")
-    if whole:
-        return _whole_reader(_annotation(parameters[0]))
-    if any(parameter.kind is _POSITIONAL for parameter in parameters):
+    if not whole and any(parameter.kind is _POSITIONAL for parameter in parameters):
         raise TypeError(f"{name}: a positional-only parameter is the whole payload, and has to be the only one")
-    return _fields_reader(name, parameters)
 
 
-def _whole_reader(wanted: Any) -> Callable[[Delivery], Arguments]:
+def _whole_reader(parameter: inspect.Parameter) -> Callable[[Delivery], Arguments]:
+    wanted = _annotation(parameter)
     decode = msgspec.json.Decoder(wanted).decode
 
     def read(task: Delivery) -> Arguments:

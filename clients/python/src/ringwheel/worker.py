@@ -19,7 +19,7 @@ from ringwheel.arguments import of_type, printable, whole, word
 from ringwheel.client import Client
 from ringwheel.context import Context
 from ringwheel.frames import MOST_LEASES, Delivery
-from ringwheel.handler import LABEL, Handler
+from ringwheel.handler import LABEL, Handler, name_of
 from ringwheel.seconds import seconds
 from ringwheel.shift import Shift
 
@@ -73,10 +73,13 @@ class Worker:
     def task(self, what: Any = None, /, *, default: bool = False) -> Any:
         """Register a function, under its own name or another: tasks whose label `task` says so come to it.
 
-        Tasks without that label go to the only handler there is, or to the one that is the `default`.
+        Tasks without that label go to the only handler there is, or to the one that is the `default`. Raises TypeError
+        or ValueError: no task could be given to it, or another has its name or is the default.
         """
         if callable(what):
             return self._register(what, None, default)
+        if not (what is None or isinstance(what, str)):
+            raise TypeError(f"task: expected a function or a name, not a value of type {type(what).__qualname__}")
         return lambda function: self._register(function, what, default)
 
     async def run(self, *, signals: bool = True) -> None:
@@ -111,9 +114,11 @@ class Worker:
         return handler
 
     def _register(self, function: Callable[..., Any], name: str | None, default: bool) -> Handler[...]:
-        handler: Handler[...] = Handler(function, name or function.__name__, self.queue)
+        handler: Handler[...] = Handler(function, name or name_of(function), self.queue)
         if handler.name in self.handlers:
             raise ValueError(f"there is a handler {handler.name!r} already")
+        if default and self._default is not None:
+            raise ValueError(f"there is a default already, the handler {self._default.name!r}")
         self.handlers[handler.name] = handler
         if default:
             self._default = handler
