@@ -119,6 +119,31 @@ def test_a_setting_that_can_t_work_is_refused_by_name(name: str, value: Any, lea
         Client("http://nowhere", **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("key", "leaf"),
+    [("rw_a\n", ValueError), (" rw_a", ValueError), ("rw_a ", ValueError), ("rw\0a", ValueError), (5, TypeError)],
+)
+def test_a_key_that_no_header_carries_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, key: Any, leaf: type[Exception]
+) -> None:
+    with pytest.raises(leaf, match=r"^key: ") as caught:
+        Client("http://nowhere", key)
+    assert "rw" not in str(caught.value)
+    if isinstance(key, str) and "\0" not in key:
+        monkeypatch.setenv("RINGWHEEL_KEY", key)
+        with pytest.raises(ValueError, match=r"^key: "):
+            Client("http://nowhere")
+
+
+@pytest.mark.parametrize(("key", "leaf"), [("a\r\nX: y", ValueError), ("a\0", ValueError), (5, TypeError)])
+async def test_an_idempotency_key_that_no_header_carries_is_refused(
+    fake: Fake, client: Client, key: Any, leaf: type[Exception]
+) -> None:
+    with pytest.raises(leaf, match=r"^key: "):
+        await client.submit("emails", key=key)
+    assert not fake.requests
+
+
 def test_where_the_service_is_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RINGWHEEL_URL", "http://one:1/, http://two:2")
     assert Client().transport.urls == ["http://one:1", "http://two:2"]

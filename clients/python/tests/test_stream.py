@@ -101,6 +101,27 @@ async def test_what_was_not_told_is_told_as_a_gap() -> None:
     assert told[2] == Gap(reason="truncated")
 
 
+async def test_a_refused_connection_is_told_in_the_service_s_words() -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"title": "Not allowed", "detail": "the key lacks the scope read"}, status=403)
+
+    async with answering(refuse) as url, Client(url) as client:
+        with pytest.raises(Forbidden, match=r"^403 Not allowed: the key lacks the scope read$"):
+            await heard(client, 1, queue="q")
+
+
+@pytest.mark.parametrize("second", [200, 404])
+async def test_a_refusal_without_words_is_told_by_its_status(second: int) -> None:
+    statuses = iter((403, second))
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=next(statuses))
+
+    async with answering(refuse) as url, Client(url) as client:
+        with pytest.raises(Forbidden, match=r"^403 No websocket here: the service, or a proxy, refuses it$"):
+            await heard(client, 1, queue="q")
+
+
 @pytest.mark.parametrize(
     ("script", "leaf"),
     [

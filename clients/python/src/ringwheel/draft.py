@@ -1,7 +1,7 @@
 """A task to be, as the caller says it; encoded by msgspec, so payloads may hold dataclasses, structs, datetimes, UUIDs.
 
-Refuses what only this side can see: a time without a zone, and numbers that JSON can't say. Everything else is the
-service's to check, so that an older client can say whatever a newer service takes.
+Refuses what only this side can see: a time without a zone, numbers that JSON can't say, a key that no header can carry.
+Everything else is the service's to check, so that an older client can say whatever a newer service takes.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from ringwheel import finite
+from ringwheel.arguments import printable
 
 Duration = float | str | timedelta
 """Seconds, text like `"1h30m"`, or a timedelta."""
@@ -87,6 +88,8 @@ class Draft(
     """Where bytes that are given as `payload` end up."""
 
     def __post_init__(self) -> None:
+        if self.key is not None:
+            printable(self.key, "key")
         if self.at is not None and self.at.utcoffset() is None:
             raise ValueError("a time needs a zone: datetime.now(UTC), or .astimezone() for local time")
         if isinstance(self.payload, bytes | bytearray | memoryview):

@@ -17,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 
+from ringwheel.arguments import printable
 from ringwheel.backoff import Backoff
 from ringwheel.errors import Problem, RingwheelError, Unavailable, problem_of
 
@@ -72,7 +73,7 @@ class Transport:
             self.urls = _urls_of(url)
             self._proxies = {one: _proxy_of(one) for one in self.urls}
         if key is not None:
-            self._key = key
+            self._key = _key_of(key)
 
     def twin(self, *, patience_s: float, timeout_s: float) -> "Transport":
         """Another one to the same service, with connections of its own."""
@@ -135,13 +136,26 @@ class Transport:
                     proxy=self._proxies[self.url],
                 )
         except aiohttp.WSServerHandshakeError as error:
-            raise problem_of(error.status, {"title": "No websocket here", "detail": error.message}) from error
+            raise await self._refusal(path, error.status) from error
 
     async def close(self) -> None:
         """Close the connections; the next request opens new ones."""
         session, self._session = self._session, None
         if session is not None and self._loop is asyncio.get_running_loop():
             await session.close()
+
+    async def _refusal(self, path: str, status: int) -> Problem:
+        """Why there is no websocket, in the service's words: aiohttp drops them, so they are asked for without one."""
+        try:
+            if 400 <= status < 500:  # not of a service that has too much to do
+                async with asyncio.timeout(CONNECT_S):
+                    await self._once("GET", self.url, path, None, None, None)
+        except Problem as problem:
+            if problem.status == status:
+                return problem
+        except FAILURES as error:
+            log.debug("%s: %s", self.url, words_of(error))
+        return problem_of(status, {"title": "No websocket here", "detail": "the service, or a proxy, refuses it"})
 
     async def _once(
         self,
@@ -205,6 +219,13 @@ def _urls_of(given: str | Sequence[str]) -> list[str]:
         if not one.startswith(("http://", "https://")):
             raise ValueError(f"not a URL of a service: {one!r}")
     return urls
+
+
+def _key_of(given: str) -> str:
+    key = printable(given, "key")
+    if key != key.strip():
+        raise ValueError("key: it begins or ends with a blank")
+    return key
 
 
 def _proxy_of(url: str) -> str | None:
