@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -101,6 +102,13 @@ async def test_what_ends_it_is_raised_as_it_is(fake: Fake) -> None:
             with pytest.raises(ValueError, match="at_once is at least 1"):
                 await client.submit_many(drafts(1), at_once=at_once)
         assert (await client.submit_many([])).ids == []
+
+
+async def test_what_is_no_draft_is_refused_by_its_place(fake: Fake, client: Client) -> None:
+    odd: list[Any] = [Draft("emails"), {"queue": "emails"}]
+    with pytest.raises(TypeError, match=r"^draft 1: expected a Draft, not a value of type dict$"):
+        await client.submit_many(odd)
+    assert fake.tasks == {}
 
 
 def test_a_draft_keeps_the_key_that_it_has() -> None:

@@ -69,6 +69,18 @@ def test_a_draft_says_only_what_was_said() -> None:
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a zone"):
         Draft(at=datetime(2027, 1, 31, 9))
+    text: Any = "2027-01-31T09:00:00Z"
+    with pytest.raises(TypeError, match=r"^at: expected a datetime, not a value of type str$"):
+        Draft(at=text)
+
+
+async def test_what_is_no_id_is_refused(fake: Fake, client: Client) -> None:
+    for odd in (None, 5):
+        task_id: Any = odd
+        for method in (client.get, client.attempts, client.wait, client.cancel):
+            with pytest.raises(TypeError, match=r"^task_id: expected the id of a task, not a value of type "):
+                await method(task_id)
+    assert not fake.requests
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])
@@ -106,7 +118,18 @@ async def test_a_number_that_json_can_t_say_is_refused_before_anything_is_sent(
     assert fake.tasks["t1"].body["payload"] == {"mean": 1.5, "unit": None}
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:7070", "ftp://host", ["http://host", "host"]])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:7070",
+        "ftp://host",
+        ["http://host", "host"],
+        "http://x:99999",
+        "http://x:port",
+        "http://",
+        "http://[::1",
+    ],
+)
 def test_what_is_no_url_is_refused(url: str | list[str]) -> None:
     with pytest.raises(ValueError, match="not a URL"):
         Client(url)

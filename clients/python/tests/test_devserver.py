@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from fake_service import answering
-from ringwheel import Client, RingwheelError
+from ringwheel import Client, Invalid, RingwheelError
 from ringwheel.testing import DevServer
 
 END_S = 60.0
@@ -36,6 +36,18 @@ async def test_time_passes_at_once() -> None:
     async with answering(advance) as server.url:
         assert await server.advance(3600) == datetime(2027, 1, 31, 9, tzinfo=UTC)
     assert asked == [("/v1/clock:advance", {"by": 3600})]
+
+
+async def test_time_that_can_t_pass_is_refused_in_words() -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"title": "No", "detail": "the clock does not go back"}, status=422)
+
+    server = DevServer()
+    async with answering(refuse) as server.url:
+        with pytest.raises(Invalid, match=r"^422 No: the clock does not go back$"):
+            await server.advance(-1)
+        with pytest.raises(ValueError, match=r"^advance\(seconds\): expected a finite number"):
+            await server.advance(float("nan"))
 
 
 def test_a_command_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
+from ringwheel.arguments import of_type
 from ringwheel.backoff import Backoff
 from ringwheel.draft import Draft
 from ringwheel.errors import Problem, Unavailable, problem_of
@@ -98,6 +99,7 @@ class Bulk:
         size = 0
         async for draft in _each(drafts):
             place = len(self._ids)
+            of_type(draft, Draft, f"draft {place}", "a Draft")
             body = draft.encoded(f"{self._prefix}-{place}")
             if chunk and size + len(body) > CHUNK_BYTES:
                 yield chunk

@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 
 from ringwheel import finite
+from ringwheel.arguments import of_type
 from ringwheel.bulk import Bulk, Submitted
 from ringwheel.draft import Draft, Duration, Options, plain
 from ringwheel.seconds import seconds
@@ -152,7 +153,8 @@ class Client:
         """Tasks as they are (`snapshot`), then each change, for ever; goes on by itself after a broken connection.
 
         `cursor`: of a Change that was seen before; what came after it is told, or a Gap where it is too long ago.
-        Raises Problem, or Unavailable when no connection came about for as long as the client is patient.
+        A task that is not there is waited for: `get` tells. Raises Problem, or Unavailable when no connection came
+        about for as long as the client is patient.
         """
         wanted = {"id": task_id, "queue": queue, "labels": None if labels is None else dict(labels)}
         return follow(self.transport, {name: value for name, value in wanted.items() if value is not None}, cursor)
@@ -210,4 +212,4 @@ class Client:
 
 
 def _path(task_id: str, rest: str = "") -> str:
-    return f"/v1/tasks/{quote(task_id, safe='')}{rest}"
+    return f"/v1/tasks/{quote(of_type(task_id, str, 'task_id', 'the id of a task'), safe='')}{rest}"

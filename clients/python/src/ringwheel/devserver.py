@@ -20,11 +20,13 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import msgspec
 
-from ringwheel.errors import RingwheelError
+from ringwheel.draft import plain
+from ringwheel.errors import RingwheelError, problem_of
 
 START_S = 60.0
 STOP_S = 30.0
@@ -102,15 +104,22 @@ class DevServer:
         self.url = ""
 
     async def advance(self, seconds: float) -> datetime:
-        """Let so much time pass at once: what is due by then is due now. Answers the service's time."""
+        """Let so much time pass at once: what is due by then is due now. Answers the service's time.
+
+        Raises Problem: the service refuses, and says why.
+        """
         return await asyncio.to_thread(self.advance_now, seconds)
 
     def advance_now(self, seconds: float) -> datetime:
         """The same without `await`."""
-        body = msgspec.json.encode({"by": seconds})
+        body = msgspec.json.encode({"by": plain(seconds, "advance(seconds)")})
         request = Request(f"{self.url}/v1/clock:advance", body, {"Content-Type": "application/json"})  # noqa: S310
-        with urlopen(request, timeout=CALL_S) as answer:  # noqa: S310 - a server of our own
-            return msgspec.json.decode(answer.read(), type=_Advanced).time
+        try:
+            with urlopen(request, timeout=CALL_S) as answer:  # noqa: S310 - a server of our own
+                return msgspec.json.decode(answer.read(), type=_Advanced).time
+        except HTTPError as error:
+            with error:
+                raise problem_of(error.code, error.read()) from None
 
     def _listen(self, output: IO[str]) -> None:
         for line in output:

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from ringwheel import finite
-from ringwheel.arguments import printable
+from ringwheel.arguments import of_type, printable
 
 Duration = float | str | timedelta
 """Seconds, text like `"1h30m"`, or a timedelta."""
@@ -90,7 +90,7 @@ class Draft(
     def __post_init__(self) -> None:
         if self.key is not None:
             printable(self.key, "key")
-        if self.at is not None and self.at.utcoffset() is None:
+        if self.at is not None and of_type(self.at, datetime, "at", "a datetime").utcoffset() is None:
             raise ValueError("a time needs a zone: datetime.now(UTC), or .astimezone() for local time")
         if isinstance(self.payload, bytes | bytearray | memoryview):
             self.payload, self.payload_base64 = None, bytes(self.payload)

@@ -216,9 +216,17 @@ def words_of(error: BaseException) -> str:
 def _urls_of(given: str | Sequence[str]) -> list[str]:
     urls = [one.strip().rstrip("/") for one in (given.split(",") if isinstance(given, str) else given)]
     for one in urls:
-        if not one.startswith(("http://", "https://")):
+        if not _is_url(one):
             raise ValueError(f"not a URL of a service: {one!r}")
     return urls
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or an address
+        return False
 
 
 def _key_of(given: str) -> str:
