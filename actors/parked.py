@@ -1,9 +1,10 @@
-"""What another node asks of an owner for its workers: it has it at once, and, if its `take` waits, what comes due next
+"""What another node asks of an owner for its workers: it has it at once, and, if its `take` stays, what comes due next
 as soon as it does. Work that comes steadily takes one message to get there then, and waits for none (`pulling.py`).
 
-    take -> part, part, ... (each confirmed, with room for more) -> over: nothing came for `wait_ms`, or no room is left
+    take -> part, part, ... (each confirmed, with room for more) -> over: for WAIT_MS nothing came, or there was no room
 
-Bound: one take a queue waits, and is given no more than it has room for.
+After the first part the room is what the take had left, `keep` at most; both ends reckon so, and no message is needed.
+Bound: one take a queue stays, and is given no more than it has room for.
 """
 
 import asyncio
@@ -11,78 +12,102 @@ from collections.abc import Callable, Collection
 
 from actors.core.wire import Take
 
+WAIT_MS = 20
+"""So long a take stays when it is given nothing, and may keep room from others. A quieter queue is told of anew."""
 
-class _Waiting:
-    """A take that waits, and how many it may be given."""
 
-    __slots__ = ("asked", "room", "timer")
+class _Staying:
+    """A take that stays."""
 
-    def __init__(self, asked: Take, room: int, timer: asyncio.TimerHandle) -> None:
+    __slots__ = ("asked", "more", "room", "timer")
+
+    def __init__(self, asked: Take, room: int, timer: asyncio.TimerHandle, *, more: bool) -> None:
         self.asked = asked
         self.room = room
+        """How many it may be given."""
         self.timer = timer
+        self.more = more
+        """There may be more than there was room for."""
 
 
 class Parked:
-    """The takes of one node that wait."""
+    """The takes of one node that stay."""
 
-    def __init__(self, give: Callable[[Take, int], tuple[int, bool]], give_up: Callable[[Take], object]) -> None:
-        """`give` at most so many of what there is, and answer how many that were, and whether the take is over with
-        them. `give_up`: answer that there is nothing.
+    def __init__(
+        self,
+        give: Callable[[Take, int], tuple[int, bool]],
+        say_none: Callable[[Take], object],
+        end: Callable[[Take, bool], object],
+    ) -> None:
+        """`give` at most so many of what there is, and answer how many that were, and whether there may be more.
+
+        `say_none`: there was nothing so far; `end`: it is over, with nothing, and there may be more.
         """
         self._give = give
-        self._give_up = give_up
-        self._waiting: dict[int, _Waiting] = {}
+        self._say_none = say_none
+        self._say_over = end
+        self._staying: dict[int, _Staying] = {}
         """By queue."""
 
     def take(self, asked: Take) -> None:
-        """Serve it, or have it wait; one of the same queue that waited before does so no longer."""
+        """Serve it, and have it stay if it wants to; one of the same queue that stayed before does so no longer."""
         self._end(asked.queue)
-        given, over = self._give(asked, asked.limit)
-        if over:
+        given, more = self._give(asked, asked.limit)
+        if not asked.keep:
             return
-        if asked.wait_ms <= 0:
-            self._give_up(asked)
-            return
-        self._waiting[asked.queue] = _Waiting(asked, asked.limit - given, self._timer(asked))
+        if not given:
+            self._say_none(asked)
+        room = min(asked.limit - given, asked.keep)
+        self._staying[asked.queue] = _Staying(asked, room, self._timer(asked.queue), more=more)
 
     def serve(self, queue: int) -> bool:
-        """Something came due; False: no take of this queue waits for it."""
-        waiting = self._waiting.get(queue)
-        if waiting is None:
+        """Something came due; False: no take of this queue stays for it."""
+        staying = self._staying.get(queue)
+        if staying is None:
             return False
-        given, over = self._give(waiting.asked, waiting.room)
-        if over:
-            waiting.timer.cancel()
-            del self._waiting[queue]
-        elif given:
-            waiting.room -= given
-            waiting.timer.cancel()
-            waiting.timer = self._timer(waiting.asked)
+        staying.more = True
+        self._give_more(staying)
         return True
 
     def widen(self, number: int, more: int) -> None:
-        """The take of this number may be given more, if it still waits."""
-        for waiting in self._waiting.values():
-            if waiting.asked.number == number:
-                waiting.room += more
+        """The take of this number may be given more, if it is still there.
+
+        One that has no room for what there is is over: others may be in need of their share, and it asks for its own.
+        """
+        staying = next((staying for staying in self._staying.values() if staying.asked.number == number), None)
+        if staying is None:
+            return
+        staying.room += more
+        if staying.more and staying.room <= 0:
+            self._end(staying.asked.queue)
+        elif staying.more:
+            self._give_more(staying)
 
     def want(self, queues: Collection[int]) -> None:
         """Nothing is wanted of other queues any more."""
-        for queue in self._waiting.keys() - set(queues):
+        for queue in self._staying.keys() - set(queues):
             self._end(queue)
 
     def clear(self) -> None:
         """The node is gone."""
-        for waiting in self._waiting.values():
-            waiting.timer.cancel()
-        self._waiting.clear()
+        for staying in self._staying.values():
+            staying.timer.cancel()
+        self._staying.clear()
 
-    def _timer(self, asked: Take) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(asked.wait_ms / 1e3, self._end, asked.queue)
+    def _give_more(self, staying: _Staying) -> None:
+        if staying.room <= 0:
+            return
+        given, staying.more = self._give(staying.asked, staying.room)
+        if given:
+            staying.room -= given
+            staying.timer.cancel()
+            staying.timer = self._timer(staying.asked.queue)
+
+    def _timer(self, queue: int) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(WAIT_MS / 1e3, self._end, queue)
 
     def _end(self, queue: int) -> None:
-        if queue in self._waiting:
-            waiting = self._waiting.pop(queue)
-            waiting.timer.cancel()
-            self._give_up(waiting.asked)
+        if queue in self._staying:
+            staying = self._staying.pop(queue)
+            staying.timer.cancel()
+            self._say_over(staying.asked, staying.more)

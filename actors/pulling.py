@@ -2,11 +2,11 @@
 others, and what workers say of them goes to whoever owns the task by then (ports/lending.py).
 
     room -> supply of some owners -> take, a share from each -> deliver
-    an owner's last was taken -> a take waits there for what comes due next -> deliver, and room for more, ...
+    an owner's last was taken -> the take stays there for what comes due next -> deliver, and room for more, ...
     report -> owner -> word;  no word, or an UNSURE one -> said again, to whoever is the owner by then
 
-Promises: never takes more than there is room for: what is asked for and has not come is counted; half of what is left
-is kept for whoever tells of supply, so that no take that waits keeps it from others. Every report is
+Promises: never takes more than there is room for: what is asked for and has not come is counted; half of it at most is
+kept for takes that stay, so that others can be asked. Every report is
 answered, with UNSURE when nobody could say within SAY_FOR_S; said again, it is recorded once. Bound: what waits for a
 word is what workers have had under way, and REPORTS of others.
 """
@@ -24,10 +24,8 @@ from actors.ports.lending import Lender, Lines
 
 MOST = 1_000
 """Tasks that are taken at once: others have their turn in between."""
-WAIT_MS = 20
-"""So long a take waits for what comes due next, and may keep room from others. A quieter queue is told of anew."""
-WAITING = 256
-"""Takes that wait, of all queues."""
+STAYING = 256
+"""Takes that stay at their owners, of all queues."""
 SAY_AGAIN_S = 1.0
 """So long a word is waited for before a report is said again."""
 LOOK_S = 0.1
@@ -67,6 +65,17 @@ class Speaker(Protocol):
         ...
 
 
+class _Asked:
+    """A take of an owner: how many may still come of it, and of those, how many after its first part."""
+
+    __slots__ = ("count", "keep")
+
+    def __init__(self, count: int, keep: int) -> None:
+        self.count = count
+        self.keep: int | None = keep
+        """None: the first part has come."""
+
+
 class _Saying(NamedTuple):
     """Reports that were said together."""
 
@@ -99,15 +108,14 @@ class Pulling:
         """Set before anything is wanted."""
         self._supply: dict[int, dict[str, None]] = defaultdict(dict)
         """Queue -> boots that have some of it, those that were asked longest ago first."""
-        self._asked: dict[int, dict[str, int]] = defaultdict(dict)
-        """Queue -> boot -> how many were asked for, and have not come."""
-        self._lively: dict[int, dict[str, None]] = defaultdict(dict)
-        """Queue -> boots whose last was taken a moment ago, and where no take waits."""
-        self._waiting = 0
-        """Takes that wait."""
+        self._asked: dict[int, dict[str, _Asked]] = defaultdict(dict)
+        """Queue -> boot -> the take that it was asked for, and that is not over."""
+        self._staying = 0
+        """Takes that stay, or may."""
         self._wanted: frozenset[int] = frozenset()
         self._looking: set[int] = set()
         self._takes: asyncio.Queue[tuple[str, int, int, int]] = asyncio.Queue()
+        """Boot, queue, how many, and how many at most after the first part."""
         self._open: dict[Key, tuple[Report, _Saying]] = {}
         """Reports that have no word yet, in the order in which they are said again."""
         self._unsure: dict[Key, None] = {}
@@ -132,8 +140,6 @@ class Pulling:
             self._wanted = wanted
             for queue in self._supply.keys() - wanted:
                 del self._supply[queue]
-            for queue in self._lively.keys() - wanted:
-                del self._lively[queue]
             self._mine.want(self, wanted)
             self._lines.want(wanted)
 
@@ -150,21 +156,17 @@ class Pulling:
 
     def look(self, queue: int) -> None:
         """There may be room and supply: take soon."""
-        if queue not in self._looking and (self._supply.get(queue) or self._lively.get(queue)):
+        if queue not in self._looking and self._supply.get(queue):
             self._looking.add(queue)
             asyncio.get_running_loop().call_soon(self._look, queue)
 
     def _look(self, queue: int) -> None:
-        """Ask each owner that has some for its share of the room, and wait where there may be some soon."""
+        """Ask each owner that has some for its share of the room."""
         self._looking.discard(queue)
         if self.workers is None:
             return
-        room = self.workers.room(queue) - sum(self._asked[queue].values())
-        self._wait(queue, self._ask(queue, room) // 2)
-
-    def _ask(self, queue: int, room: int) -> int:
-        """Ask those who have some; answers how much room they leave."""
         supply, asked = self._supply.get(queue, {}), self._asked[queue]
+        room = self.workers.room(queue) - sum([take.count for take in asked.values()])
         boots = [boot for boot in supply if boot not in asked]
         for at, boot in enumerate(boots):
             share = min(-(-room // (len(boots) - at)), MOST)
@@ -176,57 +178,43 @@ class Pulling:
                 tasks, more = self._mine.take(self, queue, share)
                 self._deliver(boot, queue, tasks, more=more)
             else:
-                asked[boot] = share
-                self._takes.put_nowait((boot, queue, share, 0))
-        return room
+                keep = share // 2 if self._staying < STAYING else 0
+                asked[boot] = _Asked(share, keep)
+                self._staying += keep > 0
+                self._takes.put_nowait((boot, queue, share, keep))
 
-    def _wait(self, queue: int, room: int) -> None:
-        """Have takes wait where the last was taken a moment ago."""
-        lively, asked = self._lively.get(queue), self._asked[queue]
-        if not lively:
-            return
-        boots = [boot for boot in lively if boot not in asked]
-        share = min(room // len(boots), MOST) if boots else 0
-        if share > 0 and self._waiting + len(boots) <= WAITING:
-            for boot in boots:
-                del lively[boot]
-                asked[boot] = share
-                self._waiting += 1
-                self._takes.put_nowait((boot, queue, share, WAIT_MS))
-
-    async def _take(self, boot: str, queue: int, limit: int, wait_ms: int) -> None:
+    async def _take(self, boot: str, queue: int, limit: int, keep: int) -> None:
         tasks: list[Lent] = []
         more = False
         try:
-            if wait_ms:
-                part = partial(self._take_part, boot, queue)
-                tasks, more = await self._lines.await_more(boot, queue, limit, wait_ms, part)
-            else:
-                tasks, more = await self._lines.take(boot, queue, limit)
+            tasks, more = await self._lines.take(boot, queue, limit, keep, partial(self._take_part, boot, queue))
         except (Unavailable, Overloaded):
             pass  # it tells of its supply again when it is linked
         finally:
             del self._asked[queue][boot]
-            self._waiting -= wait_ms > 0
+            self._staying -= keep > 0
         self._deliver(boot, queue, tasks, more=more)
 
     def _take_part(self, boot: str, queue: int, tasks: list[Lent]) -> int:
-        """Some came that were waited for; answers how many more may come."""
+        """A part came of a take that stays; answers how many more may come of it."""
         assert self.workers is not None
-        asked = self._asked[queue]
-        asked[boot] -= len(tasks)
-        self.workers.deliver(queue, tasks)
-        share = min(self.workers.room(queue) // 2 // len(asked), MOST)
-        more = max(share - asked[boot], 0)
-        asked[boot] += more
+        others = self._asked[queue]
+        asked = others[boot]
+        asked.count -= len(tasks)
+        if asked.keep is not None:  # as its owner does (`parked.py`)
+            asked.count, asked.keep = min(asked.count, asked.keep), None
+        if tasks:
+            self.workers.deliver(queue, tasks)
+        room = self.workers.room(queue)
+        share = min(room // 2 // len(others), MOST)
+        more = max(min(share - asked.count, room - sum([take.count for take in others.values()])), 0)
+        asked.count += more
         return more
 
     def _deliver(self, boot: str, queue: int, tasks: list[Lent], *, more: bool) -> None:
         assert self.workers is not None
         if more and queue in self._wanted:
             self._supply[queue][boot] = None  # its next turn comes after the others'
-        elif tasks and boot != MINE and queue in self._wanted:
-            self._lively[queue][boot] = None
         if tasks:
             self.workers.deliver(queue, tasks)
         self.look(queue)

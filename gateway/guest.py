@@ -91,7 +91,7 @@ class Guest:
         self._measuring = 0
         self._new = 0
         """Tasks that wait for their queue to be known."""
-        self._parked = Parked(self._give, self._give_none)
+        self._parked = Parked(self._give, self._say_none, self._say_over)
         self._unconfirmed: dict[int, list[Lent]] = defaultdict(list)
         """Tasks for its workers, of which it has not said that they came."""
         self._relay = Relay(hub, wire, self._news.set)
@@ -166,22 +166,24 @@ class Guest:
             some, more = self._node.lending.take(self, asked.queue, min(STEP, room - len(tasks)))
             tasks += some
             size += sum(len(task.payload or b"") for task in some)
-        over = more or len(tasks) >= room or (bool(tasks) and not asked.wait_ms)
         if tasks:
             self._unconfirmed[asked.number] += tasks
-        if tasks or over:
-            self._say(Taken(asked.number, tasks, more, not over))
-        return len(tasks), over
+        if tasks or not asked.keep:
+            self._say(Taken(asked.number, tasks, more, asked.keep > 0))
+        return len(tasks), more
 
     def _confirm(self, got: Got) -> None:
-        if got.count:
+        if got.count is None:
+            self._unconfirmed.pop(got.number, None)
+        else:
             del self._unconfirmed.get(got.number, [])[: got.count]
             self._parked.widen(got.number, got.room)
-        else:
-            self._unconfirmed.pop(got.number, None)
 
-    def _give_none(self, asked: Take) -> None:
-        self._say(Taken(asked.number, [], more=False))
+    def _say_none(self, asked: Take) -> None:
+        self._say(Taken(asked.number, [], more=False, open=True))
+
+    def _say_over(self, asked: Take, more: bool) -> None:
+        self._say(Taken(asked.number, [], more))
 
     def supply(self, queues: Collection[int]) -> None:
         """See ports.lending.Taker. A take that waits for it has it at once."""

@@ -61,6 +61,7 @@ HINTED = 500
 REPORTED = 500
 """The same of what workers say: results, extensions, leases that they came with."""
 REPORTED_BYTES = 4 * 1024 * 1024
+_NOT_LINKED = "the owner of these tasks is not linked"
 
 
 class Peers:
@@ -169,23 +170,16 @@ class Peers:
         for link in self._links.values():
             link.tell(Want(self._wanted))  # one that is not up is told when it is (`_greet`)
 
-    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
-        """See ports.lending.Lines."""
-        return await self._take(boot, lambda number: Take(number, queue, limit))
-
-    async def await_more(
-        self, boot: str, queue: int, limit: int, wait_ms: int, part: Callable[[list[Lent]], int]
+    async def take(
+        self, boot: str, queue: int, limit: int, keep: int, part: Callable[[list[Lent]], int]
     ) -> tuple[list[Lent], bool]:
         """See ports.lending.Lines."""
-        return await self._take(boot, lambda number: Take(number, queue, limit, wait_ms), part)
-
-    async def _take(
-        self, boot: str, take: Callable[[int], Take], part: Callable[[list[Lent]], int] | None = None
-    ) -> tuple[list[Lent], bool]:
         link = self._links.get(boot)
-        taken = None if link is None else await link.question(take, part and partial(_confirm, link, part))
-        if link is None or not isinstance(taken, Taken):
-            raise Unavailable("the owner of these tasks is not linked")
+        if link is None:
+            raise Unavailable(_NOT_LINKED)
+        taken = await link.question(lambda number: Take(number, queue, limit, keep), partial(_confirm, link, part))
+        if not isinstance(taken, Taken):
+            raise Unavailable(_NOT_LINKED)
         link.tell(Got(taken.number))
         return taken.tasks, taken.more
 

@@ -191,14 +191,14 @@ class Supply(msgspec.Struct, frozen=True, array_like=True, tag="supply"):
 
 
 class Take(msgspec.Struct, frozen=True, array_like=True, tag="take"):
-    """Give me tasks of this queue, so many at most; with `wait_ms` also those that come due from now on, in parts,
-    until nothing has for so long, or there is no room for more (`Got`).
+    """Give me tasks of this queue, so many at most; and then, in parts, those that come due from now on, as long as
+    some do and there is room for them: for `keep` at first, for more as each `Got` says.
     """
 
     number: int
     queue: int
     limit: int
-    wait_ms: int = 0
+    keep: int = 0
 
 
 class Taken(msgspec.Struct, frozen=True, array_like=True, tag="taken"):
@@ -211,10 +211,12 @@ class Taken(msgspec.Struct, frozen=True, array_like=True, tag="taken"):
 
 
 class Got(msgspec.Struct, frozen=True, array_like=True, tag="got"):
-    """I have what you gave me under this number; of parts, the first `count`, and there is `room` for so many more."""
+    """I have what you gave me under this number: a part, with its size, and there is `room` for so many more; None: all
+    of it.
+    """
 
     number: int
-    count: int = 0
+    count: int | None = None
     room: int = 0
 
 

@@ -69,15 +69,14 @@ class Lines(Protocol):
         """Tell all of them, and each that is linked later on, until something else is wanted."""
         ...
 
-    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
-        """See Lender.take. Raises Unavailable or Overloaded: nothing was got."""
-        ...
-
-    async def await_more(
-        self, boot: str, queue: int, limit: int, wait_ms: int, part: Callable[[list[Lent]], int]
+    async def take(
+        self, boot: str, queue: int, limit: int, keep: int, part: Callable[[list[Lent]], int]
     ) -> tuple[list[Lent], bool]:
-        """The same of what comes due there from now on: `part` is given it as it comes, and answers for how many more
-        there is room. Over, and answered with the last, when nothing has come for `wait_ms` or there is no room.
+        """See Lender.take. With `keep`, the take stays there, with room for so many at most: `part` is given at once
+        what there was, if only nothing, then what comes due as it does, and answers each time for how many more there
+        is room. Over when for a while nothing comes, or no room is left.
+
+        Raises Unavailable or Overloaded: nothing more was got.
         """
         ...
 

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
+import pytest
+
+from actors import pulling
 from actors.core.lease import Extension, Lent, Report
 from actors.ports.lending import Taker
-from actors.pulling import WAIT_MS, Pulling
+from actors.pulling import Pulling
 from tests.gateway.lent import a_lent
 
 QUEUE = 1
@@ -19,9 +22,9 @@ class Others:
     def __init__(self) -> None:
         self.asked: asyncio.Queue[asyncio.Future[tuple[list[Lent], bool]]] = asyncio.Queue()
         self.takes: list[tuple[str, int, int]] = []
-        """Of whom, how many, and for how long they wait."""
+        """Of whom, how many, and how many after the first part."""
         self.told: Callable[[list[Lent]], int]
-        """Gives a part of what is waited for."""
+        """Gives a part of what was asked for last."""
 
     def want(self, *_: object) -> None:
         """Nothing is kept of it."""
@@ -29,18 +32,12 @@ class Others:
     def part(self, taker: Taker) -> None:
         """Nothing is kept of it."""
 
-    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
-        return await self._take(boot, limit, 0)
-
-    async def await_more(
-        self, boot: str, queue: int, limit: int, wait_ms: int, part: Callable[[list[Lent]], int]
+    async def take(
+        self, boot: str, queue: int, limit: int, keep: int, part: Callable[[list[Lent]], int]
     ) -> tuple[list[Lent], bool]:
         self.told = part
-        return await self._take(boot, limit, wait_ms)
-
-    async def _take(self, boot: str, limit: int, wait_ms: int) -> tuple[list[Lent], bool]:
         answer: asyncio.Future[tuple[list[Lent], bool]] = asyncio.get_running_loop().create_future()
-        self.takes.append((boot, limit, wait_ms))
+        self.takes.append((boot, limit, keep))
         self.asked.put_nowait(answer)
         return await answer
 
@@ -92,22 +89,22 @@ class Workers:
 @asynccontextmanager
 async def pulling_from(others: Others) -> AsyncIterator[Pulling]:
     """For workers that want one queue, of which the first owner has told that it has some."""
-    pulling = Pulling(Nothing(), others, shards=lambda: 256, serves=lambda _: False, holder=lambda _: OTHER)
-    pulling.workers = Workers()
+    one = Pulling(Nothing(), others, shards=lambda: 256, serves=lambda _: False, holder=lambda _: OTHER)
+    one.workers = Workers()
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        running = group.create_task(pulling.run())
-        pulling.want([QUEUE])
-        pulling.supplied(OTHER, [QUEUE])
-        yield pulling
+        running = group.create_task(one.run())
+        one.want([QUEUE])
+        one.supplied(OTHER, [QUEUE])
+        yield one
         running.cancel()
 
 
 async def test_supply_that_is_told_before_an_answer_is_read_is_asked_for() -> None:
     others = Others()
-    async with pulling_from(others) as pulling:
+    async with pulling_from(others) as one:
         answer = await others.asked.get()
         answer.set_result(([], False))
-        pulling.supplied(OTHER, [QUEUE])  # in the same turn of the loop: one read of the link brought both
+        one.supplied(OTHER, [QUEUE])  # in the same turn of the loop: one read of the link brought both
         again = await others.asked.get()
         again.set_result(([], True))
         last = await others.asked.get()
@@ -117,30 +114,55 @@ async def test_supply_that_is_told_before_an_answer_is_read_is_asked_for() -> No
         assert others.asked.empty(), "nobody told of more"
 
 
-async def test_where_the_last_was_taken_a_take_waits_for_the_next_and_keeps_half_of_the_room_free() -> None:
+async def test_a_take_that_stays_keeps_half_of_the_room_free_for_others() -> None:
     others = Others()
-    async with pulling_from(others) as pulling:
-        (await others.asked.get()).set_result(([a_lent(1, QUEUE)], False))
-        waiting = await others.asked.get()
-        pulling.supplied(ANOTHER, [QUEUE])
+    async with pulling_from(others) as one:
+        staying = await others.asked.get()
+        assert others.told([a_lent(1, QUEUE)]) == 0, "of ten nine are left, of which five are kept"
+        one.supplied(ANOTHER, [QUEUE])
         (await others.asked.get()).set_result(([], False))
-        waiting.set_result(([a_lent(2, QUEUE)], False))
-        (await others.asked.get()).set_result(([], False))
+        staying.set_result(([a_lent(2, QUEUE)], False))
         await asyncio.sleep(1)
-        assert others.takes == [(OTHER, 10, 0), (OTHER, 5, WAIT_MS), (ANOTHER, 5, 0), (OTHER, 5, WAIT_MS)]
-        assert others.asked.empty(), "one that waited in vain does not wait again"
+        assert others.takes == [(OTHER, 10, 5), (ANOTHER, 5, 2)]
+        assert others.asked.empty(), "nobody told of more"
+
+
+async def test_one_that_finds_nothing_keeps_no_more_room_than_another() -> None:
+    others = Others()
+    async with pulling_from(others) as one:
+        staying = await others.asked.get()
+        assert others.told([]) == 0
+        one.supplied(ANOTHER, [QUEUE])
+        (await others.asked.get()).set_result(([], False))
+        staying.set_result(([], False))
+        assert others.takes == [(OTHER, 10, 5), (ANOTHER, 5, 2)]
 
 
 async def test_of_what_comes_in_parts_no_more_is_asked_for_than_half_of_the_room() -> None:
     others = Others()
-    async with pulling_from(others) as pulling:
-        assert isinstance(pulling.workers, Workers)
-        (await others.asked.get()).set_result(([a_lent(1, QUEUE)], False))
-        waiting = await others.asked.get()
-        assert others.takes == [(OTHER, 10, 0), (OTHER, 5, WAIT_MS)]
+    async with pulling_from(others) as one:
+        assert isinstance(one.workers, Workers)
+        staying = await others.asked.get()
+        assert others.told([a_lent(1, QUEUE)]) == 0
         assert others.told([a_lent(2, QUEUE), a_lent(3, QUEUE)]) == 2, "of five, three are left; half of ten may be"
-        pulling.workers.credits = 4
+        one.workers.credits = 4
         assert others.told([a_lent(4, QUEUE)]) == 0, "four are left, and there is room for two"
-        waiting.set_result(([], False))
+        staying.set_result(([], False))
         await asyncio.sleep(1)
         assert others.asked.empty()
+
+
+async def test_so_many_takes_stay_and_others_are_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulling, "STAYING", 1)
+    others = Others()
+    async with pulling_from(others) as one:
+        assert isinstance(one.workers, Workers)
+        first = await others.asked.get()
+        assert others.told([]) == 0
+        one.supplied(ANOTHER, [QUEUE])
+        (await others.asked.get()).set_result(([], False))
+        first.set_result(([], False))
+        await asyncio.sleep(1)
+        one.supplied(ANOTHER, [QUEUE])
+        (await others.asked.get()).set_result(([], False))
+        assert others.takes == [(OTHER, 10, 5), (ANOTHER, 5, 0), (ANOTHER, 10, 5)]

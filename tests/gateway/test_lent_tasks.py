@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from actors import parked
 from actors.core.errors import Overloaded, Unavailable
 from actors.core.events import Verdict
 from actors.core.lease import Extension, Lent, Said
@@ -79,9 +80,9 @@ async def test_tasks_are_taken_with_all_that_they_have() -> None:
             a_lent(3, MAIL, attempt=9),
         ]
         b.node.lending.due[MAIL] = list(tasks)
-        assert await a.peers.take("boot-b", MAIL, 2) == (tasks[:2], True)
-        assert await a.peers.take("boot-b", MAIL, 2) == (tasks[2:], False)
-        assert await a.peers.take("boot-b", MAIL, 2) == ([], False)
+        assert await a.peers.take("boot-b", MAIL, 2, 0, len) == (tasks[:2], True)
+        assert await a.peers.take("boot-b", MAIL, 2, 0, len) == (tasks[2:], False)
+        assert await a.peers.take("boot-b", MAIL, 2, 0, len) == ([], False)
         assert b.node.lending.taken == [2, 2, 2]
 
 
@@ -103,39 +104,50 @@ async def confirmed(a: End, b: End) -> None:
     await b.node.until(lambda: list(b.node.lending.takers.values()) == [[MAIL, 8]])
 
 
-async def test_what_comes_due_next_comes_in_parts_until_there_is_no_room() -> None:
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes stay for longer than a test."""
+    monkeypatch.setattr(parked, "WAIT_MS", 30_000)
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_what_comes_due_next_comes_in_parts_as_there_is_room() -> None:
     async with lending() as (a, b), asyncio.TaskGroup() as group:
-        taker, parts = b.node.lending.taker, Parts(1)
-        waits = group.create_task(a.peers.await_more("boot-b", MAIL, 2, 30_000, parts.take))
-        await b.node.until(lambda: b.node.lending.taken == [2])
+        taker, parts = b.node.lending.taker, Parts(0, 1, 5, 0)
+        staying = group.create_task(a.peers.take("boot-b", MAIL, 4, 2, parts.take))
+        assert await parts.came.get() == [], "there was nothing yet"
         taker.supply([8])
         await a.node.until(lambda: a.node.pulling.supplies == [("boot-b", [8])])
         b.node.lending.due[MAIL] = [a_lent(1, MAIL)]
         taker.supply([MAIL])
         assert await parts.came.get() == [a_lent(1, MAIL)]
         await confirmed(a, b)
-        b.node.lending.due[MAIL] = [a_lent(2, MAIL), a_lent(3, MAIL)]
+        b.node.lending.due[MAIL] = [a_lent(2, MAIL), a_lent(3, MAIL), a_lent(4, MAIL)]
         taker.supply([MAIL])
-        assert await waits == ([a_lent(2, MAIL), a_lent(3, MAIL)], False)
-        assert b.node.lending.taken == [2, 2, 2], "the first left room for one, and was followed by room for one more"
-        taker.supply([MAIL])
-        await a.node.until(lambda: a.node.pulling.supplies[1:] == [("boot-b", [MAIL])])
+        assert await parts.came.get() == [a_lent(2, MAIL), a_lent(3, MAIL)], (
+            "one was left of two, and room for one more"
+        )
+        assert await parts.came.get() == [a_lent(4, MAIL)]
+        assert b.node.lending.taken == [4, 2, 2, 5]
+        a.peers.want([])
+        assert await staying == ([], False)
 
 
+@pytest.mark.usefixtures("_patient")
 async def test_of_parts_those_that_were_not_confirmed_are_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     say, lost = guest.Guest._say, asyncio.Event()
 
     def lose(self: guest.Guest, message: Message) -> None:
-        if isinstance(message, Taken) and message.tasks[0].id == task_id(2):
+        if isinstance(message, Taken) and [task.id for task in message.tasks] == ids(2):
             lost.set()
         else:
             say(self, message)
 
     monkeypatch.setattr(guest.Guest, "_say", lose)
     async with lending() as (a, b), asyncio.TaskGroup() as group:
-        taker, parts = b.node.lending.taker, Parts(5)
-        waits = group.create_task(unavailable(a.peers.await_more("boot-b", MAIL, 9, 30_000, parts.take)))
-        await b.node.until(lambda: b.node.lending.taken == [9])
+        taker, parts = b.node.lending.taker, Parts(0, 5)
+        waits = group.create_task(unavailable(a.peers.take("boot-b", MAIL, 9, 4, parts.take)))
+        assert await parts.came.get() == []
         b.node.lending.due[MAIL] = [a_lent(1, MAIL)]
         taker.supply([MAIL])
         assert await parts.came.get() == [a_lent(1, MAIL)]
@@ -153,10 +165,11 @@ async def unavailable(taking: Awaitable[object]) -> None:
         await taking
 
 
-async def test_a_take_that_waits_ends_with_its_time_or_with_what_is_wanted() -> None:
+async def test_a_take_that_stays_ends_with_its_time_or_with_what_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with lending() as (a, b), asyncio.TaskGroup() as group:
-        assert await a.peers.await_more("boot-b", MAIL, 2, 1, len) == ([], False)
-        waits = group.create_task(a.peers.await_more("boot-b", MAIL, 2, 30_000, len))
+        assert await a.peers.take("boot-b", MAIL, 2, 1, len) == ([], False)
+        monkeypatch.setattr(parked, "WAIT_MS", 30_000)
+        waits = group.create_task(a.peers.take("boot-b", MAIL, 2, 1, len))
         await b.node.until(lambda: b.node.lending.taken == [2, 2])
         a.peers.want([])
         assert await waits == ([], False)
@@ -166,8 +179,8 @@ async def test_what_came_is_confirmed_and_not_given_to_others() -> None:
     async with lending() as (a, b):
         b.node.lending.due[MAIL] = [a_lent(1, MAIL)]
         former = b.node.lending.taker
-        await a.peers.take("boot-b", MAIL, 5)
-        await a.peers.take("boot-b", MAIL, 5)  # what was said before it has arrived
+        await a.peers.take("boot-b", MAIL, 5, 0, len)
+        await a.peers.take("boot-b", MAIL, 5, 0, len)  # what was said before it has arrived
         assert isinstance(former, guest.Guest)
         assert former._unconfirmed == {}
         await (await a.linked(b)).cut()
@@ -196,7 +209,7 @@ async def test_what_was_on_its_way_when_a_link_broke_is_given_to_others(monkeypa
 
 async def refused(a: End, boot: str = "boot-b") -> Exception:
     with pytest.raises((Unavailable, Overloaded)) as caught:
-        await a.peers.take(boot, MAIL, 5)
+        await a.peers.take(boot, MAIL, 5, 0, len)
     return caught.value
 
 
@@ -213,11 +226,11 @@ async def test_of_a_node_that_is_not_linked_nothing_is_taken() -> None:
 async def test_many_tasks_are_taken_in_steps_and_large_ones_in_parts() -> None:
     async with lending() as (a, b):
         b.node.lending.due[MAIL] = [a_lent(n, MAIL, payload=b"{}") for n in range(3 * STEP)]
-        tasks, more = await a.peers.take("boot-b", MAIL, 2 * STEP + 1)
+        tasks, more = await a.peers.take("boot-b", MAIL, 2 * STEP + 1, 0, len)
         assert ([task.id for task in tasks], more) == (ids(*range(2 * STEP + 1)), True)
         assert b.node.lending.taken == [STEP, STEP, 1]
         b.node.lending.due[MAIL] = [a_lent(n, MAIL, payload=bytes(PAYLOAD)) for n in range(2 * STEP)]
-        tasks, more = await a.peers.take("boot-b", MAIL, 500)
+        tasks, more = await a.peers.take("boot-b", MAIL, 500, 0, len)
         assert (len(tasks), more) == (STEP, True), "no more than a frame can bear"
         assert STEP * PAYLOAD >= STEP_BYTES
 
@@ -240,7 +253,7 @@ async def test_the_most_that_is_given_at_once_fits_a_frame_whatever_else_is_said
         taker = b.node.lending.taker
         for n in range(50):
             taker.answer([a_word(n, detail="x" * 1_000) for n in range(n, n + 100)])
-        tasks, _ = await a.peers.take("boot-b", MAIL, 500)
+        tasks, _ = await a.peers.take("boot-b", MAIL, 500, 0, len)
         assert len(tasks) == 2 * STEP
         await a.node.until(lambda: len(a.node.pulling.words) == 5_000)
         assert max(frames)[0] <= FRAME_BYTES

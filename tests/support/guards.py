@@ -255,7 +255,7 @@ def ask_for_more(pulling: Pulling, queue: int) -> None:
     """What was asked for and has not come is not counted."""
     workers = pulling.workers
     assert workers is not None
-    room = workers.room(queue) + sum(pulling._asked[queue].values())
+    room = workers.room(queue) + sum(take.count for take in pulling._asked[queue].values())
     with mock.patch.object(workers, "room", return_value=room):
         _look(pulling, queue)
 

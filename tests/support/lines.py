@@ -40,7 +40,13 @@ class Far:
     def __init__(self, say: Callable[[Message], object], give: Callable[[Take, int], tuple[int, bool]]) -> None:
         """`give`: see Parked."""
         self._say = say
-        self.parked = Parked(give, lambda asked: say(Taken(asked.number, [], more=False)))
+        self.parked = Parked(give, self._say_none, self._say_over)
+
+    def _say_none(self, asked: Take) -> None:
+        self._say(Taken(asked.number, [], more=False, open=True))
+
+    def _say_over(self, asked: Take, more: bool) -> None:
+        self._say(Taken(asked.number, [], more))
 
     def supply(self, queues: Collection[int]) -> None:
         """See actors.ports.lending.Taker."""
@@ -70,7 +76,7 @@ class MemoryLines:
         self._wanted: list[int] = []
         self._broken: dict[str, None] = {}
         """Boots that have to be told anew what is wanted."""
-        self._asked: dict[int, tuple[str, asyncio.Future[Taken], Callable[[list[Lent]], int] | None]] = {}
+        self._asked: dict[int, tuple[str, asyncio.Future[Taken], Callable[[list[Lent]], int]]] = {}
         self._takers: dict[str, Far] = {}
         self._unconfirmed: dict[str, dict[int, list[Lent]]] = defaultdict(dict)
         self.gave_back: Callable[[list[Lent]], None] = lambda tasks: None
@@ -119,19 +125,11 @@ class MemoryLines:
         for boot in boots:
             self._say(boot, Want(self._wanted))
 
-    async def take(self, boot: str, queue: int, limit: int) -> tuple[list[Lent], bool]:
-        """See the port."""
-        return await self._take(boot, Take(next(_numbers), queue, limit))
-
-    async def await_more(
-        self, boot: str, queue: int, limit: int, wait_ms: int, part: Callable[[list[Lent]], int]
+    async def take(
+        self, boot: str, queue: int, limit: int, keep: int, part: Callable[[list[Lent]], int]
     ) -> tuple[list[Lent], bool]:
         """See the port."""
-        return await self._take(boot, Take(next(_numbers), queue, limit, wait_ms), part)
-
-    async def _take(
-        self, boot: str, take: Take, part: Callable[[list[Lent]], int] | None = None
-    ) -> tuple[list[Lent], bool]:
+        take = Take(next(_numbers), queue, limit, keep)
         taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         self._asked[take.number] = boot, taken, part
         try:
@@ -170,11 +168,12 @@ class MemoryLines:
             case Revoked(leases):
                 pulling.revoke(leases)
             case Taken(number):
-                asked, taken, part = self._asked.get(number, (sender, None, None))
-                if taken is None or taken.done() or asked != sender:
+                if number not in self._asked:
+                    return
+                asked, taken, part = self._asked[number]
+                if taken.done() or asked != sender:
                     return
                 if message.open:
-                    assert part is not None
                     self._say(sender, Got(number, len(message.tasks), part(message.tasks)))
                 else:
                     taken.set_result(message)
@@ -194,11 +193,11 @@ class MemoryLines:
             case Take():
                 taker.parked.take(message)
             case Got(number, count_, room):
-                if count_:
+                if count_ is None:
+                    self._unconfirmed[sender].pop(number, None)
+                else:
                     del self._unconfirmed[sender].get(number, [])[:count_]
                     taker.parked.widen(number, room)
-                else:
-                    self._unconfirmed[sender].pop(number, None)
             case Reports(tenant, reports):
                 lending.report(taker, tenant, reports)
             case Extend(tenant, extensions):
@@ -206,9 +205,8 @@ class MemoryLines:
 
     def _give(self, sender: str, asked: Take, room: int) -> tuple[int, bool]:
         tasks, more = self._node().lending.take(self._takers[sender], asked.queue, room)
-        over = more or len(tasks) >= room or (bool(tasks) and not asked.wait_ms)
         if tasks:
             self._unconfirmed[sender].setdefault(asked.number, []).extend(tasks)
-        if tasks or over:
-            self._say(sender, Taken(asked.number, tasks, more, not over))
-        return len(tasks), over
+        if tasks or not asked.keep:
+            self._say(sender, Taken(asked.number, tasks, more, asked.keep > 0))
+        return len(tasks), more

@@ -46,7 +46,7 @@ class SimulatedCrew:
         self.member = member
         self._world.note(f"workers come to {member.name}")
         asked = member.node.pulling._asked
-        self._asked_before = {queue: sum(asked[queue].values()) for queue in self._credits}
+        self._asked_before = {queue: sum(take.count for take in asked[queue].values()) for queue in self._credits}
         member.node.pulling.workers = self
         member.process.call(self._want)
         for report in self._reports.values():
