@@ -1,8 +1,8 @@
 """The clock hand of a node: one timer for all shards.
 
 It visits the shards that have mail and those whose next expiry has come; when there is neither, it sleeps until the
-earliest one. Mail that keeps coming is looked at every ROUND_S, so that batches form; an idle node wakes at once for
-it, and an expiry is met at its time. Visits are callbacks of the loop: none waits for a task to get its turn.
+earliest one. Rounds begin ROUND_S apart, so that batches form of what keeps coming; an idle node wakes at once for
+mail, and meets an expiry at its time. Visits are callbacks of the loop: none waits for a task to get its turn.
 
 Promises: each shard's events are applied in the order they came, one at a time. What they lead to is gathered over a
 slice (SLICE_EVENTS events) and carried out together before anybody else has a turn; a shard that fails, or is lost,
@@ -221,7 +221,9 @@ class Hand:
             heapq.heapify(self._times)
 
     def _next_s(self, loop: asyncio.AbstractEventLoop) -> float:
-        """When there is something to do: an expiry at its time; mail, and what a visit left over, a round later."""
+        """When there is something to do: an expiry at its time, unless a round has just begun; mail, and what a visit
+        left over, a round later.
+        """
         if not self._times:
             return self._round_s if self._mailed else NEVER_S
         next_ms = self._times[0][0]
@@ -229,4 +231,4 @@ class Hand:
             return self._round_s
         delay_ms = self._clock.ms_until(next_ms)
         next_s = loop.time() + (delay_ms + TIMER_MS) / 1_000 if delay_ms > 0 else 0
-        return min(next_s, self._round_s) if self._mailed else next_s
+        return self._round_s if self._mailed else max(next_s, self._round_s)
