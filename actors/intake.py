@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from actors.clock import Clock
 from actors.core.draft import Draft, Receipt
 from actors.core.errors import KeyReused, Overloaded, Unavailable
-from actors.core.ids import ENTROPY_BYTES, head_of, keyed_id, new_tails, position_of_key, shard_of, with_position
+from actors.core.ids import ENTROPY_BYTES, head_of, keyed_id, new_tails, position_of_key, with_position
 from actors.core.settle import retry_of
 from actors.core.task import State, Task
 from actors.ports.tasks import Accepted, TaskStore
@@ -35,6 +35,7 @@ FLUSH_TASKS = 2_000
 TAILS = 1_000
 """Random parts of ids that are made at a time."""
 _RETRY_MS = 2_000
+_SCHEDULED = State.SCHEDULED  # on 3.11 a member of an enum costs ten times a global
 _NO_ANSWER = "the database does not answer; whether the tasks were committed is not known"
 _AWAY = "the database does not answer"
 _GOING_AWAY = "this node is going away; whether the tasks were committed is not known"
@@ -275,8 +276,8 @@ class Intake:
         shards = self._shards()
         head = head_of(now_ms)
         return [
-            self._task(draft, f"{head}-{self._tail()}", shards, now_ms, accept_us + place)
-            for place, draft in enumerate(drafts)
+            self._task(draft, f"{head}-{tail}", shards, now_ms, accept_us + place)
+            for place, (draft, tail) in enumerate(zip(drafts, self._take_tails(len(drafts)), strict=True))
         ]
 
     @staticmethod
@@ -289,30 +290,32 @@ class Intake:
         schedule_ms = draft.schedule_ms if draft.schedule_ms is not None else now_ms + (draft.delay_ms or 0)
         return Task(
             task_id,
-            shard_of(task_id, shards),
+            int(task_id[32:], 16) * shards >> 16,  # shard_of, without its call
             queue,
             schedule_ms,
-            max(schedule_ms, now_ms),
+            schedule_ms if schedule_ms > now_ms else now_ms,
             accept_us,
             draft.spec,
-            payload=payload,
-            payload_bytes=0 if payload is None else len(payload),
-            labels=draft.labels,
-            key_hash=draft.key_hash,
-            trace=draft.trace,
-            budget=retry_of(draft.spec, queue).max_attempts,
+            payload,
+            0 if payload is None else len(payload),
+            draft.labels,
+            draft.key_hash,
+            draft.trace,
+            retry_of(draft.spec, queue).max_attempts,
         )
 
-    def _tail(self) -> str:
-        """The random part of one id."""
-        if not self._tails:
-            self._tails = new_tails(os.urandom(ENTROPY_BYTES * TAILS))
-        return self._tails.pop()
+    def _take_tails(self, count: int) -> list[str]:
+        """The random parts of so many ids."""
+        if len(self._tails) < count:
+            self._tails = new_tails(os.urandom(ENTROPY_BYTES * max(count, TAILS)))
+        taken = self._tails[-count:] if count else []
+        del self._tails[len(self._tails) - count :]
+        return taken
 
     async def _flush_unkeyed(self, batch: _Batch) -> None:
         tasks, sent_ms = batch.tasks, self._clock.now_ms()
         errors = await self._store.accept(tasks)
-        batch.answers = [_receipt(task, State.SCHEDULED, new=True) for task in tasks]
+        batch.answers = [_receipt(task, _SCHEDULED, new=True) for task in tasks]
         for place, refusal in errors.items():
             batch.answers[place] = refusal
         self._tell([task for place, task in enumerate(tasks) if place not in errors] if errors else tasks, sent_ms)

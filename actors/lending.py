@@ -197,9 +197,9 @@ class Lending:
             elif task.queue.tenant != tenant:
                 words.append(Word(report.id, report.epoch, report.attempt, Said.UNKNOWN))
             else:
-                outcome = _outcome(report, task, now_ms)
-                outcome.reply = taker
-                self._count(task, outcome)
+                outcome = _outcome(report, task, now_ms, taker)
+                if task.phase is _RUNNING and task.attempt == outcome.attempt and task.epoch == outcome.epoch:
+                    self._stats.ended(outcome)
                 if (some := ended.get(shard)) is None:
                     ended[shard] = [outcome]
                 else:
@@ -208,10 +208,6 @@ class Lending:
             self._hand.post(shard, Ended(some))
         if words:
             taker.answer(words)
-
-    def _count(self, task: Task, outcome: Outcome) -> None:
-        if task.phase is _RUNNING and (task.epoch, task.attempt) == (outcome.epoch, outcome.attempt):
-            self._stats.ended(outcome)
 
     def _ask(self, shard: int, taker: Taker, tenant: str, report: Report, now_ms: int) -> None:
         """Memory does not know the task: the tables may."""
@@ -287,7 +283,7 @@ class Lending:
 NOBODY = _Nobody()
 
 
-def _outcome(report: Report, task: Task | None, now_ms: int) -> Outcome:
+def _outcome(report: Report, task: Task | None, now_ms: int, reply: Taker | None = None) -> Outcome:
     return Outcome(
         task,  # type: ignore[arg-type]  # one that is not known is found by its shard
         report.epoch,
@@ -300,6 +296,7 @@ def _outcome(report: Report, task: Task | None, now_ms: int) -> Outcome:
         report.result,
         report.retry_after_ms,
         report.jitter,
+        reply,
     )
 
 

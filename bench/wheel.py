@@ -48,7 +48,9 @@ def make_tasks(count: int, due_ms: Callable[[], int]) -> list[Task]:
     """Tasks as an owner has them in memory, out of the collector's way."""
     queue = Queue(1, "bench", "wheel")
     spec = Spec(http=HttpTarget("http://127.0.0.1/"))
-    tasks = [Task(f"{number:036x}", 0, queue, due := due_ms(), due, number, spec) for number in range(count)]
+    tasks = [
+        Task(f"{number:036x}", 0, queue, due := due_ms(), due, number, spec, wake_ms=due) for number in range(count)
+    ]
     gc.collect()
     gc.freeze()
     return tasks

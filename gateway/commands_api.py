@@ -109,11 +109,18 @@ def check_result(data: bytes) -> None:
 
 
 def _attempt_of(row: TaskRow, epoch: int, attempt: int) -> Task:
-    task = Task(
-        row.id, row.shard, row.queue, row.schedule_ms, row.due_ms, row.accept_us, row.spec, rev=row.rev, attempt=attempt
+    return Task(
+        row.id,
+        row.shard,
+        row.queue,
+        row.schedule_ms,
+        row.due_ms,
+        row.accept_us,
+        row.spec,
+        rev=row.rev,
+        attempt=attempt,
+        epoch=epoch,
     )
-    task.epoch = epoch
-    return task
 
 
 def _outcome(body: Complete, task: Task, now_ms: int) -> Outcome:

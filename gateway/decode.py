@@ -103,7 +103,7 @@ class TaskDecoder:
             key = request.idempotency_key
             check_key(key, "/idempotency_key")
         queue = self._queue(tenant, request.queue)
-        draft = Draft(queue, spec, schedule_ms=at_ms, delay_ms=delay_ms, payload=payload, labels=labels)
+        draft = Draft(queue, spec, at_ms, delay_ms, payload, labels)
         if key is not None:
             draft.key = key
             draft.key_hash = _hash(draft, stored)

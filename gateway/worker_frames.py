@@ -15,7 +15,7 @@ import orjson
 
 from actors.core.errors import Conflict, Invalid, RingwheelError, Unavailable, Unknown
 from actors.core.events import Verdict
-from actors.core.ids import valid
+from actors.core.ids import ID
 from actors.core.lease import Extension, Kept, Key, Lent, Report, Said, Word
 from actors.core.task import fence, fence_parts
 from gateway.commands_api import check_result, failure_of, line
@@ -145,7 +145,7 @@ def _check_count(items: Sequence[object], most: int, pointer: str) -> None:
 
 def lease_of(task_id: str, lease: str) -> tuple[str, int, int]:
     """The id, the epoch and the attempt of a lease. Raises Invalid."""
-    if not valid(task_id):
+    if ID.fullmatch(task_id) is None:  # `valid`, without its call
         raise Invalid("not a task id: a UUID in its 36-character form is expected", "/id")
     parts = fence_parts(lease)
     if parts is None:

@@ -8,9 +8,9 @@ before is then refused as written already.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from actors.core.errors import Invalid
 from actors.core.events import Outcome, Record

@@ -88,7 +88,7 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
         claim_boot,
         *last,
     ) = row
-    task = Task(
+    return Task(
         str(task_id),
         shard,
         queues.get(queue_id),
@@ -107,9 +107,9 @@ def task_of(row: Row, queues: Queues, codec: SpecCodec) -> Task:
         claim_ms=claim_ms,
         claim_boot=claim_boot,
         last=tuple(last),
+        step=0 if claim_ms is None else 1,
+        epoch=epoch,
     )
-    task.epoch = epoch
-    return task
 
 
 async def tasks_of(rows: Sequence[Row], queues: Queues, codec: SpecCodec, unreadable: Unreadable) -> list[Task | None]:

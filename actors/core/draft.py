@@ -1,64 +1,36 @@
 """A request to run something, decoded and checked, before it has an id; and the receipt for it once it is safe."""
 
-from dataclasses import dataclass
+import msgspec
 
 from actors.core.queue import Queue
 from actors.core.spec import Spec
 from actors.core.task import State
 
 
-class Draft:
+class Draft(msgspec.Struct):
     """What the gateway hands to the Intake. `spec` is interned (`codec.py`); times are on the primary's clock.
 
     Exactly one of `schedule_ms` and `delay_ms` may be given; neither means now.
     """
 
-    __slots__ = (
-        "delay_ms",
-        "key",
-        "key_hash",
-        "labels",
-        "payload",
-        "queue",
-        "ring_key",
-        "schedule_ms",
-        "spec",
-        "trace",
-    )
-
-    def __init__(
-        self,
-        queue: Queue,
-        spec: Spec,
-        *,
-        schedule_ms: int | None = None,
-        delay_ms: int | None = None,
-        payload: bytes | None = None,
-        labels: str | None = None,
-        key: str | None = None,
-        key_hash: bytes | None = None,
-        ring_key: str | None = None,
-        trace: str | None = None,
-    ) -> None:
-        self.queue = queue
-        self.spec = spec
-        self.schedule_ms = schedule_ms
-        self.delay_ms = delay_ms
-        self.payload = payload
-        self.labels = labels
-        """JSON object as text."""
-        self.key = key
-        """Idempotency key."""
-        self.key_hash = key_hash
-        """16-byte hash of the request that came with `key`."""
-        self.ring_key = ring_key
-        """Ordering or flow key: tasks that share it share a shard."""
-        self.trace = trace
-        """`traceparent` of the request, if it came with a valid one."""
+    queue: Queue
+    spec: Spec
+    schedule_ms: int | None = None
+    delay_ms: int | None = None
+    payload: bytes | None = None
+    labels: str | None = None
+    """JSON object as text."""
+    key: str | None = None
+    """Idempotency key."""
+    key_hash: bytes | None = None
+    """16-byte hash of the request that came with `key`."""
+    ring_key: str | None = None
+    """Ordering or flow key: tasks that share it share a shard."""
+    trace: str | None = None
+    """`traceparent` of the request, if it came with a valid one."""
 
 
-@dataclass(slots=True)
-class Receipt:
+class Receipt(msgspec.Struct):
     """The task is safe on disk. `new` False: the key was used before for the same request (a replay)."""
 
     id: str

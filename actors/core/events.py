@@ -1,12 +1,15 @@
 """What can happen to a shard, and what a shard may ask for. Both come in batches.
 
 A shard is one pure function, `ShardState.apply(event, now_ms) -> list[Effect]` (`shard.py`). I/O that an effect asked
-for comes back as an event, never as a continuation that touches state.
+for comes back as an event, never as a continuation that touches state. Nouns of which there is one a task are structs,
+which cost half as much to make as a dataclass.
 """
 
 import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from actors.core.queue import Queue
 from actors.core.task import Move, State, Task
@@ -38,8 +41,7 @@ class Verdict(enum.IntEnum):
     __hash__ = int.__hash__  # see `State`
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """The end of one attempt, as its dispatcher saw it. (epoch, attempt) is the fence it ran under."""
 
     task: Task
@@ -82,8 +84,7 @@ class Op(enum.IntEnum):
     """Row comes back from `finished` to `tasks`."""
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct):
     """One durable change of one task, guarded by (shard, epoch) and by the task's `rev`; it makes `rev` one more.
 
     `schedule_ms`, `due_ms`, `attempt`, `budget`, `claim_ms`, `lateness_ms` are the values after the change.

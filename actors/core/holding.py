@@ -86,9 +86,13 @@ class Holding:
         due: list[Task] = []
         later: list[Task] = []
         known, shares, until_ms, most = self.known, self.shares, self.loaded_until_ms, 2 * self.limit
+        recent, old = self._recent, self._old
         for task in tasks:
-            if task.due_ms > until_ms or self.knows(task):
-                if known.get(task.id) is not task:
+            task_id = task.id
+            # The rest is `knows`, without its calls.
+            beyond = task.due_ms > until_ms
+            if beyond or task_id in known or task.rev < recent.get(task_id, 0) or task.rev < old.get(task_id, 0):
+                if known.get(task_id) is not task:
                     task.phase = _GONE
                 continue
             share = shares.get(task.queue.id) or self._share(task.queue.id)
@@ -96,7 +100,7 @@ class Holding:
                 task.phase = _GONE
                 continue
             task.phase = _WAITING
-            known[task.id] = task
+            known[task_id] = task
             share.held += 1
             if task.due_ms <= now_ms:
                 due.append(task)

@@ -18,7 +18,7 @@ POSITIONS = 1 << 16
 ENTROPY_BYTES = 10
 """Random bytes that one new id takes."""
 
-_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _VERSION_7 = bytes(0x70 | byte & 0x0F for byte in range(256))
 _VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))
 
@@ -94,7 +94,7 @@ def request_hash(*parts: bytes) -> bytes:
 
 def valid(text: str) -> bool:
     """Whether `text` is a UUID in its 36-character form, in either case."""
-    return _ID.fullmatch(text) is not None
+    return ID.fullmatch(text) is not None
 
 
 def canonical(text: str) -> str:

@@ -351,26 +351,27 @@ class ShardState:
     def _recorded(self, event: Recorded, now_ms: int) -> list[Effect]:
         published: list[Change] = []
         effects: list[Effect] = [Publish(published)]
-        watched = self.tally.watched()
+        tally, epoch, let_go = self.tally, self.epoch, self.holding.let_go
+        watched, finished = tally.watched(), tally.finished
         again: list[Task] = []
         said: list[Record] = []
         for record in event.records:
-            if record.epoch != self.epoch:
+            if record.epoch != epoch:
                 continue
-            task = record.task
-            if record.outcome is not None and record.outcome.reply is not None:
+            task, outcome = record.task, record.outcome
+            if outcome is not None and outcome.reply is not None:
                 said.append(record)
             task.rev = record.rev + 1
-            task.step = int(record.state is _CLAIMED)
+            task.step = 1 if record.state is _CLAIMED else 0
             change = None
             if watched or record.token is not None:
                 change = changes.recorded(record)
                 published.append(change)
             if record.op is _FINISH:
-                self.tally.finished[record.state] += 1
+                finished[record.state] += 1
                 if record.state is _CANCELLED and task.lease_ms:
                     effects.append(Revoke([task]))
-                self.holding.let_go(task, task.rev)
+                let_go(task, task.rev)
             elif record.state is _CLAIMED and record.due_ms != record.claim_ms:
                 self._claimed(record, now_ms, effects)
             else:

@@ -1,8 +1,8 @@
 """A task: its public states, THE table of legal moves, and its in-memory form.
 
 `MOVES` is the only place that knows which state may follow which; the API's 409s, the shard and the diagram in the
-docs are all read from it. `Task` is what an owner keeps of a live row: slim, slotted, mutable, and changed by its
-shard alone (see `shard.py`).
+docs are all read from it. `Task` is what an owner keeps of a live row: slim, quick to make, mutable, and changed by
+its shard alone (see `shard.py`).
 
 Promises: a terminal state is left by `redrive` only. Refuses: every pair that is not in the table.
 """
@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from actors.core.errors import Conflict
 
@@ -108,11 +110,12 @@ class Phase(enum.IntEnum):
     """No longer held by this owner; whoever still has a reference drops it."""
 
 
+_WAITING = Phase.WAITING  # on 3.11 a member of an enum costs ten times a global
 UNTRIED = None, None
 """`Task.last` before an attempt has ended."""
 
 
-class Task:
+class Task(msgspec.Struct, eq=False):
     """A live task in its owner's memory; mirrors the row of `tasks` with the same `rev`.
 
     All times are integer milliseconds since 1970 on the primary's clock. `schedule_ms` is as asked and never moves;
@@ -120,100 +123,47 @@ class Task:
     Postgres; `payload_bytes` says how large it is there (0 = the task has none).
     """
 
-    __slots__ = (
-        "accept_us",
-        "attempt",
-        "budget",
-        "claim_boot",
-        "claim_ms",
-        "due_ms",
-        "epoch",
-        "id",
-        "key_hash",
-        "labels",
-        "last",
-        "lateness_ms",
-        "lease_ms",
-        "payload",
-        "payload_bytes",
-        "phase",
-        "queue",
-        "rev",
-        "schedule_ms",
-        "shard",
-        "slot",
-        "spec",
-        "started_ms",
-        "step",
-        "trace",
-        "wake_ms",
-    )
-
-    def __init__(
-        self,
-        id: str,  # noqa: A002 - the field's name in the contract
-        shard: int,
-        queue: "Queue",
-        schedule_ms: int,
-        due_ms: int,
-        accept_us: int,
-        spec: "Spec",
-        *,
-        payload: bytes | None = None,
-        payload_bytes: int = 0,
-        labels: str | None = None,
-        key_hash: bytes | None = None,
-        trace: str | None = None,
-        budget: int = 5,
-        rev: int = 0,
-        attempt: int = 0,
-        lateness_ms: int | None = None,
-        claim_ms: int | None = None,
-        claim_boot: str | None = None,
-        started_ms: int = 0,
-        last: tuple[int | None, str | None] = UNTRIED,
-    ) -> None:
-        self.id = id
-        self.shard = shard
-        self.queue = queue
-        self.schedule_ms = schedule_ms
-        self.due_ms = due_ms
-        self.accept_us = accept_us
-        """Microseconds, node-monotonic: when it was accepted, and its place among equals."""
-        self.spec = spec
-        self.payload = payload
-        self.payload_bytes = payload_bytes
-        self.labels = labels
-        """JSON object as text, or None."""
-        self.key_hash = key_hash
-        """Hash of the request, when it came with an idempotency key."""
-        self.trace = trace
-        """`traceparent` of the request that brought it, or None."""
-        self.budget = budget
-        """The number of the last attempt that this task may have."""
-        self.rev = rev
-        self.attempt = attempt
-        self.lateness_ms = lateness_ms
-        """How late the first attempt started; None before it."""
-        self.claim_ms = claim_ms
-        """A durable claim's deadline; None when no claim is stored."""
-        self.claim_boot = claim_boot
-        """Who wrote the claim, as a row told it; None of a claim that was made here."""
-        self.started_ms = started_ms
-        """When the current attempt started; 0 when none runs."""
-        self.last = last
-        """Status and error of the attempt that ended last: what watchers are told of it."""
-        self.step = 0 if claim_ms is None else 1
-        """Starts and starts taken back under this revision; odd while an attempt runs (`changes.py`)."""
-        self.epoch = 0
-        """The shard's epoch under which the current attempt started."""
-        self.phase = Phase.WAITING
-        self.wake_ms = due_ms
-        """When the wheel brings it back: `due_ms` while waiting, a deadline or an expiry later on."""
-        self.slot: object = None
-        """Belongs to the wheel."""
-        self.lease_ms = 0
-        """When the lease of its worker ends (`lease.py`); 0: it has none."""
+    id: str
+    shard: int
+    queue: "Queue"
+    schedule_ms: int
+    due_ms: int
+    accept_us: int
+    """Microseconds, node-monotonic: when it was accepted, and its place among equals."""
+    spec: "Spec"
+    payload: bytes | None = None
+    payload_bytes: int = 0
+    labels: str | None = None
+    """JSON object as text, or None."""
+    key_hash: bytes | None = None
+    """Hash of the request, when it came with an idempotency key."""
+    trace: str | None = None
+    """`traceparent` of the request that brought it, or None."""
+    budget: int = 5
+    """The number of the last attempt that this task may have."""
+    rev: int = 0
+    attempt: int = 0
+    lateness_ms: int | None = None
+    """How late the first attempt started; None before it."""
+    claim_ms: int | None = None
+    """A durable claim's deadline; None when no claim is stored."""
+    claim_boot: str | None = None
+    """Who wrote the claim, as a row told it; None of a claim that was made here."""
+    started_ms: int = 0
+    """When the current attempt started; 0 when none runs."""
+    last: tuple[int | None, str | None] = UNTRIED
+    """Status and error of the attempt that ended last: what watchers are told of it."""
+    step: int = 0
+    """Starts and starts taken back under this revision; odd while an attempt runs (`changes.py`)."""
+    epoch: int = 0
+    """The shard's epoch under which the current attempt started."""
+    phase: Phase = _WAITING
+    wake_ms: int = 0
+    """When the wheel brings it back: `due_ms` while waiting, a deadline or an expiry later on."""
+    slot: object = None
+    """Belongs to the wheel."""
+    lease_ms: int = 0
+    """When the lease of its worker ends (`lease.py`); 0: it has none."""
 
     @property
     def pulled(self) -> bool:

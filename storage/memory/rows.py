@@ -79,7 +79,7 @@ def row_of(task: Task) -> Row:
 
 def task_of(row: Row, queue: Queue, *, payload: bool = False) -> Task:
     """A fresh task that mirrors the row."""
-    task = Task(
+    return Task(
         row.id,
         row.shard,
         queue,
@@ -99,9 +99,9 @@ def task_of(row: Row, queue: Queue, *, payload: bool = False) -> Task:
         claim_ms=row.claim_ms,
         claim_boot=row.claim_boot,
         last=(row.last_status, row.last_error),
+        step=0 if row.claim_ms is None else 1,
+        epoch=row.epoch,
     )
-    task.epoch = row.epoch
-    return task
 
 
 def task_row_of(row: Row, queue: Queue, *, payload: bool) -> TaskRow:

@@ -235,6 +235,17 @@ def lose_at_once(inherited: Inherited, task: Task) -> bool:
     return task.claim_boot not in inherited._living
 
 
+# --- what memory let go
+
+_let_go = Holding.let_go
+
+
+def forget_at_once(holding: Holding, task: Task, rev: int) -> None:
+    """Nothing is left of it."""
+    _let_go(holding, task, rev)
+    del holding._recent[task.id]
+
+
 # --- leases of workers
 
 _goes_on, _lapse, _look = Inherited._goes_on, Leases.lapse, Pulling._look
@@ -282,7 +293,7 @@ PATCHES: dict[str, Patch] = {
     "a shard is quiet before it is given": _put(ShardState, "_close", close_nothing),
     "attempts of the living are left alone": _put(Inherited, "_goes_on", lambda *_: False),
     "rows are read after the shard was taken": read_before_taking,
-    "what was let go is remembered": _put(Holding, "outgrew", lambda self, task: False),
+    "what was let go is remembered": _put(Holding, "let_go", forget_at_once),
     "old reads are refused": trust_old_reads,
     "old hints are not trusted": _put(shard, "HINT_MS", 1_000_000),
     "hints from before the shard was mine": _put(ShardState, "_submitted", trust_hints_of_others),

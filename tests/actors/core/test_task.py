@@ -98,7 +98,7 @@ def test_fence_is_of_fixed_width() -> None:
 
 def test_a_new_task_waits_for_its_due_time() -> None:
     task = Task("id", 3, Queue(1, "default", "q"), 1_000, 2_000, 5, Spec())
-    assert (task.phase, task.wake_ms, task.slot, task.epoch) == (Phase.WAITING, 2_000, None, 0)
+    assert (task.phase, task.due_ms, task.slot, task.epoch) == (Phase.WAITING, 2_000, None, 0)
     assert (task.rev, task.attempt, task.budget, task.started_ms) == (0, 0, 5, 0)
     assert (task.payload, task.payload_bytes, task.labels, task.key_hash) == (None, 0, None, None)
     assert repr(task) == "<Task id WAITING due=2000 rev=0 attempt=0>"

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from actors.core.codec import SpecCodec
 from actors.core.errors import Conflict, Invalid, KeyReused, Overloaded, RingwheelError, Unavailable, Unknown
@@ -85,9 +86,7 @@ def test_tasks(payload: bytes | None, labels: str | None, trace: str | None, key
     assert isinstance(hint, Hint)
     assert hint.at_ms == T0_MS
     (twin,) = WIRE.tasks(hint)
-    assert {name: getattr(twin, name) for name in twin.__slots__} == {
-        name: getattr(task, name) for name in task.__slots__
-    }
+    assert asdict(twin) == asdict(task)
 
 
 def test_a_large_payload_stays_in_the_tables() -> None:
