@@ -86,15 +86,17 @@ class Pull:
         size = max(1, round((self.even_hz or self.full_hz / 2) / BATCHES_HZ / len(self.ports)))
         number = round(self.seconds * BATCHES_HZ)
         async with asyncio.TaskGroup() as group:
-            for port in self.ports:
-                group.create_task(self._submit(port, size, number))
+            for at, port in enumerate(self.ports):
+                group.create_task(self._submit(port, size, number, at / len(self.ports) / BATCHES_HZ))
         count = size * number * len(self.ports)
         seen = await self.workers.recorded(count)
         if (least_ms := min(map(min, seen.lateness_ms.values()))) < 0:
             raise RuntimeError(f"a task began {-least_ms:.3f} ms early")
         self._note(count, seen, self.half_ms)
 
-    async def _submit(self, port: int, size: int, number: int) -> None:
+    async def _submit(self, port: int, size: int, number: int, begin_s: float) -> None:
+        """Nodes have their turns: what leaves for all of them at once would not be even."""
+        await asyncio.sleep(begin_s)
         requests = due_batches(None, size, number, QUEUE, self.lead_s * 1e3)
         (await open_loop(port, requests, BATCHES_HZ, CONNECTIONS)).expect(200)
 

@@ -53,17 +53,15 @@ class Stage:
     def __init__(self, postgres: EmbeddedPostgres, sink: Sink, stack: AsyncExitStack) -> None:
         self._postgres = postgres
         self._stack = stack
+        self._dsns: list[str] = []
         self.sink = sink
 
     async def database(self, name: str) -> str:
         """A new database with the service's schema; answers its DSN."""
-        connection = await asyncpg.connect(self._postgres.dsn)
-        try:
-            await connection.execute(f'CREATE DATABASE "{name}"')
-        finally:
-            await connection.close()
+        await _execute(self._postgres.dsn, f'CREATE DATABASE "{name}"')
         dsn = self._postgres.folder.dsn(name)
         await migrate(dsn)
+        self._dsns.append(dsn)
         return dsn
 
     async def service(self, name: str) -> Child:
@@ -94,12 +92,21 @@ class Stage:
         return await self._stack.enter_async_context(process("-m", "bench.floors"))
 
     async def checkpoint(self) -> None:
-        """Write everything out, so that no measurement pays for what came before it."""
-        connection = await asyncpg.connect(self._postgres.dsn)
-        try:
-            await connection.execute("CHECKPOINT")
-        finally:
-            await connection.close()
+        """Clear up after what was measured so far, and write everything out: no measurement pays for another.
+
+        What a floor has deleted would else be vacuumed in our turn.
+        """
+        for dsn in self._dsns:
+            await _execute(dsn, "VACUUM ANALYZE")
+        await _execute(self._postgres.dsn, "CHECKPOINT")
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 async def ready(child: Child) -> None:
