@@ -15,7 +15,20 @@ from rich.console import Console
 from bench.faults import FAULTS
 from bench.report import Options, Row, as_json, progress, show
 
-NAMES = ("wheel", "ingest", "single", "life", "webhook", "lateness", "pull", "pending", "siege", "spike", "scale")
+NAMES = (
+    "wheel",
+    "ingest",
+    "single",
+    "life",
+    "webhook",
+    "lateness",
+    "pull",
+    "bulk",
+    "pending",
+    "siege",
+    "spike",
+    "scale",
+)
 
 
 def runner(name: str) -> Callable[[Options], list[Row]]:
