@@ -1,9 +1,10 @@
 """What another node asks of an owner for its workers: it has it at once, and, if its `take` stays, what comes due next
 as soon as it does. Work that comes steadily takes one message to get there then, and waits for none (`pulling.py`).
 
-    take -> part, part, ... (each confirmed, with room for more) -> over: for WAIT_MS nothing came, or there was no room
+    take -> part, part, ... (each confirmed, with room for more) -> over: nothing came for WAIT_MS, or no room was made
 
 After the first part the room is what the take had left, `keep` at most; both ends reckon so, and no message is needed.
+One whose room is used up waits for what its confirmation says, however long that takes: its link lives, or it goes.
 Bound: one take a queue stays, and is given no more than it has room for.
 """
 
@@ -21,13 +22,20 @@ class _Staying:
 
     __slots__ = ("asked", "more", "room", "timer")
 
-    def __init__(self, asked: Take, room: int, timer: asyncio.TimerHandle, *, more: bool) -> None:
+    def __init__(self, asked: Take, room: int, *, more: bool) -> None:
         self.asked = asked
         self.room = room
         """How many it may be given."""
-        self.timer = timer
+        self.timer: asyncio.TimerHandle | None = None
+        """Ends it; none while its room is used up."""
         self.more = more
         """There may be more than there was room for."""
+
+    def stop(self) -> None:
+        """Nothing ends it any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class Parked:
@@ -57,8 +65,9 @@ class Parked:
             return
         if not given:
             self._say_none(asked)
-        room = min(asked.limit - given, asked.keep)
-        self._staying[asked.queue] = _Staying(asked, room, self._timer(asked.queue), more=more)
+        staying = _Staying(asked, min(asked.limit - given, asked.keep), more=more)
+        self._staying[asked.queue] = staying
+        self._wait(staying)
 
     def serve(self, queue: int) -> bool:
         """Something came due; False: no take of this queue stays for it."""
@@ -72,16 +81,19 @@ class Parked:
     def widen(self, number: int, more: int) -> None:
         """The take of this number may be given more, if it is still there.
 
-        One that has no room for what there is is over: others may be in need of their share, and it asks for its own.
+        One without room is over: others may be in need of their share, and it asks for its own.
         """
         staying = next((staying for staying in self._staying.values() if staying.asked.number == number), None)
         if staying is None:
             return
         staying.room += more
-        if staying.more and staying.room <= 0:
+        if staying.room <= 0:
             self._end(staying.asked.queue)
-        elif staying.more:
+            return
+        if staying.more:
             self._give_more(staying)
+        if staying.timer is None:
+            self._wait(staying)
 
     def want(self, queues: Collection[int]) -> None:
         """Nothing is wanted of other queues any more."""
@@ -91,7 +103,7 @@ class Parked:
     def clear(self) -> None:
         """The node is gone."""
         for staying in self._staying.values():
-            staying.timer.cancel()
+            staying.stop()
         self._staying.clear()
 
     def _give_more(self, staying: _Staying) -> None:
@@ -100,14 +112,17 @@ class Parked:
         given, staying.more = self._give(staying.asked, staying.room)
         if given:
             staying.room -= given
-            staying.timer.cancel()
-            staying.timer = self._timer(staying.asked.queue)
+            self._wait(staying)
 
-    def _timer(self, queue: int) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(WAIT_MS / 1e3, self._end, queue)
+    def _wait(self, staying: _Staying) -> None:
+        """For what comes due next, or for room."""
+        staying.stop()
+        if staying.room > 0:
+            loop = asyncio.get_running_loop()
+            staying.timer = loop.call_later(WAIT_MS / 1e3, self._end, staying.asked.queue)
 
     def _end(self, queue: int) -> None:
         if queue in self._staying:
             staying = self._staying.pop(queue)
-            staying.timer.cancel()
+            staying.stop()
             self._say_over(staying.asked, staying.more)

@@ -92,9 +92,25 @@ async def test_one_without_room_is_over_and_knows_that_there_is_more() -> None:
     owner = Owner()
     owner.has = {MAIL: 10}
     owner.parked.take(Take(1, MAIL, 10, 5))
+    await asyncio.sleep(1)
+    assert owner.over == [], "the confirmation is on its way"
     owner.parked.widen(1, 0)
     assert owner.over == [(1, True)], "others may be in need of their share"
     assert not owner.serve(MAIL, 1)
+
+
+async def test_room_that_comes_after_all_is_waited_in_as_any() -> None:
+    owner = Owner()
+    owner.has = {MAIL: 3}
+    owner.parked.take(Take(1, MAIL, 10, 5))
+    assert owner.serve(MAIL, 5)
+    await asyncio.sleep(1)
+    owner.serve(MAIL, 0)
+    owner.parked.widen(1, 3)
+    assert owner.serve(MAIL, 2)
+    await asyncio.sleep((WAIT_MS + 1) / 1e3)
+    assert owner.gave == [(1, 3), (1, 5), (1, 0), (1, 2)]
+    assert owner.over == [(1, False)]
 
 
 async def test_what_a_first_part_leaves_is_kept_and_no_more() -> None:
