@@ -71,6 +71,10 @@ from actors.core.task import TERMINAL, Phase, State, Task
 
 HINT_MS = 2_000
 """A hint older than this is not trusted: its tasks are read from the tables."""
+AHEAD_MS = 100
+"""Nor is one that is from further ahead: its sender does not know yet that the primary's clock was set back, and it may
+be from before this shard was taken. Nodes that know the same clock differ by less.
+"""
 
 # On 3.11 a member of an enum costs ten times a global.
 _WAITING, _OFFERED, _RUNNING, _WRITING, _GONE = Phase
@@ -174,7 +178,7 @@ class ShardState:
     # --- a task comes in
 
     def _submitted(self, event: Submitted, now_ms: int) -> list[Effect]:
-        if now_ms - event.at_ms > HINT_MS or event.at_ms <= self._born_ms:
+        if not -AHEAD_MS <= now_ms - event.at_ms <= HINT_MS or event.at_ms <= self._born_ms:
             self.holding.overlook(event.tasks)
             return []
         return self._offer(self.holding.admit(event.tasks, now_ms), now_ms)

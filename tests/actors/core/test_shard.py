@@ -4,7 +4,7 @@ import pytest
 
 from actors.core.changes import version
 from actors.core.events import Ended, Loaded, Op, Probed, Verdict
-from actors.core.shard import HINT_MS
+from actors.core.shard import AHEAD_MS, HINT_MS
 from actors.core.task import Move, Phase, State, Task
 from tests.actors.core.stage import EPOCH, HORIZON_MS, Stage, row
 from tests.support.builders import T0_MS
@@ -77,9 +77,18 @@ def test_a_hint_of_two_seconds_is_armed() -> None:
     assert stage.offers == [task]
 
 
-@pytest.mark.parametrize(("age_ms", "late_ms"), [(5_000, HINT_MS + 1), (0, 1)])
+def test_a_hint_by_a_clock_that_is_a_little_ahead_is_armed() -> None:
+    stage = Stage()
+    task = stage.task()
+    stage.hint(task, late_ms=-AHEAD_MS)
+    assert stage.offers == [task]
+
+
+@pytest.mark.parametrize(("age_ms", "late_ms"), [(5_000, HINT_MS + 1), (0, 1), (0, -AHEAD_MS - 1)])
 def test_an_older_hint_is_read_from_the_tables_instead(age_ms: int, late_ms: int) -> None:
-    """As is one from before the take-over, however young: the owner in between may have run it."""
+    """As is one from before the take-over, however young, and one by a clock that was set back since: the owner in
+    between may have run it.
+    """
     stage = Stage()
     stage.now_ms += age_ms
     task = stage.task()
