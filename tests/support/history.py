@@ -18,6 +18,7 @@ from actors.core.events import Change, Verdict
 from actors.core.inherited import OVERRUN_MS
 from actors.core.queue import Unheard
 from actors.core.task import TERMINAL, State
+from actors.membership import T_STOP_MS
 from storage.memory import MemoryDatabase
 from storage.memory.rows import Row
 from tests.support.lease_history import LeaseHistory, Wrong
@@ -25,8 +26,10 @@ from tests.support.scripted import Run
 
 DEADLINE_MS = 6_000
 """Of every attempt in a simulation."""
-TIMED_OUT_MS = 0.85 * (DEADLINE_MS + OVERRUN_MS) - 1_000
-"""An owner whose clock is being corrected, and whose request went out late, sees no more of an attempt's limit."""
+TIMED_OUT_MS = 0.85 * (DEADLINE_MS + OVERRUN_MS) - T_STOP_MS
+"""An owner whose clock is being corrected, and whose request went out as late as its lease allows, sees no more of an
+attempt's limit.
+"""
 RERUN = frozenset({Verdict.FAILED, Verdict.LATER, Verdict.LOST})
 """Ends of an attempt after which its task may run again under the same owner."""
 
