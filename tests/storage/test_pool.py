@@ -62,8 +62,12 @@ async def _run(line: Line, statement: str) -> Any:
 
 
 async def test_a_session_that_was_ended_is_replaced(home: Home, session: asyncpg.Connection) -> None:
-    before = await pid_of(home.db.ledger)
+    ended = asyncio.Event()
+    async with home.db.ledger.use() as connection:
+        before = await connection.fetchval("SELECT pg_backend_pid()")
+        connection._con.add_termination_listener(lambda _: ended.set())
     await session.execute("SELECT pg_terminate_backend($1, 10000)", before)
+    await ended.wait()  # the server's last words come before the end of the connection
     assert await pid_of(home.db.ledger) != before
 
 
