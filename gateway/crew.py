@@ -182,8 +182,6 @@ class Crew:
                 some = tasks[at : at + min(share, credit.count)]
                 if not some:
                     break
-                if self._let_lapse(credit.member, some):
-                    continue  # it has no room now
                 if at_most > credit.member.room_bytes:
                     some = _fitting(some, credit.member.room_bytes)
                 at += len(some)
@@ -192,16 +190,6 @@ class Crew:
                 self._leases.add(credit.member, some)
                 credit.member.give(name, some)
         return tasks[at:]
-
-    def _let_lapse(self, member: Member, tasks: list[Lent]) -> bool:
-        """Whether one of these was in its hands until its lease ran out: it hangs, and others may be better off."""
-        again = [task.id for task in tasks if task.attempt > 1 and self._leases.holder_of(task.id) is member]
-        if again:
-            for task_id in again:
-                self._leases.drop(task_id)
-            self._short.add(member)
-            member.hang()
-        return bool(again)
 
     def _learn(self, queue: int, size: int) -> None:
         """Large ones are believed at once, small ones by and by."""

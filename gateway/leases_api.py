@@ -96,9 +96,6 @@ class _Call:
         self.room_bytes = 0
         self.came.set()
 
-    def hang(self) -> None:
-        """See Member; a call had nothing before."""
-
     def cancel(self, ids: list[str]) -> None:
         """See Member; a late result will be told."""
 

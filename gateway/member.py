@@ -22,10 +22,6 @@ class Member(Protocol):
         """Tasks, no more than its credits."""
         ...
 
-    def hang(self) -> None:
-        """A lease of its ended without a word: it takes nothing until it speaks."""
-        ...
-
     def cancel(self, ids: list[str]) -> None:
         """These of its tasks were cancelled."""
         ...

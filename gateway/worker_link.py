@@ -245,10 +245,6 @@ class WorkerLink:
         timeline = self._gateway.node.membership.timeline
         self._writer.say_tasks([task_bytes(task, queue, timeline) for task in tasks], tasks)
 
-    def hang(self) -> None:
-        """See Member."""
-        self._speak_by_s = asyncio.get_running_loop().time()
-
     def cancel(self, ids: list[str]) -> None:
         """See Member."""
         self._writer.say(orjson.dumps({"type": "cancel", "ids": ids}))

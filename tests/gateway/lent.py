@@ -128,11 +128,6 @@ class MemberDouble:
         self.given: list[str] = []
         self.batches: list[tuple[str, int]] = []
         self.cancelled: list[str] = []
-        self.hung = 0
-
-    def hang(self) -> None:
-        self.hung += 1
-        self.room_bytes = 0
 
     def give(self, queue: str, tasks: list[Lent]) -> None:
         self.given += [task.id for task in tasks]

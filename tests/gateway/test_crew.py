@@ -12,7 +12,7 @@ from actors.core.lease import Extension, Lent
 from actors.core.queue import Queue, QueueBook
 from gateway import crew
 from gateway.crew import HEAD_BYTES, MOST_BYTES, NO_ROOM, UNSENT, WENT, Crew
-from tests.gateway.lent import EPOCH, ROOMY, MemberDouble, a_lent, a_report
+from tests.gateway.lent import EPOCH, MemberDouble, a_lent, a_report
 from tests.gateway.served import PullingDouble
 from tests.support.builders import task_id
 
@@ -55,21 +55,6 @@ def ids(*numbers: int) -> list[str]:
 
 
 # --- credits
-
-
-def test_a_task_whose_lease_ran_out_in_the_hands_of_a_worker_goes_to_another_one() -> None:
-    stage = Stage()
-    one, other = stage.worker(5), stage.worker(5)
-    stage.deliver(1)
-    stage.deliver(2)
-    stage.crew.deliver(MAIL.id, [a_lent(1, MAIL.id, attempt=2), a_lent(3, MAIL.id)])
-    assert (one.given, other.given) == (ids(1), ids(2, 1, 3)), "it was the turn of the first"
-    assert (one.hung, other.hung) == (1, 0)
-    one.room_bytes = ROOMY
-    stage.crew.drained(one)
-    stage.crew.deliver(MAIL.id, [a_lent(2, MAIL.id, attempt=2), a_lent(1, MAIL.id, attempt=3)])
-    assert one.given == ids(1, 2, 1), "it has spoken"
-    assert (one.hung, other.hung) == (1, 1)
 
 
 def test_credits_add_up_and_have_a_bound() -> None:
