@@ -6,9 +6,9 @@ others, and what workers say of them goes to whoever owns the task by then (port
     report -> owner -> word;  no word, or an UNSURE one -> said again, to whoever is the owner by then
 
 Promises: never takes more than there is room for: what is asked for and has not come is counted; half of it at most is
-kept for takes that stay, so that others can be asked. Every report is
-answered, with UNSURE when nobody could say within SAY_FOR_S; said again, it is recorded once. Bound: what waits for a
-word is what workers have had under way, and REPORTS of others.
+kept for takes that stay, so that others can be asked. Every report is answered, with UNSURE when nobody could say
+within SAY_FOR_S; said again, it is recorded once. Bound: what waits for a word is what workers have had under way, and
+REPORTS of others.
 """
 
 import asyncio

@@ -78,11 +78,10 @@ class Stats:
     def ended(self, outcome: Outcome) -> None:
         """An attempt ended."""
         task, verdict = outcome.task, outcome.verdict
-        mine = self._queues.get(task.queue.id) or self._place(task.queue)
+        mine = self.of(task.queue)
         mine.attempts[verdict] += 1
         if outcome.attempt == 1 and verdict is not _UNSENT:
-            late_ms = outcome.started_ms - task.schedule_ms
-            mine.late(late_ms if late_ms > 0 else 0)
+            mine.late(max(outcome.started_ms - task.schedule_ms, 0))
 
     @property
     def queues(self) -> list[QueueStats]:
