@@ -35,11 +35,12 @@ class Hints:
         is_closing: Callable[[int], bool],
         holder: Callable[[int], str | None],
         heir: Callable[[int], str | None],
+        epoch: Callable[[int, int], int],
         publish: Callable[[list[Change]], None],
         watched: Callable[[], bool],
     ) -> None:
-        """`holder`: the other node that has a shard, `heir`: to which I gave it; `watched`: whether anybody may want
-        to hear of a task's acceptance.
+        """`holder`: the other node that has a shard, `heir`: to which I gave it; `epoch`: that of a shard elsewhere, if
+        it was known before then; `watched`: whether anybody may want to hear of a task's acceptance.
         """
         self._hand = hand
         self._clock = clock
@@ -49,6 +50,7 @@ class Hints:
         self._is_closing = is_closing
         self._holder = holder
         self._heir = heir
+        self._epoch_elsewhere = epoch
         self._publish = publish
         self._watched = watched
         self._unrouted: list[tuple[list[Task], int]] = []
@@ -67,14 +69,14 @@ class Hints:
         if len(near) < len(tasks) and self._watched():
             self._tell_accepted([task for task in tasks if task.due_ms > now_ms + self._horizon_ms])
         if self._may_fire():
-            self._tell_owners(near, at_ms, self._holder)
+            self._tell(near, at_ms)
         elif self._has_room(near):
             self._unrouted.append((near, at_ms))
 
-    def take(self, tasks: list[Task], at_ms: int) -> None:
+    def take(self, tasks: list[Task], at_ms: int, epochs: dict[int, int]) -> None:
         """The same of tasks that another node accepted: what I have just given away goes on to its next owner."""
         fresh = self._clock.now_ms() - at_ms <= HINT_MS
-        self._tell_owners(tasks, at_ms, self._heir if fresh else lambda shard: None)
+        self._tell_owners(tasks, at_ms, self._heir if fresh else lambda shard: None, lambda shard: epochs.get(shard, 0))
 
     def beaten(self) -> None:
         """Who owns what is known again."""
@@ -89,7 +91,7 @@ class Hints:
     def _tell_again(self, kept: list[tuple[list[Task], int]]) -> None:
         for tasks, at_ms in kept:
             self._kept -= len(tasks)
-            self._tell_owners(tasks, at_ms, self._holder)
+            self._tell(tasks, at_ms)
 
     def _has_room(self, tasks: list[Task]) -> bool:
         if self._kept + len(tasks) > KEPT:
@@ -98,23 +100,37 @@ class Hints:
         self._kept += len(tasks)
         return True
 
-    def _tell_owners(self, tasks: list[Task], at_ms: int, holder: Callable[[int], str | None]) -> None:
+    def _tell(self, tasks: list[Task], at_ms: int) -> None:
+        self._tell_owners(tasks, at_ms, self._holder, lambda shard: self._epoch_before(shard, at_ms))
+
+    def _epoch_before(self, shard: int, at_ms: int) -> int:
+        """See Submitted."""
+        actor = self._hand.actors.get(shard)
+        if actor is None:
+            return self._epoch_elsewhere(shard, at_ms)
+        return actor.state.epoch if actor.state.born_ms < at_ms else 0
+
+    def _tell_owners(
+        self, tasks: list[Task], at_ms: int, holder: Callable[[int], str | None], epoch_of: Callable[[int], int]
+    ) -> None:
         """Tell my shards of theirs, and watchers before it can start; other nodes of theirs."""
         theirs: dict[str, list[Task]] = defaultdict(list)
+        epochs: dict[int, int] = {}
         watched = self._watched()
         for shard, some in by_shard(tasks).items():
             if shard not in self._hand.actors:
                 if (boot := holder(shard)) is not None:
                     theirs[boot] += some
+                    epochs[shard] = epoch_of(shard)
                 continue
             if watched:
                 self._tell_accepted(some)
             if not self._is_closing(shard):
-                self._hand.post(shard, Submitted(some, at_ms))
+                self._hand.post(shard, Submitted(some, at_ms, epoch_of(shard)))
             elif self._has_room(some):
                 self._parked[shard].append((some, at_ms))
         for boot, some in theirs.items():
-            self._links.hint(boot, some, at_ms)
+            self._links.hint(boot, some, at_ms, epochs)
 
     def _tell_accepted(self, tasks: Iterable[Task]) -> None:
         self._publish([accepted(task) for task in tasks if self._is_new(task)])

@@ -18,7 +18,7 @@ from actors.clock import Clock
 from actors.core.errors import Unavailable
 from actors.core.members import Members
 from actors.core.ring import Ring
-from actors.ports.leases import Beat, LeaseStore, Peer
+from actors.ports.leases import Beat, Holder, LeaseStore, Peer
 from actors.ports.links import Links
 
 BEAT_S = 0.5
@@ -69,8 +69,10 @@ class Membership:
         self._reborn = reborn
         self.boot = boot
         self.shards = 0
-        self.holders: dict[int, str] = {}
-        """Shard -> boot of the other living node that owns it, as of the last beat."""
+        self.holders: dict[int, Holder] = {}
+        """The other living nodes that own shards, as of the last beat."""
+        self._held_ms: dict[int, int] = {}
+        """Shard -> since when I know that it is so."""
         self._secret = b""
         self.living: frozenset[str] = frozenset()
         """Boots that are not dead, as of the last beat."""
@@ -128,6 +130,10 @@ class Membership:
         self._going = True
         self._see_ring(self._peers)
         await self._store.depart(self.boot)
+
+    def epoch_before(self, shard: int, at_ms: int) -> int:
+        """The epoch of another node's shard, if I knew before `at_ms` that it has come to it; else 0."""
+        return self.holders[shard].epoch if self._held_ms.get(shard, at_ms) < at_ms else 0
 
     @property
     def margin_ms(self) -> float:
@@ -207,7 +213,7 @@ class Membership:
         self._clock.observe(beat.clock_ms, received_ms)
         self.timeline = beat.timeline
         self._fire_until_ms = sent_ms + T_STOP_MS
-        self.holders = beat.holders
+        self._see_holders(beat.holders)
         self._see_ring(beat.peers)
         if self._going and any(peer.boot == boot and peer.state == "up" for peer in beat.peers):
             await self._store.depart(boot)  # an operator called back who can't stay
@@ -231,6 +237,15 @@ class Membership:
         self.orphans = bool(beat.orphans) or not self._members.named
         if not beat.orphans:
             self._orphaned_ms.clear()
+
+    def _see_holders(self, holders: dict[int, Holder]) -> None:
+        if holders != self.holders:
+            now_ms = self._clock.now_ms()
+            self._held_ms = {
+                shard: self._held_ms[shard] if self.holders.get(shard) == holder else now_ms
+                for shard, holder in holders.items()
+            }
+            self.holders = holders
 
     def _see_ring(self, peers: Sequence[Peer]) -> None:
         """Who lives, and who takes shards: nodes that have begun to beat.

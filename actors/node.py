@@ -175,6 +175,7 @@ class Node:
             is_closing=self.handover.is_closing,
             holder=self._holder,
             heir=self.handover.heir,
+            epoch=self.membership.epoch_before,
             publish=publish,
             watched=watched,
         )
@@ -387,9 +388,9 @@ class Node:
         """Tasks whose shards were not told of them, for want of room."""
         return self.hints.dropped + self.hand.dropped_hints
 
-    def take_hint(self, tasks: list[Task], at_ms: int) -> None:
+    def take_hint(self, tasks: list[Task], at_ms: int, epochs: dict[int, int]) -> None:
         """Tasks that another node accepted."""
-        self.hints.take(tasks, at_ms)
+        self.hints.take(tasks, at_ms, epochs)
 
     def beat_soon(self) -> None:
         """The database has news."""
@@ -404,7 +405,8 @@ class Node:
 
     def _holder(self, shard: int) -> str | None:
         """The other node that has this shard, as far as beats and my own hand-overs tell."""
-        return self.membership.holders.get(shard) or self.handover.heir(shard)
+        held = self.membership.holders.get(shard)
+        return self.handover.heir(shard) if held is None else held.boot
 
     # --- what shards ask for
 

@@ -215,13 +215,13 @@ class Guest:
     def _take(self, hint: Hint, group: asyncio.TaskGroup) -> None:
         strange = self._wire.strange(hint)
         if known := self._wire.tasks(hint):
-            self._node.take_hint(known, hint.at_ms)
+            self._node.take_hint(known, hint.at_ms, hint.epochs)
         if not strange:
             return
         new = [task for task in hint.tasks if task.queue in strange]
         if self._new + len(new) <= NEW:  # else the probe finds them
             self._new += len(new)
-            group.create_task(self._take_new(Hint(hint.at_ms, new), strange))
+            group.create_task(self._take_new(Hint(hint.at_ms, new, hint.epochs), strange))
 
     async def _take_new(self, hint: Hint, strange: set[int]) -> None:
         """Tasks of queues that another node has made."""
@@ -230,7 +230,7 @@ class Guest:
         finally:
             self._new -= len(hint.tasks)
         if known := self._wire.tasks(hint):
-            self._node.take_hint(known, hint.at_ms)
+            self._node.take_hint(known, hint.at_ms, hint.epochs)
 
     async def _answer(self, ask: Ask) -> None:
         try:

@@ -120,12 +120,12 @@ class Peers:
         link = self._links.get(boot)
         return boot in self._replaced or (link is not None and link.gone)
 
-    def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
+    def hint(self, boot: str, tasks: Sequence[Task], at_ms: int, epochs: dict[int, int]) -> None:
         """See the port."""
         link = self._links.get(boot)
         for start in range(0, len(tasks), HINTED):
             some = tasks[start : start + HINTED]
-            if link is None or not link.tell(self.wire.hint(some, at_ms), early=True):
+            if link is None or not link.tell(self.wire.hint(some, at_ms, epochs), early=True):
                 self.lost += len(some)
 
     def given(self, boot: str) -> None:

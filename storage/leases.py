@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
-from actors.ports.leases import Beat, Joined, Peer
+from actors.ports.leases import Beat, Holder, Joined, Peer
 from storage.pool import Database
 from storage.sessions import NAME_PREFIX
 from storage.statements import statements
@@ -49,7 +49,7 @@ class PgLeaseStore:
             owned=dict(zip(row["owned"], row["owned_epochs"], strict=True)),
             orphans=dict(zip(row["orphans"], row["orphan_epochs"], strict=True)),
             peers=[Peer(*peer) for peer in peers],
-            holders=dict(zip(row["held"], row["holders"], strict=True)),
+            holders=dict(zip(row["held"], map(Holder, row["holders"], row["held_epochs"]), strict=True)),
             settings_version=row["settings_version"],
             clock_ms=clock_ms,
             timeline=self.timeline,

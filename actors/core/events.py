@@ -196,6 +196,8 @@ class Submitted:
 
     tasks: list[Task]
     at_ms: int
+    epoch: int
+    """The shard had come to it before they were sent to the database, as their sender knew. 0: it can't tell."""
 
 
 @dataclass(slots=True)

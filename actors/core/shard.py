@@ -72,8 +72,8 @@ from actors.core.task import TERMINAL, Phase, State, Task
 HINT_MS = 2_000
 """A hint older than this is not trusted: its tasks are read from the tables."""
 AHEAD_MS = 100
-"""Nor is one that is from further ahead: its sender does not know yet that the primary's clock was set back, and it may
-be from before this shard was taken. Nodes that know the same clock differ by less.
+"""Nor is one that is from further ahead: its sender does not know yet that the primary's clock was set back, and its
+age can't be told. Nodes that know the same clock differ by less.
 """
 
 # On 3.11 a member of an enum costs ten times a global.
@@ -127,8 +127,9 @@ class ShardState:
         self.inherited = Inherited(self.holding, self.leases, epoch, living)
         self.tally = tally or Tally()
         self.ahead = Ahead(self.holding, epoch, self.tally.ahead)
-        self._born_ms = now_ms
-        """Reads and hints that are not younger may show what an earlier owner has finished since."""
+        self.born_ms = now_ms
+        """What was sent to the database, or read there, no later than this may show what an earlier owner has finished
+        since."""
         self._closed = False
         self._parted = False
         self.lost = False
@@ -178,7 +179,7 @@ class ShardState:
     # --- a task comes in
 
     def _submitted(self, event: Submitted, now_ms: int) -> list[Effect]:
-        if not -AHEAD_MS <= now_ms - event.at_ms <= HINT_MS or event.at_ms <= self._born_ms:
+        if event.epoch != self.epoch or not -AHEAD_MS <= now_ms - event.at_ms <= HINT_MS:
             self.holding.overlook(event.tasks)
             return []
         return self._offer(self.holding.admit(event.tasks, now_ms), now_ms)
@@ -191,7 +192,7 @@ class ShardState:
         return []
 
     def _probed(self, event: Probed, now_ms: int) -> list[Effect]:
-        if now_ms - event.asked_ms > GENERATION_MS or event.asked_ms <= self._born_ms:
+        if now_ms - event.asked_ms > GENERATION_MS or event.asked_ms <= self.born_ms:
             return []
         holding = self.holding
         unknown = [task for task in event.tasks if not holding.expects(task)]

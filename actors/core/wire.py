@@ -85,6 +85,8 @@ class Hint(msgspec.Struct, frozen=True, array_like=True, tag="hint"):
 
     at_ms: int
     tasks: list[WireTask]
+    epochs: dict[int, int] = {}
+    """Of their shards, as `Submitted` has them; of those that are not in it, 0."""
 
 
 class Given(msgspec.Struct, frozen=True, array_like=True, tag="given"):
@@ -334,9 +336,9 @@ class Wire:
         self._book = book
         self._codec = codec
 
-    def hint(self, tasks: Iterable[Task], at_ms: int) -> Hint:
+    def hint(self, tasks: Iterable[Task], at_ms: int, epochs: dict[int, int]) -> Hint:
         """Tasks that were committed."""
-        return Hint(at_ms, [self._of_task(task) for task in tasks])
+        return Hint(at_ms, [self._of_task(task) for task in tasks], epochs)
 
     def strange(self, told: Hint | Changes) -> set[int]:
         """The numbers of those of its queues that are not known here."""

@@ -6,7 +6,7 @@ alive, or gives it, and only after every write that was open under it has ended.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(slots=True)
@@ -30,6 +30,13 @@ class Joined:
     """What its nodes know each other by."""
 
 
+class Holder(NamedTuple):
+    """Who owns a shard."""
+
+    boot: str
+    epoch: int
+
+
 @dataclass(slots=True)
 class Beat:
     """The answer to a heartbeat."""
@@ -40,8 +47,8 @@ class Beat:
     """Shard -> epoch, of all whose owner is nobody or not alive."""
     peers: list[Peer]
     """Every node that is not dead, this one included."""
-    holders: dict[int, str]
-    """Shard -> boot, of all that another living node owns."""
+    holders: dict[int, Holder]
+    """Of all shards that another living node owns."""
     settings_version: int
     clock_ms: float
     """The primary's clock while it answered."""

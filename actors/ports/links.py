@@ -27,8 +27,10 @@ class Links(Protocol):
         """Whether the link to this boot has ended, and at its address nobody listens, or somebody else does."""
         ...
 
-    def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
-        """Tell the owner of tasks that were committed at `at_ms`. Never waits; lost when the link is down or full."""
+    def hint(self, boot: str, tasks: Sequence[Task], at_ms: int, epochs: dict[int, int]) -> None:
+        """Tell the owner of tasks that were committed at `at_ms`, when their shards had these epochs. Never waits; lost
+        when the link is down or full.
+        """
         ...
 
     def given(self, boot: str) -> None:
@@ -64,8 +66,10 @@ class LinkedNode(Protocol):
         """For mine: what others tell of their tasks."""
         ...
 
-    def take_hint(self, tasks: list[Task], at_ms: int) -> None:
-        """Tasks that were committed at `at_ms`; those that are not mine are passed over."""
+    def take_hint(self, tasks: list[Task], at_ms: int, epochs: dict[int, int]) -> None:
+        """Tasks that were committed at `at_ms`, when their shards had these epochs; those that are not mine are passed
+        over.
+        """
         ...
 
     def beat_soon(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from actors.ports.leases import Beat, Joined, Peer
+from actors.ports.leases import Beat, Holder, Joined, Peer
 from storage.memory.database import NodeRow
 from storage.memory.link import MemoryLink
 
@@ -66,7 +66,11 @@ class MemoryLeaseStore:
             owned={shard: row.epoch for shard, row in shards if row.owner == boot},
             orphans={shard: row.epoch for shard, row in shards if not self._db.is_up(row.owner)},
             peers=[peer_of(node) for node in self._db.nodes.values() if node.up],
-            holders={s: row.owner for s, row in shards if row.owner not in (None, boot) and self._db.is_up(row.owner)},
+            holders={
+                shard: Holder(row.owner, row.epoch)
+                for shard, row in shards
+                if row.owner not in (None, boot) and self._db.is_up(row.owner)
+            },
             settings_version=self._db.settings_version,
             clock_ms=self._db.clock_ms(),
             timeline=self._db.timeline,

@@ -20,7 +20,7 @@ WITH me AS (
         OR s.owner_boot IS NULL
         OR s.owner_boot NOT IN (SELECT n.boot FROM nodes n WHERE n.state <> 'dead')
 ), theirs AS MATERIALIZED (
-    SELECT s.shard, s.owner_boot FROM shards s JOIN nodes n ON n.boot = s.owner_boot
+    SELECT s.shard, s.epoch, s.owner_boot FROM shards s JOIN nodes n ON n.boot = s.owner_boot
      WHERE n.state <> 'dead' AND s.owner_boot <> $1
 ), peer AS MATERIALIZED (
     SELECT n.boot, n.name, n.address, n.state, n.hb_seq + (n.boot = $1)::int4 AS beats
@@ -33,6 +33,7 @@ SELECT EXISTS (SELECT FROM me) AS alive,
        ARRAY(SELECT epoch FROM world WHERE mine IS NOT TRUE ORDER BY shard) AS orphan_epochs,
        ARRAY(SELECT shard FROM theirs ORDER BY shard) AS held,
        ARRAY(SELECT owner_boot FROM theirs ORDER BY shard) AS holders,
+       ARRAY(SELECT epoch FROM theirs ORDER BY shard) AS held_epochs,
        ARRAY(SELECT boot FROM peer ORDER BY boot) AS boots,
        ARRAY(SELECT name FROM peer ORDER BY boot) AS names,
        ARRAY(SELECT address FROM peer ORDER BY boot) AS addresses,

@@ -105,7 +105,7 @@ async def world() -> World:
 
 
 def hint(at_ms: int = T0_MS) -> Submitted:
-    return Submitted([], at_ms)
+    return Submitted([], at_ms, 1)
 
 
 async def test_a_new_shard_is_visited_at_once(world: World) -> None:
@@ -244,13 +244,13 @@ async def test_a_full_mailbox_drops_hints_and_nothing_else(world: World) -> None
     tasks = [make_task(number, Queue(1, "default", "q")) for number in range(10)]
     hints = HINTED // len(tasks)
     for _ in range(hints):
-        assert world.hand.post(1, Submitted(tasks, T0_MS))
-    assert not world.hand.post(1, Submitted(tasks, T0_MS))
+        assert world.hand.post(1, Submitted(tasks, T0_MS, 1))
+    assert not world.hand.post(1, Submitted(tasks, T0_MS, 1))
     assert world.hand.dropped_hints == len(tasks)
     assert world.hand.post(1, Ticked())
     async with world.turning():
         await asyncio.sleep(1)
-        assert world.hand.post(1, Submitted(tasks, T0_MS))
+        assert world.hand.post(1, Submitted(tasks, T0_MS, 1))
         await asyncio.sleep(1)
     assert len(state.seen) == hints + 3
 

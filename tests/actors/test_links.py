@@ -8,6 +8,7 @@ from actors.asking import LOOK_LIMIT_S, OWNER_WAIT_S
 from actors.core.errors import Conflict, Unavailable, Unknown
 from actors.core.events import Change, Command, Outcome, Verdict
 from actors.core.holding import GENERATION_MS
+from actors.core.ids import shard_of
 from actors.core.task import Move, State
 from actors.node import HORIZON_MS
 from tests.support.builders import task_id
@@ -92,6 +93,22 @@ async def test_an_answer_to_a_commit_that_comes_late_brings_nothing_back(small: 
     await small.until(lambda: other.node.ready)
     await asyncio.sleep(1)
     assert sorted(run.id for run in small.runs if run.id in ids) == sorted(ids)
+
+
+async def test_a_hint_by_a_clock_that_was_set_back_brings_nothing_back_at_the_next_owner(small: Cluster) -> None:
+    """It seems younger there than the shard, which came from another owner, where its tasks were carried out."""
+    _, other = await small.start("a"), await small.start("b")
+    ways_ms = iter([1.0, 1_900.0])
+    small.network.doubles, small.network.way_ms = lambda: True, lambda: next(ways_ms, 0.2)
+    ids = await submit_some(other, 40)
+    await small.ended(ids)
+    small.network.doubles = lambda: False
+    small.step_ms = -1_700
+    heir = small.join("c")
+    await small.until(lambda: bool(heir.owned))
+    assert {run.node for run in small.runs if shard_of(run.id, 8) in heir.owned} == {"a"}
+    await asyncio.sleep(2)
+    assert sorted(run.id for run in small.runs) == sorted(ids)
 
 
 async def test_commands_go_to_the_owner(cluster: Cluster) -> None:

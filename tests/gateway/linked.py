@@ -30,6 +30,7 @@ from tests.support.builders import T0_MS, task_id
 SECRET = b"s" * 32
 QUEUE = Queue(7, "default", "mail")
 NEW = Queue(8, "default", "new")
+EPOCHS = {0: 3}
 
 
 @dataclass
@@ -59,8 +60,8 @@ class NodeDouble:
         self.held.set()
         self.table.set()
 
-    def take_hint(self, tasks: list[Task], at_ms: int) -> None:
-        assert at_ms == T0_MS
+    def take_hint(self, tasks: list[Task], at_ms: int, epochs: dict[int, int]) -> None:
+        assert (at_ms, epochs) == (T0_MS, EPOCHS)
         self.hinted += [task.id for task in tasks]
         self.news.set()
 

@@ -6,7 +6,7 @@ from actors.core.errors import Unavailable
 from actors.core.events import Answer, Command
 from actors.core.queue import Queue
 from gateway import guest
-from tests.gateway.linked import NEW, QUEUE, command, error_of, pair
+from tests.gateway.linked import EPOCHS, NEW, QUEUE, command, error_of, pair
 from tests.support.builders import T0_MS, make_task, task_id
 
 NEWER = Queue(9, "default", "newer")
@@ -15,13 +15,13 @@ NEWER = Queue(9, "default", "newer")
 async def test_a_hint_of_a_new_queue_is_taken_once_the_queue_is_known() -> None:
     async with pair() as (a, b):
         b.node.learned = [NEW]
-        a.peers.hint("boot-b", [make_task(1, NEW)], T0_MS)
+        a.peers.hint("boot-b", [make_task(1, NEW)], T0_MS, EPOCHS)
         await b.node.until(lambda: b.node.hinted == [task_id(1)])
 
 
 async def test_of_a_queue_that_can_not_be_read_nothing_is_taken() -> None:
     async with pair() as (a, b):
-        a.peers.hint("boot-b", [make_task(1, NEW), make_task(2, QUEUE)], T0_MS)
+        a.peers.hint("boot-b", [make_task(1, NEW), make_task(2, QUEUE)], T0_MS, EPOCHS)
         await b.node.until(lambda: bool(b.node.reads))
         assert b.node.hinted == [task_id(2)]
 
@@ -30,11 +30,11 @@ async def test_tasks_of_queues_that_are_known_do_not_wait_for_others() -> None:
     async with pair() as (a, b):
         b.node.learned = [NEW, NEWER]
         b.node.table.clear()
-        a.peers.hint("boot-b", [make_task(1, NEW), make_task(2, QUEUE)], T0_MS)
+        a.peers.hint("boot-b", [make_task(1, NEW), make_task(2, QUEUE)], T0_MS, EPOCHS)
         await b.node.until(lambda: b.node.reads == [[NEW.id]])
         assert b.node.hinted == [task_id(2)]
-        a.peers.hint("boot-b", [make_task(3, NEW)], T0_MS)
-        a.peers.hint("boot-b", [make_task(4, NEWER), make_task(5, QUEUE)], T0_MS)
+        a.peers.hint("boot-b", [make_task(3, NEW)], T0_MS, EPOCHS)
+        a.peers.hint("boot-b", [make_task(4, NEWER), make_task(5, QUEUE)], T0_MS, EPOCHS)
         await b.node.until(lambda: len(b.node.hinted) == 2)
         b.node.table.set()
         await b.node.until(lambda: len(b.node.hinted) == 5)
@@ -47,13 +47,13 @@ async def test_tasks_that_wait_for_their_queue_are_bounded(monkeypatch: pytest.M
     async with pair() as (a, b):
         b.node.learned = [NEW]
         b.node.table.clear()
-        a.peers.hint("boot-b", [make_task(n, NEW) for n in range(2)], T0_MS)
-        a.peers.hint("boot-b", [make_task(n, NEW) for n in range(2, 4)], T0_MS)
-        a.peers.hint("boot-b", [make_task(4, QUEUE)], T0_MS)
+        a.peers.hint("boot-b", [make_task(n, NEW) for n in range(2)], T0_MS, EPOCHS)
+        a.peers.hint("boot-b", [make_task(n, NEW) for n in range(2, 4)], T0_MS, EPOCHS)
+        a.peers.hint("boot-b", [make_task(4, QUEUE)], T0_MS, EPOCHS)
         await b.node.until(lambda: b.node.hinted == [task_id(4)])
         b.node.table.set()
         await b.node.until(lambda: len(b.node.hinted) == 3)
-        a.peers.hint("boot-b", [make_task(5, NEW)], T0_MS)
+        a.peers.hint("boot-b", [make_task(5, NEW)], T0_MS, EPOCHS)
         await b.node.until(lambda: len(b.node.hinted) == 4)
         assert b.node.hinted == [task_id(n) for n in (4, 0, 1, 5)]
 

@@ -12,7 +12,7 @@ from actors.ports.leases import Peer
 from gateway import link
 from gateway.guest import Guest
 from gateway.link import OUTBOX, WATCHED
-from tests.gateway.linked import QUEUE, SECRET, command, end, error_of, pair
+from tests.gateway.linked import EPOCHS, QUEUE, SECRET, command, end, error_of, pair
 from tests.gateway.watched import id_of
 from tests.support.builders import T0_MS, make_task
 
@@ -20,7 +20,7 @@ from tests.support.builders import T0_MS, make_task
 async def test_who_is_not_linked_is_not_asked() -> None:
     async with end("boot-a") as a, end("boot-b") as b:
         assert await a.peers.ask("boot-b", command()) is None
-        a.peers.hint("boot-b", [make_task(1, QUEUE)], T0_MS)
+        a.peers.hint("boot-b", [make_task(1, QUEUE)], T0_MS, EPOCHS)
         a.see(b)
         assert await a.peers.ask("boot-b", command()) is None, "not before it is up"
 
@@ -31,7 +31,7 @@ async def test_a_hint_waits_for_a_link_that_is_opened_for_the_first_time() -> No
         b.see(a)
         a.see(b)
         for n in range(3):
-            a.peers.hint("boot-b", [make_task(n, QUEUE)], T0_MS)
+            a.peers.hint("boot-b", [make_task(n, QUEUE)], T0_MS, EPOCHS)
         assert a.peers.lost == 0
         await b.node.until(lambda: len(b.node.hinted) == 3)
         await (await a.linked(b)).cut()
@@ -64,7 +64,7 @@ async def test_no_hint_waits_for_a_link_that_fell() -> None:
     async with pair() as (a, b):
         way = await a.linked(b)
         way.end()
-        a.peers.hint("boot-b", [make_task(1, QUEUE)], T0_MS)
+        a.peers.hint("boot-b", [make_task(1, QUEUE)], T0_MS, EPOCHS)
         assert a.peers.lost == 1
 
 
@@ -95,7 +95,7 @@ async def test_a_full_link_loses_hints_and_refuses_questions(monkeypatch: pytest
     monkeypatch.setattr(link, "OUTBOX", 3)
     async with pair() as (a, b):
         for n in range(10):
-            a.peers.hint("boot-b", [make_task(n, QUEUE)], T0_MS)
+            a.peers.hint("boot-b", [make_task(n, QUEUE)], T0_MS, EPOCHS)
         assert await a.peers.ask("boot-b", command()) is None
         await b.node.until(lambda: len(b.node.hinted) == 3)
         assert a.peers.lost == 7
@@ -104,7 +104,7 @@ async def test_a_full_link_loses_hints_and_refuses_questions(monkeypatch: pytest
 async def test_many_large_tasks_go_in_frames_that_fit() -> None:
     async with pair() as (a, b):
         many = [make_task(n, QUEUE, payload=bytes(PAYLOAD_BYTES)) for n in range(OUTBOX)]
-        a.peers.hint("boot-b", many, T0_MS)
+        a.peers.hint("boot-b", many, T0_MS, EPOCHS)
         await b.node.until(lambda: len(b.node.hinted) == OUTBOX)
         assert a.peers.lost == 0
 

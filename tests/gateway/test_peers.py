@@ -17,15 +17,15 @@ from gateway import guest, interest, learner, link, relay, strange
 from gateway.guest import Guest
 from gateway.latest import Latest
 from gateway.topics import Labelled, Topic
-from tests.gateway.linked import NEW, QUEUE, SECRET, Ear, End, command, end, pair, watching
+from tests.gateway.linked import EPOCHS, NEW, QUEUE, SECRET, Ear, End, command, end, pair, watching
 from tests.gateway.watched import a_change, id_of
 from tests.support.builders import T0_MS, make_task, task_id
 
 
 async def test_hints_arrive() -> None:
     async with pair() as (a, b):
-        a.peers.hint("boot-b", [make_task(n, QUEUE) for n in range(1_200)], T0_MS)
-        b.peers.hint("boot-a", [make_task(7, QUEUE)], T0_MS)
+        a.peers.hint("boot-b", [make_task(n, QUEUE) for n in range(1_200)], T0_MS, EPOCHS)
+        b.peers.hint("boot-a", [make_task(7, QUEUE)], T0_MS, EPOCHS)
         await b.node.until(lambda: len(b.node.hinted) == 1_200)
         assert b.node.hinted == [task_id(n) for n in range(1_200)]
         await a.node.until(lambda: a.node.hinted == [task_id(7)])

@@ -170,19 +170,18 @@ def trust_old_pages(holding: Holding, answer: Loaded, now_ms: int) -> list[Task]
 
 
 def trust_old_finds(state: ShardState, event: Probed, now_ms: int) -> list[Any]:
-    if event.asked_ms > state._born_ms:
+    if event.asked_ms > state.born_ms:
         event.asked_ms = now_ms
     return _probed(state, event, now_ms)
 
 
 def trust_finds_of_others(state: ShardState, event: Probed, now_ms: int) -> list[Any]:
-    event.asked_ms = max(event.asked_ms, state._born_ms + 1)
+    event.asked_ms = max(event.asked_ms, state.born_ms + 1)
     return _probed(state, event, now_ms)
 
 
 def trust_hints_of_others(state: ShardState, event: Submitted, now_ms: int) -> list[Any]:
-    if now_ms - event.at_ms <= shard.HINT_MS:
-        event.at_ms = max(event.at_ms, state._born_ms + 1)
+    event.epoch = state.epoch
     return _submitted(state, event, now_ms)
 
 

@@ -189,9 +189,9 @@ class MemoryLinks:
         listener = None if home is None else self._network.listeners.get(home)
         return home is not None and (listener is None or listener.boot != boot)
 
-    def hint(self, boot: str, tasks: Sequence[Task], at_ms: int) -> None:
+    def hint(self, boot: str, tasks: Sequence[Task], at_ms: int, epochs: dict[int, int]) -> None:
         """See the port."""
-        self._network.carry(self, boot, self._wire.hint(tasks, at_ms))
+        self._network.carry(self, boot, self._wire.hint(tasks, at_ms, epochs))
 
     def given(self, boot: str) -> None:
         """See the port."""
@@ -259,7 +259,7 @@ class MemoryLinks:
                 await self._member.node.learn_queues(strange)
             except Unavailable:
                 return
-        self._member.node.take_hint(self._wire.tasks(hint), hint.at_ms)
+        self._member.node.take_hint(self._wire.tasks(hint), hint.at_ms, hint.epochs)
 
     async def _measure(self, sender: str, asked: Measure) -> None:
         measured = Measured(asked.number, await self._member.node.measure(asked.before_us))

@@ -144,8 +144,8 @@ class Stage:
         self.answers.extend(effect for effect in self.effects if isinstance(effect, Answer))
         return self.effects
 
-    def hint(self, *tasks: Task, late_ms: int = 0) -> None:
-        self.apply(Submitted(list(tasks), self.now_ms - late_ms))
+    def hint(self, *tasks: Task, late_ms: int = 0, epoch: int = EPOCH) -> None:
+        self.apply(Submitted(list(tasks), self.now_ms - late_ms, epoch))
 
     def read(self, *tasks: Task) -> None:
         """The tables show these rows."""

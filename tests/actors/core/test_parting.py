@@ -300,7 +300,7 @@ def test_nothing_begins_in_a_closed_shard() -> None:
     stage.close()
     [claim] = stage.records
     beginnings: list[Event] = [
-        Submitted([late], stage.now_ms),
+        Submitted([late], stage.now_ms, EPOCH),
         Loaded(page, [late], {1: (late.due_ms, late.id)}),
         LoadFailed(page),
         Started([ready]),
@@ -331,7 +331,7 @@ def test_the_books_of_a_closed_shard_balance() -> None:
 
 PAGE = Page(0, EPOCH, None, -1, NO_ID, T0_MS + 60_000, 100, 100)
 EVENTS: dict[str, Callable[[Stage, Task], Event]] = {
-    "submitted": lambda stage, task: Submitted([row(task)], stage.now_ms),
+    "submitted": lambda stage, task: Submitted([row(task)], stage.now_ms, EPOCH),
     "ticked": lambda stage, task: Ticked(),
     "failed": lambda stage, task: LoadFailed(PAGE),
     "loaded": lambda stage, task: Loaded(PAGE, [row(task)], {}),

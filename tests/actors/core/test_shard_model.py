@@ -166,8 +166,10 @@ class World(RuleBasedStateMachine):
         in_ms=st.integers(-50, 12_000) | st.sampled_from([0, 0, 0, 100, 100]),
         count=st.integers(1, 4),
         at_once=st.booleans(),
+        knows=st.booleans(),
     )
-    def submit(self, queue: int, spec: Spec, in_ms: int, count: int, at_once: bool) -> None:
+    def submit(self, queue: int, spec: Spec, in_ms: int, count: int, at_once: bool, knows: bool) -> None:
+        """`knows`: whether who accepts them has heard who owns the shard."""
         tasks = []
         for _ in range(count):
             task = make_task(len(self.ids), self.queues[queue], due_ms=self.now_ms + in_ms, spec=spec)
@@ -176,10 +178,11 @@ class World(RuleBasedStateMachine):
             self.ids.append(task.id)
             self.tables.accept(task)
             tasks.append(task)
+        hint = Submitted(tasks, self.now_ms, self.epoch if knows else 0)
         if at_once:
-            self._apply(Submitted(tasks, self.now_ms))
+            self._apply(hint)
         else:
-            self.mail.append(Submitted(tasks, self.now_ms))
+            self.mail.append(hint)
 
     @precondition(lambda self: self.mail)
     @rule(which=at)
@@ -189,7 +192,7 @@ class World(RuleBasedStateMachine):
             self.mail.remove(event)
             self.lost_hints = True
         elif isinstance(event, Submitted):
-            self.mail.append(Submitted([row(task) for task in event.tasks], event.at_ms))
+            self.mail.append(Submitted([row(task) for task in event.tasks], event.at_ms, event.epoch))
 
     # --- answers
 

@@ -82,22 +82,22 @@ def test_tasks(payload: bytes | None, labels: str | None, trace: str | None, key
         3, QUEUE, shard=9, due_ms=T0_MS + late_ms, payload=payload, labels=labels, trace=trace, key_hash=key
     )
     task.budget = 11
-    hint = carried(WIRE.hint([task], T0_MS))
+    hint = carried(WIRE.hint([task], T0_MS, {7: 2}))
     assert isinstance(hint, Hint)
-    assert hint.at_ms == T0_MS
+    assert (hint.at_ms, hint.epochs) == (T0_MS, {7: 2})
     (twin,) = WIRE.tasks(hint)
     assert asdict(twin) == asdict(task)
 
 
 def test_a_large_payload_stays_in_the_tables() -> None:
     task = make_task(1, QUEUE, payload=b"x" * (PAYLOAD_BYTES + 1))
-    (twin,) = WIRE.tasks(WIRE.hint([task], T0_MS))
+    (twin,) = WIRE.tasks(WIRE.hint([task], T0_MS, {}))
     assert (twin.payload, twin.payload_bytes) == (None, PAYLOAD_BYTES + 1)
 
 
 def test_of_a_hint_what_is_not_known_is_passed_over() -> None:
     other = Queue(8, "acme", "other")
-    hint = make_wire(QUEUE, other).hint([make_task(1, other), make_task(2, QUEUE), make_task(3, QUEUE)], T0_MS)
+    hint = make_wire(QUEUE, other).hint([make_task(1, other), make_task(2, QUEUE), make_task(3, QUEUE)], T0_MS, {})
     assert WIRE.strange(hint) == {8}
     assert make_wire(other, QUEUE).strange(hint) == set()
     odd = msgspec.structs.replace(hint.tasks[2], spec=b'{"v":99}')
@@ -284,6 +284,6 @@ def test_what_is_no_frame_is_refused(data: bytes) -> None:
 
 
 def test_a_task_of_an_older_program_has_defaults() -> None:
-    short = msgspec.to_builtins(WIRE.hint([make_task(1, QUEUE)], T0_MS).tasks[0])[:8]
+    short = msgspec.to_builtins(WIRE.hint([make_task(1, QUEUE)], T0_MS, {}).tasks[0])[:8]
     assert msgspec.convert(short, WireTask).payload is None
     assert SPEC.http is not None

@@ -37,7 +37,7 @@ async def test_who_departs_is_leaving_and_as_alive_as_before(world: World) -> No
     beat = await seen_by(a, "boot-a")
     assert (beat.owned, 3 in beat.orphans) == ({3: 1}, False)
     assert await b.leases.sweep("boot-b", {3: 1}) == {}
-    assert (await seen_by(b, "boot-b")).holders == {3: "boot-a"}
+    assert (await seen_by(b, "boot-b")).holders == {3: ("boot-a", 1)}
     assert await a.leases.sweep("boot-a", {4: 0}) == {4: 1}
 
 
@@ -79,8 +79,8 @@ async def test_a_shard_that_was_given_has_its_heir_under_one_epoch_more(world: W
     await a.leases.sweep("boot-a", {3: 0, 4: 0})
     assert await a.leases.give("boot-a", {3: (1, "boot-b")}) == {3}
     mine, theirs = await seen_by(a, "boot-a"), await seen_by(b, "boot-b")
-    assert (mine.owned, mine.holders) == ({4: 1}, {3: "boot-b"})
-    assert (theirs.owned, theirs.holders) == ({3: 2}, {4: "boot-a"})
+    assert (mine.owned, mine.holders) == ({4: 1}, {3: ("boot-b", 2)})
+    assert (theirs.owned, theirs.holders) == ({3: 2}, {4: ("boot-a", 1)})
     assert 3 not in mine.orphans
 
 

@@ -33,7 +33,7 @@ async def test_a_beat_shows_what_living_others_own(world: World) -> None:
     await a.leases.sweep("boot-a", {3: 0, 5: 0})
     beat = await b.leases.beat("boot-b")
     assert beat is not None
-    assert beat.holders == {3: "boot-a", 5: "boot-a"}
+    assert beat.holders == {3: ("boot-a", 1), 5: ("boot-a", 1)}
     beat = await a.leases.beat("boot-a")
     assert beat is not None
     assert beat.holders == {}
