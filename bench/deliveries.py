@@ -33,6 +33,11 @@ class Delivery:
     answer: str = ""
     """`recorded` or `refused`, if one came."""
 
+    def __str__(self) -> str:
+        said = "" if self.said_ms is None else f", said {self.said_ms - self.at_ms:.0f}"
+        last = "" if self.last_ms in (None, self.said_ms) else f", again {self.last_ms - self.at_ms:.0f} ms after that"
+        return f"{self.hand} had {self.script} {self.id} {self.fence} at {self.at_ms % 1e6:.0f}{said}{last}"
+
     def is_held(self, at_ms: float) -> bool:
         """Whether the hand worked on it then."""
         ends = [end_ms for end_ms in (self.said_ms, self.over_ms) if end_ms is not None]
@@ -100,14 +105,14 @@ class Deliveries:
         place = next(place for place, each in enumerate(some) if each is delivery)
         return some[place + 1] if place + 1 < len(some) else None
 
-    def late(self, answer: str) -> int:
+    def late(self, answer: str) -> list[str]:
         """Results that were sent when the task had been given to another already, and were answered so."""
-        count = 0
-        for some in self.by_id.values():
-            for delivery, after in itertools.pairwise(some):
-                is_late = delivery.last_ms is not None and after.at_ms < delivery.last_ms - CLOCK_MS
-                count += is_late and delivery.answer == answer
-        return count
+        return [
+            f"{delivery}, when {after}"
+            for some in self.by_id.values()
+            for delivery, after in itertools.pairwise(some)
+            if delivery.answer == answer and delivery.last_ms is not None and after.at_ms < delivery.last_ms - CLOCK_MS
+        ]
 
 
 def _delivery(hand: str, line: Line) -> Delivery:

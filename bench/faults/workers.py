@@ -185,7 +185,7 @@ async def _rounds(options: Options, strike: Strike, rounds: int) -> None:
 
 def _leases(found: Deliveries, struck: Struck, lease_s: float) -> list[Row]:
     """How soon tasks came again whose worker was struck, and what became of results that came too late."""
-    rows = []
+    rows, accepted = [], found.late("recorded")
     for words, strikes, period_s, goal_s in (
         ("killed", struck.killed, LEASE_S, GRACE_S),
         ("gone", struck.left, LEASE_S, GRACE_S),
@@ -199,8 +199,9 @@ def _leases(found: Deliveries, struck: Struck, lease_s: float) -> list[Row]:
         rows += spread(f"workers: {words}, came again", times_s, {50: NO_GOAL, 100: goal_s})
     return [
         *rows,
-        some("workers: late results refused", found.late("refused"), "results"),
-        zero("workers: late results accepted", found.late("recorded"), "results"),
+        some("workers: late results refused", len(found.late("refused")), "results"),
+        zero("workers: late results accepted", len(accepted), "results"),
+        *(told(f"workers: accepted late: {each}", 1, "result") for each in accepted[:3]),
     ]
 
 

@@ -50,11 +50,14 @@ def test_late_is_what_was_sent_when_another_one_had_it() -> None:
         "b": [got(400, attempt=2), then(450, "said", attempt=2), then(460, "recorded", attempt=2)],
     }
     found = Deliveries(journals)
-    assert (found.late("refused"), found.late("recorded")) == (1, 0)
+    assert (len(found.late("refused")), len(found.late("recorded"))) == (1, 0)
     journals["a"] = [got(0), then(100, "said"), then(500, "again"), then(510, "recorded")]
-    assert (Deliveries(journals).late("refused"), Deliveries(journals).late("recorded")) == (0, 1)
+    assert Deliveries(journals).late("refused") == []
+    assert Deliveries(journals).late("recorded") == [
+        "a had ok t 1.1.1 at 0, said 100, again 500 ms after that, when b had ok t 1.1.2 at 400, said 50"
+    ]
     journals["a"] = [got(0), then(410, "said"), then(510, "recorded")]
-    assert Deliveries(journals).late("recorded") == 0, "clocks are not told apart so far"
+    assert Deliveries(journals).late("recorded") == [], "clocks are not told apart so far"
 
 
 def test_deliveries_are_calls_in_order() -> None:
