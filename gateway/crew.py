@@ -182,6 +182,8 @@ class Crew:
                 some = tasks[at : at + min(share, credit.count)]
                 if not some:
                     break
+                if self._hangs(credit.member, some):
+                    continue  # it has no room now
                 if at_most > credit.member.room_bytes:
                     some = _fitting(some, credit.member.room_bytes)
                 at += len(some)
@@ -190,6 +192,14 @@ class Crew:
                 self._leases.add(credit.member, some)
                 credit.member.give(name, some)
         return tasks[at:]
+
+    def _hangs(self, member: Member, tasks: list[Lent]) -> bool:
+        """Whether one of these is back because its lease ran out in the hands of this member, which says nothing."""
+        for task in tasks:
+            if task.attempt > 1 and self._leases.holder_of(task.id) is member and member.let_lapse(task.period_ms):
+                self._short.add(member)
+                return True
+        return False
 
     def _learn(self, queue: int, size: int) -> None:
         """Large ones are believed at once, small ones by and by."""

@@ -96,6 +96,10 @@ class _Call:
         self.room_bytes = 0
         self.came.set()
 
+    def let_lapse(self, period_ms: int) -> bool:
+        """See Member; it is new, and had nothing before."""
+        return False
+
     def cancel(self, ids: list[str]) -> None:
         """See Member; a late result will be told."""
 

@@ -22,6 +22,10 @@ class Member(Protocol):
         """Tasks, no more than its credits."""
         ...
 
+    def let_lapse(self, period_ms: int) -> bool:
+        """A lease of so long was its own and ran out. True: it seems to hang, and takes nothing until it speaks."""
+        ...
+
     def cancel(self, ids: list[str]) -> None:
         """These of its tasks were cancelled."""
         ...

@@ -103,6 +103,7 @@ class WorkerLink:
         self._kept: list[HeldLease] = []
         self._greeted: asyncio.TimerHandle | None = None
         self._first = True
+        self._spoke_s = asyncio.get_running_loop().time()
         self._speak_by_s: float | None = None
         """When the first of its leases ends that began since it last spoke. One that is silent for longer hangs."""
         ws.parting = partial(self._crew.stop, self)
@@ -156,6 +157,7 @@ class WorkerLink:
     async def receive(self, data: str | bytes) -> None:
         """One message of the worker."""
         hung, self._speak_by_s = self._hangs, None
+        self._spoke_s = asyncio.get_running_loop().time()
         if hung:
             self._crew.drained(self)
         try:
@@ -244,6 +246,14 @@ class WorkerLink:
             self._speak_by_s = asyncio.get_running_loop().time() + period_ms / 1e3
         timeline = self._gateway.node.membership.timeline
         self._writer.say_tasks([task_bytes(task, queue, timeline) for task in tasks], tasks)
+
+    def let_lapse(self, period_ms: int) -> bool:
+        """See Member. Who is alive extends its leases at half of their period at the latest."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._spoke_s < period_ms / 2e3:
+            return False
+        self._speak_by_s = now_s
+        return True
 
     def cancel(self, ids: list[str]) -> None:
         """See Member."""

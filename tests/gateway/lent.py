@@ -128,6 +128,12 @@ class MemberDouble:
         self.given: list[str] = []
         self.batches: list[tuple[str, int]] = []
         self.cancelled: list[str] = []
+        self.hangs = False
+
+    def let_lapse(self, period_ms: int) -> bool:
+        if self.hangs:
+            self.room_bytes = 0
+        return self.hangs
 
     def give(self, queue: str, tasks: list[Lent]) -> None:
         self.given += [task.id for task in tasks]

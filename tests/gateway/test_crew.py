@@ -12,7 +12,7 @@ from actors.core.lease import Extension, Lent
 from actors.core.queue import Queue, QueueBook
 from gateway import crew
 from gateway.crew import HEAD_BYTES, MOST_BYTES, NO_ROOM, UNSENT, WENT, Crew
-from tests.gateway.lent import EPOCH, MemberDouble, a_lent, a_report
+from tests.gateway.lent import EPOCH, ROOMY, MemberDouble, a_lent, a_report
 from tests.gateway.served import PullingDouble
 from tests.support.builders import task_id
 
@@ -52,6 +52,36 @@ class Stage:
 
 def ids(*numbers: int) -> list[str]:
     return [task_id(number) for number in numbers]
+
+
+# --- a lease that ran out
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_task_goes_to_another_worker_than_the_one_that_hangs_and_let_its_lease_end(hangs: bool) -> None:
+    stage = Stage()
+    one, other = stage.worker(5), stage.worker(5)
+    stage.deliver(1)
+    stage.deliver(2)
+    one.hangs = hangs
+    stage.crew.deliver(MAIL.id, [a_lent(1, MAIL.id, attempt=2), a_lent(3, MAIL.id)])
+    assert (one.given, other.given) == ((ids(1), ids(2, 1, 3)) if hangs else (ids(1, 1), ids(2, 3)))
+    assert stage.crew.room(MAIL.id) == (2 if hangs else 6)
+    one.room_bytes = ROOMY
+    looked = len(stage.pulling.looked)
+    stage.crew.drained(one)
+    assert stage.pulling.looked[looked:] == [MAIL.id] * hangs, "it spoke, and there may be some that it was not given"
+
+
+async def test_a_task_that_only_such_a_worker_has_room_for_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "WAIT_S", 0.01)
+    stage = Stage()
+    one = stage.worker(5)
+    stage.deliver(1)
+    one.hangs = True
+    stage.crew.deliver(MAIL.id, [a_lent(1, MAIL.id, attempt=2)])
+    await stage.pulling.until(lambda: stage.pulling.reported)
+    assert stage.reports == [(task_id(1), 2, Verdict.SNOOZED, NO_ROOM)]
 
 
 # --- credits

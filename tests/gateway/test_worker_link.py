@@ -649,6 +649,25 @@ async def test_who_lets_its_first_lease_end_without_a_word_is_given_nothing_unti
         assert world.node.pulling.looked[looked:] == [queue.id], "there may be some that it could not be given"
 
 
+async def test_a_task_whose_lease_ran_out_is_not_given_again_to_who_has_been_silent_for_half_of_it() -> None:
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(10)
+        lent = replace(a_lent(1, queue.id), period_ms=60)
+        await worker.given(queue, [lent])
+        await worker.say("extend", leases=[held(1)])
+        await world.node.pulling.until(lambda: world.node.pulling.extended)
+        assert world.gateway.crew.room(queue.id) == 9, "it was given nothing since, and owes no word"
+        await worker.given(queue, [replace(lent, attempt=2)])
+        await worker.say("extend", leases=[held(1, 2)])
+        await world.node.pulling.until(lambda: len(world.node.pulling.extended) == 2)
+        await asyncio.sleep(0.03)
+        world.gateway.crew.deliver(queue.id, [replace(lent, attempt=3)])
+        assert world.gateway.crew.room(queue.id) == 0
+        await worker.say("extend", leases=[held(1, 2)])
+        frame = await worker.hear()
+        assert [task["attempt"] for task in frame["tasks"]] == [3]
+
+
 async def test_frames_of_every_length_arrive() -> None:
     async with served() as world, working(world) as worker:
         queue = await worker.ready(100)
