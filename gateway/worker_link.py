@@ -53,7 +53,10 @@ MESSAGE_BYTES = 16 * 1024 * 1024
 HEARTBEAT_S = 20.0
 HELLO_S = 2.0
 """How long a worker that came back waits to hear which leases it has, when their owners say nothing."""
-_RECORDED = int(Said.RECORDED)  # on 3.11 a member of an enum costs ten times a global
+# On 3.11 a member of an enum costs ten times a global.
+_RECORDED = int(Said.RECORDED)
+_PING, _PONG = WSMsgType.PING, WSMsgType.PONG
+_WORDS = frozenset({WSMsgType.TEXT, WSMsgType.BINARY, _PING, _PONG})
 _STOPPED = b'{"type":"stopped"}'
 _log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ async def worker(request: web.Request) -> web.StreamResponse:
         cast(Connection, request.protocol),
         protocols=(SUBPROTOCOL,),
         heartbeat=HEARTBEAT_S,
+        autoping=False,
         max_msg_size=MESSAGE_BYTES,
         compress=False,
     )
@@ -106,6 +110,8 @@ class WorkerLink:
         self._spoke_s = asyncio.get_running_loop().time()
         self._speak_by_s: float | None = None
         """When the first of its leases ends that began since it last spoke. One that is silent for longer hangs."""
+        self._asked = False
+        """Whether it was asked since for a sign of life."""
         ws.parting = partial(self._crew.stop, self)
 
     # --- life
@@ -134,9 +140,13 @@ class WorkerLink:
     async def _attend(self) -> NoReturn:
         while True:
             message = await self._ws.receive()
-            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+            if message.type not in _WORDS:
                 raise Gone
-            await self.receive(message.data)
+            self._spoke()
+            if message.type is _PING:
+                await self._ws.pong(message.data)
+            elif message.type is not _PONG:
+                await self.receive(message.data)
             await self._writer.room.wait()
 
     async def _leave(self) -> NoReturn:
@@ -154,12 +164,16 @@ class WorkerLink:
 
     # --- the worker says
 
-    async def receive(self, data: str | bytes) -> None:
-        """One message of the worker."""
+    def _spoke(self) -> None:
+        """It is alive."""
         hung, self._speak_by_s = self._hangs, None
         self._spoke_s = asyncio.get_running_loop().time()
         if hung:
+            self._asked = False
             self._crew.drained(self)
+
+    async def receive(self, data: str | bytes) -> None:
+        """One message of the worker."""
         try:
             message, refused = read_message(data)
             await self._carry_out(message, refused)
@@ -233,7 +247,12 @@ class WorkerLink:
     @property
     def room_bytes(self) -> int:
         """See Member."""
-        return 0 if self._hangs else self._writer.room_bytes
+        if not self._hangs:
+            return self._writer.room_bytes
+        if not self._asked:
+            self._asked = True
+            self._writer.ping()
+        return 0
 
     @property
     def _hangs(self) -> bool:

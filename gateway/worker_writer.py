@@ -19,6 +19,8 @@ from gateway.watcher import Gone, cut
 
 OUTBOX_BYTES = 4 * 1024 * 1024
 STALLS = 6
+_PING = b"\x89\x00"
+"""The whole frame (RFC 6455, 5.5.2)."""
 
 
 class WorkerWriter:
@@ -68,6 +70,12 @@ class WorkerWriter:
             return
         for start, end in _messages_of(bodies):
             self.say(b'{"type":"tasks","tasks":[' + b",".join(bodies[start:end]) + b"]}", tasks[start:end])
+
+    def ping(self) -> None:
+        """Ask for a sign of life, before all that waits."""
+        transport = self._request.transport
+        if transport is not None:
+            transport.write(_PING)
 
     def withdraw(self) -> list[Lent]:
         """The tasks that wait are not said any more."""

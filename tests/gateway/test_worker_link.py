@@ -649,6 +649,29 @@ async def test_who_lets_its_first_lease_end_without_a_word_is_given_nothing_unti
         assert world.node.pulling.looked[looked:] == [queue.id], "there may be some that it could not be given"
 
 
+async def test_one_that_is_alive_need_not_say_anything() -> None:
+    """It is asked, and its library answers."""
+    async with served() as world, working(world, autoping=False) as worker:
+        queue = await worker.ready(10)
+        await worker.given(queue, [replace(a_lent(1, queue.id), period_ms=20)])
+        looked = len(world.node.pulling.looked)
+        await asyncio.sleep(0.03)
+        assert [world.gateway.crew.room(queue.id) for _ in range(3)] == [0, 0, 0]
+        assert (await worker.ws.receive()).type is WSMsgType.PING
+        assert world.gateway.crew.room(queue.id) == 0, "until it answers"
+        await worker.ws.pong()
+        await world.node.pulling.until(lambda: len(world.node.pulling.looked) > looked)
+        assert world.gateway.crew.room(queue.id) == 9
+        await worker.given(queue, [replace(a_lent(2, queue.id), period_ms=20)])
+        await asyncio.sleep(0.03)
+        assert world.gateway.crew.room(queue.id) == 0
+        await worker.ws.ping(b"me too")
+        assert (await worker.ws.receive()).type is WSMsgType.PING, "it was asked again"
+        answer = await worker.ws.receive()
+        assert (answer.type, answer.data) == (WSMsgType.PONG, b"me too")
+        assert world.gateway.crew.room(queue.id) == 8
+
+
 async def test_a_task_whose_lease_ran_out_is_not_given_again_to_who_has_been_silent_for_half_of_it() -> None:
     async with served() as world, working(world) as worker:
         queue = await worker.ready(10)
