@@ -179,7 +179,9 @@ async def _change(gateway: Gateway, queue: Queue, base: QueueSettings | None, bo
 
 async def _queue(request: web.Request) -> Queue:
     """The queue in the path, as the table has it."""
-    queue = await request.app[GATEWAY].queue_store.get(tenant_of(request), request.match_info["queue"])
+    name = request.match_info["queue"]
+    # The database has no text with a NUL.
+    queue = None if "\0" in name else await request.app[GATEWAY].queue_store.get(tenant_of(request), name)
     if queue is None:
         raise _no_such_queue()
     return queue

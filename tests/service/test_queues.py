@@ -68,3 +68,9 @@ async def test_a_change_reaches_every_node_with_its_next_heartbeats(database_url
             async with asyncio.timeout(LIMIT_S):
                 while (there := book.by_name("default", "q")) is None or there.paused is not paused:
                     await two.call("GET", "/livez")
+
+
+async def test_a_name_that_no_text_of_the_database_can_be_is_not_found(service: Api) -> None:
+    for method, rest in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", ":pause"), ("POST", ":purge")):
+        answer = await service.call(method, f"/v1/queues/a%00b{rest}", {} if method == "PATCH" else None)
+        assert (answer.status, answer.body["detail"]) == (404, "no such queue")
