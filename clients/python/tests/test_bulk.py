@@ -104,6 +104,22 @@ async def test_what_ends_it_is_raised_as_it_is(fake: Fake) -> None:
         assert (await client.submit_many([])).ids == []
 
 
+async def test_one_that_is_no_json_hurts_no_other(fake: Fake, client: Client) -> None:
+    odd = [Draft("emails"), Draft("emails", float("nan")), Draft("emails"), Draft("emails", object()), Draft("emails")]
+    told: list[int] = []
+    done = await client.submit_many(odd, chunk=2, at_once=1, progress=told.append)
+    assert done.ids == ["t1", None, "t2", None, "t3"]
+    assert [(refused.place, refused.draft, refused.problem.status) for refused in done.refused] == [
+        (1, odd[1], 422),
+        (3, odd[3], 422),
+    ]
+    assert [str(refused.problem) for refused in done.refused] == [
+        "422 Can't be sent: payload: NaN and infinite numbers are no JSON",
+        "422 Can't be sent: Encoding objects of type object is unsupported",
+    ]
+    assert told[-1] == 5
+
+
 async def test_what_is_no_draft_is_refused_by_its_place(fake: Fake, client: Client) -> None:
     odd: list[Any] = [Draft("emails"), {"queue": "emails"}]
     with pytest.raises(TypeError, match=r"^draft 1: expected a Draft, not a value of type dict$"):

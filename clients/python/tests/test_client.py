@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -105,8 +106,6 @@ async def test_a_number_that_json_can_t_say_is_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(ValueError, match=r"^payload: NaN and infinite numbers are no JSON$"):
         await client.submit("emails", payload)
-    with pytest.raises(ValueError, match=r"^payload: "):
-        await client.submit_many([Draft("emails", payload)])
     with pytest.raises(ValueError, match=r"^result: "):
         await client.complete("t1", "f", result=payload)
     with pytest.raises(ValueError, match=r"^retry: "):
@@ -228,6 +227,11 @@ async def test_a_try_that_takes_too_long_is_followed_by_another(fake: Fake) -> N
     task = fake.add()
     async with answering(silent) as url, Client([url, fake.url], timeout=0.1) as client:
         assert (await client.get(task.id)).id == task.id
+    async with answering(silent) as url, Client([url, fake.url], timeout=0.1, patience=0.1) as client:
+        assert (await client.get(task.id)).id == task.id, "each node is asked once, when patience is over, too"
+    async with answering(silent) as url, Client([url, url], timeout=0.1, patience=0.1) as client:
+        with pytest.raises(Unavailable, match="TimeoutError"):
+            await client.get(task.id)
 
 
 async def test_another_node_is_asked_when_one_is_gone(fake: Fake) -> None:
@@ -262,6 +266,29 @@ async def test_a_client_closes_when_its_last_user_leaves(fake: Fake) -> None:
         assert before is not None
         assert not before.closed
     assert before.closed
+
+
+async def test_what_is_under_way_when_a_client_is_closed_ends() -> None:
+    asked = asyncio.Event()
+
+    async def silent(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with answering(silent) as url, asyncio.TaskGroup() as group:
+        client = Client(url)
+        getting = group.create_task(_end_of(client.get("t1")))
+        await asked.wait()
+        await client.close()
+        assert str(await getting) == "the client was closed"
+        assert client.transport._session is None, "no new one was opened"
+
+
+async def _end_of(work: Coroutine[Any, Any, object]) -> Exception:
+    with pytest.raises(Unavailable) as caught:
+        await work
+    return caught.value
 
 
 async def test_a_task_is_waited_for(fake: Fake, client: Client) -> None:

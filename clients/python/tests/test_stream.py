@@ -1,5 +1,6 @@
 """Watching: cursors, gaps, broken connections, refusals; the service says what a test's script says."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import chain, repeat
@@ -146,6 +147,24 @@ async def test_a_refusal_ends_it(script: list[Message] | int, leaf: type[Excepti
     async with saying(script) as client:
         with pytest.raises(leaf):
             await heard(client, 1, queue="q")
+
+
+async def test_a_watch_ends_with_its_client() -> None:
+    async with saying([snapshot("c", shown("t1", 1))]) as client, asyncio.TaskGroup() as group:
+        began = asyncio.Event()
+        watching = group.create_task(_watch(client, began))
+        await began.wait()
+        await client.close()
+        await watching
+        assert client.transport._session is None
+
+
+async def _watch(client: Client, began: asyncio.Event) -> None:
+    watch = client.watch(queue="emails")
+    await anext(watch)
+    began.set()
+    with pytest.raises(Unavailable, match="the client was closed"):
+        await anext(watch)
 
 
 async def test_patience_ends() -> None:

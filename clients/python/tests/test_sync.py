@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
 
 from fake_service import LIMIT_S, Fake, elsewhere
-from ringwheel import Draft, NotFound
+from ringwheel import Draft, NotFound, Unavailable
 from ringwheel import client as asynchronous
 from ringwheel.sync import Client
 
@@ -41,6 +42,29 @@ def test_it_may_be_used_after_it_was_closed_and_left_half_way(fake: Fake) -> Non
     client.submit("emails")
     client.close()
     assert len(fake.tasks) == 4
+
+
+def test_what_another_thread_waits_for_ends_when_it_is_closed(fake: Fake) -> None:
+    asked = threading.Event()
+    ends: list[str] = []
+
+    def refuse(request: web.Request) -> int:
+        asked.set()
+        return 503
+
+    def submit() -> None:
+        with pytest.raises(Unavailable) as caught:
+            client.submit("emails")
+        ends.append(str(caught.value))
+
+    fake.faults.extend([refuse] * 1_000)
+    with Client(fake.url) as client:
+        thread = threading.Thread(target=submit)
+        thread.start()
+        assert asked.wait(LIMIT_S)
+    thread.join(LIMIT_S)
+    assert ends == ["the client was closed"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "ringwheel-client"]
 
 
 FORK = """

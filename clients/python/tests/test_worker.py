@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from at_work import at_work
-from fake_service import Fake, serving
-from ringwheel import Client, Context, Discard, Forbidden, Retry, Snooze, Unauthenticated, Worker, shift, sync
+from fake_service import Fake, answering, serving
+from ringwheel import Client, Context, Discard, Forbidden, Retry, Snooze, Unauthenticated, Worker, link, shift, sync
 
 
 def said(fake: Fake, kind: str) -> list[dict[str, Any]]:
@@ -353,6 +354,26 @@ async def test_a_node_that_drains_is_left_at_once(worker: Worker) -> None:
             await two.ended(task)
         assert one.lost == []
         assert task.attempt == 1
+
+
+async def test_a_node_that_hangs_is_left(fake: Fake, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "HEARTBEAT_S", 0.1)
+
+    async def hang(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(protocols=("ringwheel.v1.json",))
+        await ws.prepare(request)
+        await asyncio.Event().wait()  # nothing is read, and no ping answered
+        return ws
+
+    @worker.task
+    async def work() -> None:
+        pass
+
+    task = fake.add()
+    async with answering(hang) as url:
+        worker.client = Client([url, fake.url])
+        async with at_work(worker):
+            await fake.ended(task)
 
 
 async def test_a_service_that_comes_later_is_waited_for(fake: Fake, worker: Worker) -> None:

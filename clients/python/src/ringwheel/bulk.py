@@ -23,6 +23,7 @@ from ringwheel.transport import Transport, passing
 CHUNK_BYTES = 1_000_000
 """A chunk ends before the item that would pass it: more at once would keep the loop from other things."""
 MOST_ITEMS = 10_000
+UNWRITTEN = "Can't be sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,16 @@ class Bulk:
         async for draft in _each(drafts):
             place = len(self._ids)
             of_type(draft, Draft, f"draft {place}", "a Draft")
-            body = draft.encoded(f"{self._prefix}-{place}")
+            self._ids.append(None)
+            try:
+                body = draft.encoded(f"{self._prefix}-{place}")
+            except (TypeError, ValueError) as error:
+                self._refused.append(Refused(place, draft, problem_of(422, {"title": UNWRITTEN, "detail": str(error)})))
+                self._done += 1
+                continue
             if chunk and size + len(body) > CHUNK_BYTES:
                 yield chunk
                 chunk, size = [], 0
-            self._ids.append(None)
             chunk.append(_Item(place, draft, body))
             size += len(body) + 1
             if len(chunk) == self._chunk:

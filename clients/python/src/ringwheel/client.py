@@ -48,12 +48,13 @@ class Client:
         key: str | None = None,
         *,
         patience: float = 30.0,
-        timeout: float = 30.0,
+        timeout: float = 10.0,
         ssl: ssl.SSLContext | None = None,
     ) -> None:
         """Without `url` and `key`, RINGWHEEL_URL and RINGWHEEL_KEY, else the local service.
 
-        `patience`: seconds for which a request is tried again; `timeout`: seconds that one try may take.
+        `patience`: seconds for which a request is tried again, and at each node once at least; `timeout`: seconds that
+        one try may take.
         Raises TypeError or ValueError, which name the argument that can't work.
         """
         patience_s, timeout_s = seconds(patience, "patience"), seconds(timeout, "timeout")
@@ -72,7 +73,7 @@ class Client:
             await self.close()
 
     async def close(self) -> None:
-        """Close the connections; whoever uses the client again opens new ones."""
+        """Close the connections. What is under way raises Unavailable; whoever uses the client again opens new ones."""
         await self.transport.close()
 
     # --- submit --------------------------------------------------------------------------------------------------
@@ -102,7 +103,8 @@ class Client:
     ) -> Submitted:
         """Any number of tasks, read and sent `chunk` at a time with `at_once` requests under way.
 
-        `progress` is told how many are done, with each chunk. One that is refused hurts no other: see `refused`.
+        `progress` is told how many are done, with each chunk. One that is refused, or is no JSON, hurts no other: see
+        `refused`.
         Raises Unavailable when a chunk gets no answer; other chunks may be committed: submit again with the same keys.
         """
         return await Bulk(self.transport, chunk, at_once, progress).submit(drafts)
@@ -154,7 +156,7 @@ class Client:
 
         `cursor`: of a Change that was seen before; what came after it is told, or a Gap where it is too long ago.
         A task that is not there is waited for: `get` tells. Raises Problem, or Unavailable when no connection came
-        about for as long as the client is patient.
+        about for as long as the client is patient, or the client was closed.
         """
         wanted = {"id": task_id, "queue": queue, "labels": None if labels is None else dict(labels)}
         return follow(self.transport, {name: value for name, value in wanted.items() if value is not None}, cursor)

@@ -24,6 +24,8 @@ from ringwheel.frames import MOST_LEASES, STOP, Done, Frame, Hello, Lease, Ready
 from ringwheel.transport import DISMISSED, HOPELESS, Transport, words_of
 
 PATH = "/v1/worker"
+HEARTBEAT_S = 6.0
+"""A node that hangs is left about when the cluster gives it up."""
 log = logging.getLogger("ringwheel.worker")
 
 
@@ -59,7 +61,7 @@ class Link:
             while True:
                 url = self._transport.url
                 try:
-                    async with await self._transport.connect(PATH) as ws:
+                    async with await self._transport.connect(PATH, HEARTBEAT_S) as ws:
                         log.info("linked to %s", url)
                         await self._serve(ws)
                     log.info("the link to %s has ended", url)

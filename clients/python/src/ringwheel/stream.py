@@ -42,7 +42,7 @@ async def follow(
     transport: Transport, wanted: dict[str, Any], cursor: str | None
 ) -> AsyncGenerator[Change | Gap, None]:
     """What is told of the tasks that the filter `wanted` names. Raises Problem or Unavailable."""
-    backoff = Backoff()
+    backoff, closes = Backoff(), transport.closes
     end_s: float | None = None  # of patience; None: there was no failure since the last message
     while True:
         url = transport.url
@@ -62,12 +62,14 @@ async def follow(
             cause = problem
         except FAILURES as error:
             cause = error
+        transport.expect_open(closes)
         transport.leave(url)
         pause_s = backoff.pause_s()
         end_s = end_s or clock_s() + transport.patience_s
         if isinstance(cause, HOPELESS) or clock_s() + pause_s > end_s:
             raise Unavailable(f"{url}: {words_of(cause)}") from cause
         await asyncio.sleep(pause_s)
+        transport.expect_open(closes)
 
 
 async def _messages_of(ws: aiohttp.ClientWebSocketResponse) -> AsyncIterator[_Message]:

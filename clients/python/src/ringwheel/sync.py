@@ -11,10 +11,13 @@ import ssl
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from ringwheel import client
+from ringwheel.errors import Unavailable
+from ringwheel.transport import CLOSED
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,7 +45,8 @@ def _iterate(
                     return
                 yield item
         finally:
-            self.result_of(_close(items))
+            if self._is_running:  # else its loop is gone, and it with it
+                self.result_of(_close(items))
 
     return _named(iterate, method)
 
@@ -61,7 +65,7 @@ class Client:
         key: str | None = None,
         *,
         patience: float = 30.0,
-        timeout: float = 30.0,
+        timeout: float = 10.0,
         ssl: ssl.SSLContext | None = None,
     ) -> None:
         self.client = client.Client(url, key, patience=patience, timeout=timeout, ssl=ssl)
@@ -92,7 +96,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end the thread, as the program's end does; the next call starts a new one."""
+        """Close the connections and end the thread, as the program's end does; the next call starts a new one.
+
+        What other threads wait for raises Unavailable.
+        """
         self._end()
 
     def result_of(self, work: _Coroutine[T]) -> T:
@@ -100,13 +107,19 @@ class Client:
         future = asyncio.run_coroutine_threadsafe(work, self._running())
         try:
             return future.result()
+        except CancelledError:
+            raise Unavailable(CLOSED) from None
         except BaseException:
             future.cancel()  # Ctrl-C comes to this thread, not to that
             raise
 
+    @property
+    def _is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()  # not in a fork, for example
+
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._starting:
-            if self._loop is None or self._thread is None or not self._thread.is_alive():  # not in a fork, for example
+            if self._loop is None or not self._is_running:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=_run, args=(self._loop,), name="ringwheel-client", daemon=True)
                 self._end = weakref.finalize(self, _end, self.client, self._loop, self._thread)
@@ -117,6 +130,10 @@ class Client:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
+        if left := asyncio.all_tasks(loop):
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait(left))
     finally:
         loop.close()
 

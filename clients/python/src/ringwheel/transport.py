@@ -1,4 +1,5 @@
-"""Requests to a service of one or several nodes, tried again until there is an answer or patience ends.
+"""Requests to a service of one or several nodes, tried again until there is an answer or patience ends: at each node
+once at least, for one that hangs takes all of a try's time.
 
 Tried again: what was not answered, 429 and 5xx, with back-off, after `Retry-After` if it says so, at the next URL.
 Never: any other 4xx. Whoever asks for something that may not happen twice sends an idempotency key along.
@@ -28,6 +29,7 @@ MESSAGE_BYTES = 256 * 1024 * 1024
 """Longest message of a websocket: a thousand tasks with the largest payloads."""
 CONNECT_S = 5.0
 HEARTBEAT_S = 20.0
+CLOSED = "the client was closed"
 FAREWELL_S = 1.0
 """How long a websocket's other side may take to answer its end."""
 
@@ -66,6 +68,8 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
+        self.closes = 0
+        """How often it was closed: what was under way before that is not tried again."""
 
     def point(self, url: str | Sequence[str] | None = None, key: str | None = None) -> None:
         """Go elsewhere, or by another key, from the next connection on; what is None stays. Raises ValueError."""
@@ -101,6 +105,7 @@ class Transport:
     ) -> T:
         """The answer, decoded by `read`. Raises Problem or Unavailable."""
         backoff, end_s = Backoff(), clock_s() + self.patience_s
+        closes, untried = self.closes, set(self.urls)
         level = logging.WARNING  # once a request
         while True:
             url = self.url
@@ -117,20 +122,26 @@ class Transport:
                 cause = error
                 pause_s = backoff.pause_s()
             self.leave(url)
-            if isinstance(cause, HOPELESS) or clock_s() + pause_s > end_s:
+            untried.discard(url)
+            self.expect_open(closes)
+            if isinstance(cause, HOPELESS) or (clock_s() + pause_s > end_s and self.url not in untried):
                 raise Unavailable(f"{url}: {words_of(cause)}") from cause
             log.log(level, "%s: %s; trying again in %.1f s", url, words_of(cause), pause_s)
             level = logging.INFO
             await asyncio.sleep(pause_s)
+            self.expect_open(closes)
 
-    async def connect(self, path: str) -> aiohttp.ClientWebSocketResponse:
-        """A websocket to the present node, tried once. Raises Problem or `FAILURES`."""
+    async def connect(self, path: str, heartbeat_s: float = HEARTBEAT_S) -> aiohttp.ClientWebSocketResponse:
+        """A websocket to the present node, tried once; it ends when nothing is heard for one and a half `heartbeat_s`.
+
+        Raises Problem or `FAILURES`.
+        """
         try:
             async with asyncio.timeout(CONNECT_S):
                 return await self._open().ws_connect(
                     self.url + path,
                     protocols=(SUBPROTOCOL,),
-                    heartbeat=HEARTBEAT_S,
+                    heartbeat=heartbeat_s,
                     timeout=aiohttp.ClientWSTimeout(ws_close=FAREWELL_S),
                     max_msg_size=MESSAGE_BYTES,
                     proxy=self._proxies[self.url],
@@ -140,9 +151,15 @@ class Transport:
 
     async def close(self) -> None:
         """Close the connections; the next request opens new ones."""
+        self.closes += 1
         session, self._session = self._session, None
         if session is not None and self._loop is asyncio.get_running_loop():
             await session.close()
+
+    def expect_open(self, closes: int) -> None:
+        """Raises Unavailable when it was closed since it had been so often."""
+        if self.closes != closes:
+            raise Unavailable(CLOSED)
 
     async def _refusal(self, path: str, status: int) -> Problem:
         """Why there is no websocket, in the service's words: aiohttp drops them, so they are asked for without one."""
