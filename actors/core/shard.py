@@ -73,7 +73,7 @@ HINT_MS = 2_000
 """A hint older than this is not trusted: its tasks are read from the tables."""
 AHEAD_MS = 100
 """Nor is one that is from further ahead: its sender does not know yet that the primary's clock was set back, and its
-age can't be told. Nodes that know the same clock differ by less.
+age can't be told. Nodes that have known the clock for as long differ by less.
 """
 
 # On 3.11 a member of an enum costs ten times a global.

@@ -28,8 +28,8 @@ class Links(Protocol):
         ...
 
     def hint(self, boot: str, tasks: Sequence[Task], at_ms: int, epochs: dict[int, int]) -> None:
-        """Tell the owner of tasks that were committed at `at_ms`, when their shards had these epochs. Never waits; lost
-        when the link is down or full.
+        """Tell the owner of tasks that were committed at `at_ms`, and of the epochs that were known of their shards
+        before that (`Submitted`). Never waits; lost when the link is down or full.
         """
         ...
 
@@ -67,9 +67,7 @@ class LinkedNode(Protocol):
         ...
 
     def take_hint(self, tasks: list[Task], at_ms: int, epochs: dict[int, int]) -> None:
-        """Tasks that were committed at `at_ms`, when their shards had these epochs; those that are not mine are passed
-        over.
-        """
+        """What `hint` says; tasks that are not mine are passed over."""
         ...
 
     def beat_soon(self) -> None:

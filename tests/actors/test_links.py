@@ -6,7 +6,7 @@ import pytest
 
 from actors.asking import LOOK_LIMIT_S, OWNER_WAIT_S
 from actors.core.errors import Conflict, Unavailable, Unknown
-from actors.core.events import Change, Command, Outcome, Verdict
+from actors.core.events import Change, Command, Event, Outcome, Submitted, Verdict
 from actors.core.holding import GENERATION_MS
 from actors.core.ids import shard_of
 from actors.core.task import Move, State
@@ -34,8 +34,19 @@ async def ask(member: Member, move: Move, id: str, **more: object) -> Change | N
 
 async def test_what_another_node_accepts_is_fired_at_once(cluster: Cluster) -> None:
     owner, other = await pair(cluster)
+    hints: list[tuple[int, int]] = []
+    post = owner.node.hand.post
+
+    def note(shard: int, event: Event) -> bool:
+        if isinstance(event, Submitted):
+            hints.append((owner.owned[shard], event.epoch))
+        return post(shard, event)
+
+    owner.node.hand.post = note  # type: ignore[method-assign]
     ids = await submit_some(other, 50)
     await cluster.ended(ids)
+    assert hints
+    assert all(epoch == told for epoch, told in hints), "they can be trusted: nothing is read from the tables"
     assert {run.node for run in cluster.runs} == {"a"}
     assert all(run.at_ms - run.schedule_ms < 20 for run in cluster.runs)
     assert owner.node.stats.probe_finds == 0

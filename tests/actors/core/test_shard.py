@@ -87,7 +87,7 @@ def test_a_hint_by_a_clock_that_is_a_little_ahead_is_armed() -> None:
 @pytest.mark.parametrize(
     ("late_ms", "epoch"), [(HINT_MS + 1, EPOCH), (-AHEAD_MS - 1, EPOCH), (0, EPOCH - 1), (0, EPOCH + 1), (0, 0)]
 )
-def test_an_older_hint_is_read_from_the_tables_instead(late_ms: int, epoch: int) -> None:
+def test_a_hint_that_may_be_of_an_earlier_owner_is_read_from_the_tables_instead(late_ms: int, epoch: int) -> None:
     """As is one by a clock that was set back since, and one of whose sender did not know that the shard had come to
     this epoch, however young it seems: the owner before may have run it.
     """
