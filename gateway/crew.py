@@ -182,7 +182,7 @@ class Crew:
                 some = tasks[at : at + min(share, credit.count)]
                 if not some:
                     break
-                if self._hangs(credit.member, some):
+                if self._suspects(credit.member, some):
                     continue  # it has no room now
                 if at_most > credit.member.room_bytes:
                     some = _fitting(some, credit.member.room_bytes)
@@ -193,8 +193,11 @@ class Crew:
                 credit.member.give(name, some)
         return tasks[at:]
 
-    def _hangs(self, member: Member, tasks: list[Lent]) -> bool:
-        """Whether one of these is back because its lease ran out in the hands of this member, which says nothing."""
+    def _suspects(self, member: Member, tasks: list[Lent]) -> bool:
+        """Whether one of these is back because its lease ran out in the hands of this member, which says nothing.
+
+        Then it takes nothing until it does.
+        """
         for task in tasks:
             if task.attempt > 1 and self._leases.holder_of(task.id) is member and member.let_lapse(task.period_ms):
                 self._short.add(member)

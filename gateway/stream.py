@@ -64,7 +64,9 @@ async def authenticate(request: web.Request, ws: web.WebSocketResponse, limit_s:
     """Take the first message for a key, and put its holder on the request. False: the connection is over."""
     try:
         async with asyncio.timeout(limit_s):
-            message = await ws.receive()
+            while (message := await ws.receive()).type in (WSMsgType.PING, WSMsgType.PONG):
+                if message.type is WSMsgType.PING:  # where the socket does not answer it by itself
+                    await ws.pong(message.data)
     except TimeoutError:
         return await _refuse(request, ws, Close.TOO_LATE, "no key came in time")
     if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):

@@ -267,7 +267,7 @@ class WorkerLink:
         self._writer.say_tasks([task_bytes(task, queue, timeline) for task in tasks], tasks)
 
     def let_lapse(self, period_ms: int) -> bool:
-        """See Member. Who is alive extends its leases at half of their period at the latest."""
+        """See Member. Silent for half of the period, it may hang; one that is alive answers the ping that follows."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._spoke_s < period_ms / 2e3:
             return False

@@ -72,7 +72,7 @@ class WorkerWriter:
             self.say(b'{"type":"tasks","tasks":[' + b",".join(bodies[start:end]) + b"]}", tasks[start:end])
 
     def ping(self) -> None:
-        """Ask for a sign of life, before all that waits."""
+        """Ask for a sign of life, before all that waits here."""
         transport = self._request.transport
         if transport is not None:
             transport.write(_PING)

@@ -383,6 +383,8 @@ async def test_a_key_by_header_or_by_the_first_message() -> None:
         async with working(world, headers=bearer(text)) as worker:
             assert (await worker.ask("hello"))["type"] == "hello"
         async with working(world) as worker:
+            await worker.ws.ping()
+            await worker.ws.pong()
             assert await worker.ask("authenticate", key=text) == {"type": "authenticated"}
             assert (await worker.ask("hello"))["type"] == "hello", "it is the first message yet"
 
