@@ -105,19 +105,22 @@ async def test_what_ends_it_is_raised_as_it_is(fake: Fake) -> None:
 
 
 async def test_one_that_is_no_json_hurts_no_other(fake: Fake, client: Client) -> None:
-    odd = [Draft("emails"), Draft("emails", float("nan")), Draft("emails"), Draft("emails", object()), Draft("emails")]
+    deep: list[Any] = []
+    deep.append(deep)
+    odd = [Draft("emails", payload) for payload in ("a", float("nan"), "b", object(), "c", deep)]
     told: list[int] = []
     done = await client.submit_many(odd, chunk=2, at_once=1, progress=told.append)
-    assert done.ids == ["t1", None, "t2", None, "t3"]
+    assert done.ids == ["t1", None, "t2", None, "t3", None]
     assert [(refused.place, refused.draft, refused.problem.status) for refused in done.refused] == [
         (1, odd[1], 422),
         (3, odd[3], 422),
+        (5, odd[5], 422),
     ]
-    assert [str(refused.problem) for refused in done.refused] == [
+    assert [str(refused.problem) for refused in done.refused[:2]] == [
         "422 Can't be sent: payload: NaN and infinite numbers are no JSON",
         "422 Can't be sent: Encoding objects of type object is unsupported",
     ]
-    assert told[-1] == 5
+    assert told[-1] == 6
 
 
 async def test_what_is_no_draft_is_refused_by_its_place(fake: Fake, client: Client) -> None:

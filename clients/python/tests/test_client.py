@@ -257,6 +257,18 @@ async def test_what_the_service_asks_for_is_waited_for() -> None:
     assert times[1] - times[0] >= 1
 
 
+async def test_what_one_node_asks_for_is_nothing_to_another(fake: Fake) -> None:
+    async def busy(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=429, headers={"Retry-After": "3600"})
+
+    task = fake.add()
+    async with answering(busy) as url, Client([url, fake.url], patience=1) as client:
+        assert (await client.get(task.id)).id == task.id
+    async with answering(busy) as url, Client([url, url + "/"], patience=1) as client:
+        with pytest.raises(Unavailable, match="429"):
+            await client.get(task.id)
+
+
 async def test_a_client_closes_when_its_last_user_leaves(fake: Fake) -> None:
     client = Client(fake.url)
     async with client:
@@ -278,10 +290,10 @@ async def test_what_is_under_way_when_a_client_is_closed_ends() -> None:
 
     async with answering(silent) as url, asyncio.TaskGroup() as group:
         client = Client(url)
-        getting = group.create_task(_end_of(client.get("t1")))
+        getting = [group.create_task(_end_of(client.get("t1"))) for _ in range(150)]  # some wait for a connection
         await asked.wait()
         await client.close()
-        assert str(await getting) == "the client was closed"
+        assert {str(await each) for each in getting} == {"the client was closed"}
         assert client.transport._session is None, "no new one was opened"
 
 

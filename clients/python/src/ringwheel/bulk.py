@@ -78,8 +78,9 @@ class Bulk:
         self._chunk = chunk
         self._room = asyncio.Semaphore(at_once)
         self._progress = progress
+        self._closes = transport.closes
         self._prefix = uuid4().hex
-        self._done = 0
+        self._done = self._told = 0
         self._ids: list[str | None] = []
         self._refused: list[Refused] = []
 
@@ -92,6 +93,7 @@ class Bulk:
                     group.create_task(self._send(chunk))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        self._tell()
         self._refused.sort(key=lambda refused: refused.place)
         return Submitted(self._ids, self._refused)
 
@@ -104,7 +106,7 @@ class Bulk:
             self._ids.append(None)
             try:
                 body = draft.encoded(f"{self._prefix}-{place}")
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 self._refused.append(Refused(place, draft, problem_of(422, {"title": UNWRITTEN, "detail": str(error)})))
                 self._done += 1
                 continue
@@ -130,11 +132,16 @@ class Bulk:
             await asyncio.sleep(pause_s)
         self._room.release()
         self._done += len(chunk)
-        if self._progress is not None:
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None and self._told < self._done:
+            self._told = self._done
             self._progress(self._done)
 
     async def _ask(self, items: list[_Item]) -> list[_Item]:
         """One request; answers the items that are to be sent again."""
+        self._transport.expect_open(self._closes)
         body = b"[" + b",".join([item.body for item in items]) + b"]"
         answer = await self._transport.ask(_results, "POST", "/v1/tasks:batch", body)
         return [item for item, result in zip(items, answer.results, strict=True) if not self._note(item, result)]

@@ -2,7 +2,7 @@
 its lease lives on. So does that of a task that has ended, until its result is recorded: nobody else is to run it again.
 
 A lease is extended after a third of its period, so that two more tries fit in before it ends. Requests are small,
-many leases each, tried once at a time and at another node after a failure.
+many leases each; a beat tries each node once at most, and the next one begins at another node after a failure.
 """
 
 import asyncio

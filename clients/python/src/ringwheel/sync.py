@@ -36,7 +36,7 @@ def _iterate(
     method: Callable[Concatenate[client.Client, P], AsyncIterator[T]],
 ) -> Callable[Concatenate["Client", P], Iterator[T]]:
     def iterate(self: "Client", /, *arguments: P.args, **named: P.kwargs) -> Iterator[T]:
-        items = method(self.client, *arguments, **named)
+        items, loop = method(self.client, *arguments, **named), self._running()
         try:
             while True:
                 try:
@@ -45,7 +45,7 @@ def _iterate(
                     return
                 yield item
         finally:
-            if self._is_running:  # else its loop is gone, and it with it
+            if self._is_running and self._loop is loop:  # else its loop is gone, and it with it
                 self.result_of(_close(items))
 
     return _named(iterate, method)
@@ -100,11 +100,14 @@ class Client:
 
         What other threads wait for raises Unavailable.
         """
-        self._end()
+        with self._starting:  # what is begun from now on has another loop
+            end, self._end, self._loop = self._end, lambda: None, None
+        end()
 
     def result_of(self, work: _Coroutine[T]) -> T:
         """Run it in the client's loop and wait for it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        with self._starting:  # so that the loop does not end between these two
+            future = asyncio.run_coroutine_threadsafe(work, self._begun())
         try:
             return future.result()
         except CancelledError:
@@ -119,12 +122,16 @@ class Client:
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._starting:
-            if self._loop is None or not self._is_running:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="ringwheel-client", daemon=True)
-                self._end = weakref.finalize(self, _end, self.client, self._loop, self._thread)
-                self._thread.start()
-            return self._loop
+            return self._begun()
+
+    def _begun(self) -> asyncio.AbstractEventLoop:
+        """Its loop; `_starting` is held."""
+        if self._loop is None or not self._is_running:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name="ringwheel-client", daemon=True)
+            self._end = weakref.finalize(self, _end, self.client, self._loop, self._thread)
+            self._thread.start()
+        return self._loop
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -105,10 +105,10 @@ class Transport:
     ) -> T:
         """The answer, decoded by `read`. Raises Problem or Unavailable."""
         backoff, end_s = Backoff(), clock_s() + self.patience_s
-        closes, untried = self.closes, set(self.urls)
+        closes, untried = self.closes, list(dict.fromkeys(self.urls))
         level = logging.WARNING  # once a request
         while True:
-            url = self.url
+            url = self.url if self.url in untried or not untried else untried[0]
             try:
                 return read.decode(await self._once(method, url, path, body, params, headers))
             except msgspec.MsgspecError as error:
@@ -117,14 +117,20 @@ class Transport:
                 if not passing(problem):
                     raise
                 cause: Exception = problem
-                pause_s = backoff.pause_s(problem.retry_after_s)
             except FAILURES as error:
                 cause = error
-                pause_s = backoff.pause_s()
-            self.leave(url)
-            untried.discard(url)
+            except asyncio.CancelledError:
+                if self.closes == closes or _is_cancelled():
+                    raise
+                raise Unavailable(CLOSED) from None  # it waited for a connection
             self.expect_open(closes)
-            if isinstance(cause, HOPELESS) or (clock_s() + pause_s > end_s and self.url not in untried):
+            self.leave(url)
+            if url in untried:
+                untried.remove(url)
+            # What one node asks for is nothing to another.
+            after_s = cause.retry_after_s if isinstance(cause, Problem) and not untried else None
+            pause_s = backoff.pause_s(after_s)
+            if isinstance(cause, HOPELESS) or (clock_s() + pause_s > end_s and not untried):
                 raise Unavailable(f"{url}: {words_of(cause)}") from cause
             log.log(level, "%s: %s; trying again in %.1f s", url, words_of(cause), pause_s)
             level = logging.INFO
@@ -218,6 +224,11 @@ class Transport:
             )
             self._loop, self._pid = loop, os.getpid()
         return self._session
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def passing(problem: Problem) -> bool:
