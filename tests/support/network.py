@@ -124,6 +124,10 @@ class Network:
             listener.addresses.setdefault(frame.sender, sender)  # an answer goes back where the question came from
             listener.inbox.put_nowait(frame)
 
+    def refuse(self, frame: Frame) -> None:
+        """Somebody else listens there: there is no such link."""
+        self._lose(frame.sender, frame.to, *frame.messages)
+
     def _lose(self, sender: str, to: str, *messages: Message) -> None:
         self.lost += 1
         if isinstance(messages[0], BREAKING):
@@ -161,9 +165,11 @@ class MemoryLinks:
                 elif self.is_mine(frame):
                     for message in frame.messages:
                         self._hear(frame.sender, message, group)
+                else:
+                    self._network.refuse(frame)
 
     def is_mine(self, frame: Frame) -> bool:
-        """Whether it was meant for this boot, not for an older one that listened here."""
+        """Whether it was meant for this boot, not for another that listened here, or does not know yet that it will."""
         return frame.to == self.boot
 
     def fall(self) -> None:
