@@ -53,7 +53,7 @@ def test_workers_hold_leases_extend_them_and_lose_some() -> None:
         check(history)
 
     with mock.patch.object(LeaseHistory, "check", keep):
-        for seed in range(3):
+        for seed in range(5):
             simulate(seed, pulled=True)
     held = [one for history in seen for some in history.held.values() for one in some]
     assert len(held) > 100

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,15 @@ from ringwheel import Client, Worker
 from ringwheel.ctrl_c import is_ctrl_c
 
 
+@pytest.fixture
+def by_python() -> Iterator[None]:
+    """SIGINT is Python's, as in a program that does not deal with it, whatever ran in this process before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("by_python")
 def test_a_second_ctrl_c_ends_the_program_though_a_handler_blocks_it() -> None:
     with elsewhere() as fake:
         worker = Worker(Client(fake.url), "q", 1)
