@@ -12,6 +12,9 @@ from bench.__main__ import NAMES
 
 ROOT = Path(__file__).parents[2]
 
+# What a machine that is quick enough for the smallest size does not do at all.
+MAY_BE_NONE = {"spike: refused"}
+
 
 def smoke(*words: str) -> list[dict[str, Any]]:
     """The rows of a benchmark in its smallest size."""
@@ -27,7 +30,7 @@ def smoke(*words: str) -> list[dict[str, Any]]:
 def test_smoke(name: str) -> None:
     rows = smoke(name)
     assert rows
-    assert all(row["ours"] > 0 or row["goal"] == "0" for row in rows)
+    assert all(row["ours"] > 0 or row["goal"] == "0" or row["name"] in MAY_BE_NONE for row in rows)
     assert all(row["ok"] is (True if row["promise"] else None) for row in rows)
 
 
