@@ -9,19 +9,24 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+REST_TIMES = 5.0
 
 
 class Gather(Generic[T]):
     """Items on their way to `flush`, in the order they came, at most `most` at a time.
 
-    Flushes start at least `interval_s` apart, unless a full batch waits: a steady trickle costs no flush an item.
+    Flushes start at least `interval_s` apart, unless a full batch waits: a steady trickle costs no flush an item. Where
+    they take long, it is REST_TIMES as long, `longest_s` at most: what is slow for want of time is asked less often.
     Whoever puts bounds what it puts; `len()` says how many items wait.
     """
 
-    def __init__(self, flush: Callable[[list[T]], Awaitable[None]], most: int, interval_s: float = 0.0) -> None:
+    def __init__(
+        self, flush: Callable[[list[T]], Awaitable[None]], most: int, interval_s: float = 0.0, longest_s: float = 0.0
+    ) -> None:
         self._flush = flush
         self._most = most
         self._interval_s = interval_s
+        self._longest_s = longest_s
         self._items: list[T] = []
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
@@ -53,6 +58,7 @@ class Gather(Generic[T]):
             await self._flush(batch)
             if not self._items:
                 self._idle.set()
-            rest_s = started + self._interval_s - loop.time()
+            ended = loop.time()
+            rest_s = max(self._interval_s, min(REST_TIMES * (ended - started), self._longest_s)) + started - ended
             if rest_s > 0 and len(self._items) < self._most:
                 await asyncio.sleep(rest_s)

@@ -15,11 +15,11 @@ from tests.support.virtual_time import VirtualTimeLoop
 class Flushed:
     """Keeps the batches; each takes `takes_s`."""
 
-    def __init__(self, most: int, takes_s: float = 1.0, interval_s: float = 0.0) -> None:
+    def __init__(self, most: int, takes_s: float = 1.0, interval_s: float = 0.0, longest_s: float = 0.0) -> None:
         self.batches: list[list[int]] = []
         self.started: list[float] = []
         self._takes_s = takes_s
-        self.gather: Gather[int] = Gather(self._flush, most, interval_s)
+        self.gather: Gather[int] = Gather(self._flush, most, interval_s, longest_s)
 
     async def _flush(self, batch: list[int]) -> None:
         self.batches.append(batch)
@@ -68,6 +68,18 @@ async def test_flushes_keep_their_distance_unless_a_full_batch_waits() -> None:
         await flushed.gather.idle()
     assert flushed.batches == [[1], [2], [3, 4, 5], [6, 7, 8], [9]]
     assert flushed.started == pytest.approx([0, 5, 10, 11, 32])
+
+
+async def test_flushes_that_take_long_are_further_apart_up_to_a_limit() -> None:
+    for takes_s, apart_s in ((0.1, 1.0), (0.3, 1.5), (1.0, 4.0), (6.0, 6.0)):
+        flushed = Flushed(3, takes_s=takes_s, interval_s=1.0, longest_s=4.0)
+        async with flushed.running():
+            for item in range(3):
+                flushed.gather.put([item])
+                await asyncio.sleep(takes_s / 2)
+            await flushed.gather.idle()
+        begin_s, *later_s = flushed.started
+        assert later_s[0] == pytest.approx(begin_s + apart_s), takes_s
 
 
 async def test_idle_means_that_nothing_waits_and_nothing_is_on_its_way() -> None:
