@@ -144,15 +144,21 @@ class Pulling:
             self._lines.want(wanted)
 
     def supply(self, queues: Collection[int]) -> None:
-        """See ports.lending.Taker."""
-        self.supplied(MINE, queues)
+        """See ports.lending.Taker. It is taken in this turn of the loop: work may have been waited for."""
+        for queue in self._note(MINE, queues):
+            self._look(queue)
 
     def supplied(self, boot: str, queues: Collection[int]) -> None:
         """See ports.lending.Borrower."""
-        for queue in queues:
-            if queue in self._wanted:
-                self._supply[queue][boot] = None
-                self.look(queue)
+        for queue in self._note(boot, queues):
+            self.look(queue)
+
+    def _note(self, boot: str, queues: Collection[int]) -> list[int]:
+        """There is some of these; answers those that are wanted."""
+        wanted = [queue for queue in queues if queue in self._wanted]
+        for queue in wanted:
+            self._supply[queue][boot] = None
+        return wanted
 
     def look(self, queue: int) -> None:
         """There may be room and supply: take soon."""

@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from typing import cast
 
 from aiohttp import WSMsgType, web
 
@@ -49,6 +50,8 @@ from gateway.hub import Hub
 from gateway.learner import Learner
 from gateway.link import check
 from gateway.relay import Relay
+from gateway.server import Connection
+from gateway.whole_frame import BINARY, whole_frame
 
 UNDER_WAY = 1_024
 MEASURES = 4
@@ -68,6 +71,7 @@ class Guest:
 
     def __init__(
         self,
+        request: web.Request,
         ws: web.WebSocketResponse,
         node: LinkedNode,
         wire: Wire,
@@ -78,6 +82,8 @@ class Guest:
     ) -> None:
         """`moved`: hears of workers that were here and went there."""
         self._moved = moved
+        self._request = request
+        self._connection = cast(Connection, request.protocol)
         self._ws = ws
         self._node = node
         self._wire = wire
@@ -169,7 +175,7 @@ class Guest:
         if tasks:
             self._unconfirmed[asked.number] += tasks
         if tasks or not asked.keep:
-            self._say(Taken(asked.number, tasks, more, asked.keep > 0))
+            self._say_now(Taken(asked.number, tasks, more, asked.keep > 0))
         return len(tasks), more
 
     def _confirm(self, got: Got) -> None:
@@ -257,13 +263,28 @@ class Guest:
         self._outbox.append(message)
         self._news.set()
 
+    def _say_now(self, message: Message) -> None:
+        """All that waits goes out in this turn of the loop, if the other node takes it; `_write` sees to the rest."""
+        self._outbox.append(message)
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            self._news.set()
+            return
+        while self._outbox and not self._connection.writing_paused:
+            transport.write(whole_frame(self._frame(self._next()), BINARY))
+        if self._outbox:
+            self._news.set()
+
     async def _write(self) -> None:
         with suppress(ConnectionError):
             while True:
                 await self._news.wait()
                 self._news.clear()
                 while messages := self._next():
-                    await self._ws.send_bytes(encode(Frame(self._boot, self._mine, messages)))
+                    await self._ws.send_bytes(self._frame(messages))
+
+    def _frame(self, messages: list[Message]) -> bytes:
+        return encode(Frame(self._boot, self._mine, messages))
 
     def _next(self) -> list[Message]:
         said: list[Message] = []

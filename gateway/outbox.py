@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from actors.core.lease import Lent
-from gateway.stream import whole_frame
+from gateway.whole_frame import whole_frame
 
 CHUNK_BYTES = 512 * 1024
 """More than that is not written at once, but for the last message of it."""

@@ -326,7 +326,7 @@ async def peer(request: web.Request) -> web.StreamResponse:
     ws = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=longest, compress=False)
     await ws.prepare(request)
     try:
-        guest = Guest(ws, peers.node, peers.wire, peers.hub, lambda: peers.boot, peers.learner, peers.moved)
+        guest = Guest(request, ws, peers.node, peers.wire, peers.hub, lambda: peers.boot, peers.learner, peers.moved)
         await guest.serve(peers.secret)
     except* (Refused, Invalid, TimeoutError, ConnectionError):
         await ws.close(code=WSCloseCode.POLICY_VIOLATION)

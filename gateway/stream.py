@@ -21,6 +21,7 @@ from gateway.problems import Problem
 from gateway.session import Limits
 from gateway.watch import read_key
 from gateway.watcher import LEAVE_S, LIMITS, Gone, Watcher, check_origin
+from gateway.whole_frame import whole_frame
 
 SUBPROTOCOL = "ringwheel.v1.json"
 _AUTHENTICATED = b'{"type":"authenticated"}'
@@ -94,16 +95,6 @@ async def _refuse(request: web.Request, ws: web.WebSocketResponse, code: int, wo
         if request.transport is not None:
             request.transport.abort()
     return False
-
-
-def whole_frame(message: bytes) -> bytes:
-    """A whole text message in one frame, unmasked as a server's are (RFC 6455, 5.2)."""
-    size = len(message)
-    if size < 126:
-        return bytes((0x81, size)) + message
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + message
-    return b"\x81\x7f" + size.to_bytes(8, "big") + message
 
 
 class _Connection(Watcher):

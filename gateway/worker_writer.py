@@ -1,8 +1,9 @@
 """Writes to one worker what its link has to say: a chunk at a time, the next one when the worker takes more.
 
-Promises: of a worker that takes nothing for a part (STALLS) of `stall_s` the tasks that wait are withdrawn, since
-others can do them; one that does not take a chunk within `stall_s` is cut off, and `silent` says so. Bound:
-OUTBOX_BYTES. While as much waits, `room_bytes` is 0; while more does, `room` is not set: nothing should be read of it.
+Promises: a task is written in the turn of the loop in which it comes, or FRAME_S after those before it. Of a worker
+that takes nothing for a part (STALLS) of `stall_s` the tasks that wait are withdrawn, since others can do them; one
+that does not take a chunk within `stall_s` is cut off, and `silent` says so. Bound: OUTBOX_BYTES. While as much waits,
+`room_bytes` is 0; while more does, `room` is not set: nothing should be read of it.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from gateway.watcher import Gone, cut
 
 OUTBOX_BYTES = 4 * 1024 * 1024
 STALLS = 6
+FRAME_S = 0.004
+"""Of tasks that keep coming a frame has those of so long: it costs both ends more than each of them."""
 _PING = b"\x89\x00"
 """The whole frame (RFC 6455, 5.5.2)."""
 
@@ -41,6 +44,14 @@ class WorkerWriter:
         self._drained = drained
         self._withdrawn = withdrawn
         self._outbox = Outbox()
+        self._bodies: list[bytes] = []
+        """Tasks that gather."""
+        self._tasks: list[Lent] = []
+        """The same."""
+        self._gathered_bytes = 0
+        self._next_s = 0.0
+        """Until then they do."""
+        self._timer: asyncio.TimerHandle | None = None
         self._stalled = False
         self._silent = False
         self.room = asyncio.Event()
@@ -49,27 +60,55 @@ class WorkerWriter:
     @property
     def room_bytes(self) -> int:
         """So much may be said now."""
-        return 0 if self._stalled else OUTBOX_BYTES - self._outbox.bytes
+        return 0 if self._stalled else OUTBOX_BYTES - self._outbox.bytes - self._gathered_bytes
 
     @property
     def silent(self) -> bool:
         """The worker took nothing for so long that it was cut off; it may be at work all the same."""
         return self._silent or self._connection.stalled
 
-    def say(self, message: bytes, tasks: Sequence[Lent] = ()) -> None:
-        """One message; `tasks` are those that the worker hears of by it."""
+    def say(self, message: bytes) -> None:
+        """One message, after all that was said before."""
+        self._say_gathered()
+        self._put(message)
+
+    def say_tasks(self, bodies: list[bytes], tasks: list[Lent]) -> None:
+        """These tasks: in this turn of the loop, or FRAME_S after the last ones."""
+        self._bodies += bodies
+        self._tasks += tasks
+        self._gathered_bytes += sum(map(len, bodies))
+        loop = asyncio.get_running_loop()
+        if self._gathered_bytes >= CHUNK_BYTES or loop.time() >= self._next_s:
+            self._send_tasks()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._next_s, self._send_tasks)
+
+    def _send_tasks(self) -> None:
+        """What gathered goes out, if the worker takes it; `run` sees to the rest."""
+        self._next_s = asyncio.get_running_loop().time() + FRAME_S
+        self._say_gathered()
+        transport = self._request.transport
+        if transport is not None and not (transport.is_closing() or self._connection.writing_paused):
+            transport.write(self._outbox.take())
+            self._outbox.news.set()
+
+    def _say_gathered(self) -> None:
+        """What gathered has its place in the outbox."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._bodies:
+            return
+        bodies, tasks = self._bodies, self._tasks
+        self._bodies, self._tasks, self._gathered_bytes = [], [], 0
+        for start, end in _messages_of(bodies):
+            self._put(b'{"type":"tasks","tasks":[' + b",".join(bodies[start:end]) + b"]}", tasks[start:end])
+
+    def _put(self, message: bytes, tasks: Sequence[Lent] = ()) -> None:
+        """`tasks` are those that the worker hears of by it."""
         self._outbox.put(message, tasks)
         if self._outbox.bytes > OUTBOX_BYTES:
             self.room.clear()
-
-    def say_tasks(self, bodies: list[bytes], tasks: list[Lent]) -> None:
-        """These tasks, in messages that no usual client finds too long."""
-        body = b",".join(bodies)
-        if len(body) <= CHUNK_BYTES:
-            self.say(b'{"type":"tasks","tasks":[' + body + b"]}", tasks)
-            return
-        for start, end in _messages_of(bodies):
-            self.say(b'{"type":"tasks","tasks":[' + b",".join(bodies[start:end]) + b"]}", tasks[start:end])
 
     def ping(self) -> None:
         """Ask for a sign of life, before all that waits here."""
@@ -79,10 +118,12 @@ class WorkerWriter:
 
     def withdraw(self) -> list[Lent]:
         """The tasks that wait are not said any more."""
+        self._say_gathered()
         return self._outbox.withdraw()
 
     def seal(self) -> None:
         """What waits now is said in any case."""
+        self._say_gathered()
         self._outbox.seal()
 
     async def run(self) -> NoReturn:

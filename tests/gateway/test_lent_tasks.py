@@ -135,7 +135,7 @@ async def test_what_comes_due_next_comes_in_parts_as_there_is_room() -> None:
 
 @pytest.mark.usefixtures("_patient")
 async def test_of_parts_those_that_were_not_confirmed_are_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    say, lost = guest.Guest._say, asyncio.Event()
+    say, lost = guest.Guest._say_now, asyncio.Event()
 
     def lose(self: guest.Guest, message: Message) -> None:
         if isinstance(message, Taken) and [task.id for task in message.tasks] == ids(2):
@@ -143,7 +143,7 @@ async def test_of_parts_those_that_were_not_confirmed_are_given_to_others(monkey
         else:
             say(self, message)
 
-    monkeypatch.setattr(guest.Guest, "_say", lose)
+    monkeypatch.setattr(guest.Guest, "_say_now", lose)
     async with lending() as (a, b), asyncio.TaskGroup() as group:
         taker, parts = b.node.lending.taker, Parts(0, 5)
         waits = group.create_task(unavailable(a.peers.take("boot-b", MAIL, 9, 4, parts.take)))
@@ -158,6 +158,38 @@ async def test_of_parts_those_that_were_not_confirmed_are_given_to_others(monkey
         await (await a.linked(b)).cut()
         await waits
         await b.node.until(lambda: b.node.lending.given_back == ids(2))
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_parts_that_a_node_does_not_read_wait_for_it_in_their_order() -> None:
+    async with lending() as (a, b), asyncio.TaskGroup() as group:
+        taker, parts = b.node.lending.taker, Parts(*[0] * 20)
+        assert isinstance(taker, guest.Guest)
+        staying = group.create_task(a.peers.take("boot-b", MAIL, 1_000, 900, parts.take))
+        assert await parts.came.get() == []
+        transport = deafen(await a.linked(b))
+        count = 0
+        while not taker._outbox:
+            b.node.lending.due[MAIL] = [a_lent(count + n, MAIL, payload=bytes(PAYLOAD)) for n in range(10)]
+            taker.supply([MAIL])
+            count += len(b.node.lending.due[MAIL]) or 10
+        transport.resume_reading()
+        came: list[str] = []
+        while len(came) < count:
+            came += [task.id for task in await parts.came.get()]
+        assert came == ids(*range(count))
+        a.peers.want([])
+        await staying
+
+
+def deafen(to: link.Link) -> asyncio.ReadTransport:
+    """Its node reads nothing any more, until `resume_reading`."""
+    assert to._ws is not None
+    assert to._ws._conn is not None
+    transport = to._ws._conn.transport
+    assert isinstance(transport, asyncio.ReadTransport)
+    transport.pause_reading()
+    return transport
 
 
 async def unavailable(taking: Awaitable[object]) -> None:
@@ -189,7 +221,7 @@ async def test_what_came_is_confirmed_and_not_given_to_others() -> None:
 
 
 async def test_what_was_on_its_way_when_a_link_broke_is_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    say, held = guest.Guest._say, asyncio.Event()
+    say, held = guest.Guest._say_now, asyncio.Event()
 
     def lose(self: guest.Guest, message: Message) -> None:
         if isinstance(message, Taken):
@@ -197,7 +229,7 @@ async def test_what_was_on_its_way_when_a_link_broke_is_given_to_others(monkeypa
         else:
             say(self, message)
 
-    monkeypatch.setattr(guest.Guest, "_say", lose)
+    monkeypatch.setattr(guest.Guest, "_say_now", lose)
     async with lending() as (a, b), asyncio.TaskGroup() as group:
         b.node.lending.due[MAIL] = [a_lent(1, MAIL), a_lent(2, MAIL)]
         taking = group.create_task(refused(a))

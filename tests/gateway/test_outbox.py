@@ -1,7 +1,7 @@
 """What waits for a worker: in chunks, in its order, and what of it can be had back."""
 
 from gateway.outbox import CHUNK_BYTES, Outbox
-from gateway.stream import whole_frame
+from gateway.whole_frame import whole_frame
 from gateway.worker_writer import _messages_of
 from tests.gateway.lent import a_lent
 

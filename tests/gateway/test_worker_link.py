@@ -203,6 +203,63 @@ async def test_after_stop_no_task_comes_until_the_next_ready() -> None:
         assert await worker.hear() == {"type": "recorded", "ids": [task_id(1)]}
 
 
+# --- tasks that keep coming
+
+
+async def test_tasks_that_come_soon_after_others_come_together() -> None:
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(10)
+        assert [task["id"] for task in (await worker.given(queue, [a_lent(0, queue.id)]))["tasks"]] == [task_id(0)]
+        for number in range(1, 4):
+            world.gateway.crew.deliver(queue.id, [a_lent(number, queue.id)])
+        assert [task["id"] for task in (await worker.hear())["tasks"]] == [task_id(n) for n in range(1, 4)]
+
+
+@pytest.fixture
+def _rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second frame of tasks is further away than the end of a test."""
+    monkeypatch.setattr(worker_writer, "FRAME_S", 60.0)
+
+
+@pytest.mark.usefixtures("_rare")
+async def test_what_is_said_of_a_task_comes_after_it() -> None:
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(10)
+        await worker.given(queue, [a_lent(0, queue.id)])
+        world.gateway.crew.deliver(queue.id, [a_lent(1, queue.id)])
+        world.gateway.crew.revoke([(task_id(1), 1)])
+        assert [task["id"] for task in (await worker.hear())["tasks"]] == [task_id(1)]
+        assert await worker.hear() == {"type": "cancel", "ids": [task_id(1)]}
+        world.gateway.crew.deliver(queue.id, [a_lent(2, queue.id)])
+        assert [task["id"] for task in (await worker.ask("stop"))["tasks"]] == [task_id(2)]
+        assert await worker.hear() == {"type": "stopped"}
+
+
+@pytest.mark.usefixtures("_rare")
+async def test_more_than_a_chunk_does_not_wait() -> None:
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(10)
+        await worker.given(queue, [a_lent(0, queue.id)])
+        (link,) = world.gateway.crew._members
+        for number in range(1, 6):
+            world.gateway.crew.deliver(queue.id, [a_lent(number, queue.id, payload=LARGE)])
+        assert link.room_bytes < OUTBOX_BYTES - 5 * len(LARGE), "what gathers has its place"
+        world.gateway.crew.deliver(queue.id, [a_lent(6, queue.id, payload=LARGE)])
+        assert [len((await worker.hear())["tasks"]) for _ in range(2)] == [5, 1]
+
+
+@pytest.mark.usefixtures("_rare")
+async def test_tasks_that_gather_for_a_worker_that_goes_are_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "GRACE_S", 60.0)
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(10)
+        await worker.given(queue, [a_lent(0, queue.id)])
+        world.gateway.crew.deliver(queue.id, [a_lent(1, queue.id)])
+        await worker.ws.close()
+        await world.node.pulling.until(lambda: world.node.pulling.reported)
+        assert verdicts(world) == [(task_id(1), Verdict.SNOOZED, UNSENT)]
+
+
 # --- hello
 
 
