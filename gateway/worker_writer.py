@@ -20,7 +20,7 @@ from gateway.watcher import Gone, cut
 
 OUTBOX_BYTES = 4 * 1024 * 1024
 STALLS = 6
-FRAME_S = 0.004
+FRAME_S = 0.002
 """Of tasks that keep coming a frame has those of so long: it costs both ends more than each of them."""
 _PING = b"\x89\x00"
 """The whole frame (RFC 6455, 5.5.2)."""

@@ -70,17 +70,25 @@ class Nothing:
         """Nothing is lent."""
 
 
+class Something(Nothing):
+    """The lender of a node that has one task."""
+
+    def take(self, taker: Taker, queue: int, limit: int) -> tuple[list[Lent], bool]:
+        return [a_lent(1, queue)], False
+
+
 class Workers:
     """Always room for as many."""
 
     def __init__(self) -> None:
         self.credits = 10
+        self.given: list[Lent] = []
 
     def room(self, queue: int) -> int:
         return self.credits
 
     def deliver(self, queue: int, tasks: list[Lent]) -> None:
-        """They take it."""
+        self.given += tasks
 
     def revoke(self, leases: list[tuple[str, int]]) -> None:
         """They stop."""
@@ -112,6 +120,20 @@ async def test_supply_that_is_told_before_an_answer_is_read_is_asked_for() -> No
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert others.asked.empty(), "nobody told of more"
+
+
+async def test_what_is_here_is_given_in_the_turn_of_the_loop_in_which_it_comes_due() -> None:
+    one = Pulling(Something(), Others(), shards=lambda: 256, serves=lambda _: True, holder=lambda _: None)
+    one.workers = workers = Workers()
+    workers.credits = 0
+    one.supply([QUEUE])
+    one.want([QUEUE])
+    assert workers.given == [], "nobody wanted it then"
+    one.supply([QUEUE])
+    assert workers.given == [], "there is no room"
+    workers.credits = 1
+    one.supply([QUEUE])
+    assert workers.given == [a_lent(1, QUEUE)]
 
 
 async def test_a_take_that_stays_keeps_half_of_the_room_free_for_others() -> None:
