@@ -52,6 +52,8 @@ class WorkerWriter:
         self._next_s = 0.0
         """Until then they do."""
         self._timer: asyncio.TimerHandle | None = None
+        self._over = False
+        """Nobody writes any more: what is put here was not sent."""
         self._stalled = False
         self._silent = False
         self.room = asyncio.Event()
@@ -88,7 +90,7 @@ class WorkerWriter:
         self._next_s = asyncio.get_running_loop().time() + FRAME_S
         self._say_gathered()
         transport = self._request.transport
-        if transport is not None and not (transport.is_closing() or self._connection.writing_paused):
+        if not (self._over or transport is None or transport.is_closing() or self._connection.writing_paused):
             transport.write(self._outbox.take())
             self._outbox.news.set()
 
@@ -136,6 +138,8 @@ class WorkerWriter:
             self._silent = isinstance(error, TimeoutError)
             cut(self._request)
             raise Gone from None
+        finally:
+            self._over = True
 
     async def _write(self) -> None:
         """A chunk of what waits, as one."""

@@ -419,6 +419,24 @@ async def test_a_bug_ends_the_link_and_is_logged(
     assert "a worker's link broke" in caplog.text
 
 
+async def test_what_a_link_is_given_while_it_breaks_goes_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    close = farewell.PatientSocket.close
+
+    async def give(ws: farewell.PatientSocket, **words: Any) -> bool:
+        monkeypatch.undo()
+        world.gateway.crew.deliver(queue.id, [a_lent(1, queue.id)])
+        return await close(ws, **words)
+
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(2)
+        monkeypatch.setattr(farewell.PatientSocket, "close", give)
+        monkeypatch.setattr(worker_link.WorkerLink, "receive", lambda *_: 1 // 0)
+        await worker.say("stop")
+        assert await worker.closed() == 1011
+        await world.node.pulling.until(lambda: world.node.pulling.reported)
+        assert verdicts(world) == [(task_id(1), Verdict.SNOOZED, UNSENT)]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"), [({"Sec-WebSocket-Protocol": "mqtt"}, 400), ({"Origin": "https://evil.example"}, 403)]
 )
