@@ -6,6 +6,7 @@ batches never overlap.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,8 +17,8 @@ class Gather(Generic[T]):
     """Items on their way to `flush`, in the order they came, at most `most` at a time.
 
     Flushes start at least `interval_s` apart, unless a full batch waits: a steady trickle costs no flush an item. Where
-    they take long, it is REST_TIMES as long, `longest_s` at most: what is slow for want of time is asked less often.
-    Whoever puts bounds what it puts; `len()` says how many items wait.
+    they take long, what is not urgent waits for REST_TIMES as long, `longest_s` at most: what is slow for want of time
+    is asked less often. Whoever puts bounds what it puts; `len()` says how many items wait.
     """
 
     def __init__(
@@ -29,15 +30,18 @@ class Gather(Generic[T]):
         self._longest_s = longest_s
         self._items: list[T] = []
         self._some = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, items: Iterable[T]) -> None:
+    def put(self, items: Iterable[T], *, urgent: bool = True) -> None:
         """Add items to the next batch."""
         self._items.extend(items)
+        if urgent or len(self._items) >= self._most:
+            self._urgent.set()
         if self._items:
             self._some.set()
             self._idle.clear()
@@ -55,10 +59,20 @@ class Gather(Generic[T]):
             batch, self._items = self._items[: self._most], self._items[self._most :]
             if not self._items:
                 self._some.clear()
+                self._urgent.clear()
             await self._flush(batch)
             if not self._items:
                 self._idle.set()
-            ended = loop.time()
-            rest_s = max(self._interval_s, min(REST_TIMES * (ended - started), self._longest_s)) + started - ended
-            if rest_s > 0 and len(self._items) < self._most:
-                await asyncio.sleep(rest_s)
+            took_s = loop.time() - started
+            if len(self._items) < self._most:
+                await self._rest(started + self._interval_s, started + min(REST_TIMES * took_s, self._longest_s))
+
+    async def _rest(self, until_s: float, calm_until_s: float) -> None:
+        """What is urgent waits for the first of these, and all else for the second."""
+        loop = asyncio.get_running_loop()
+        if until_s > loop.time():
+            await asyncio.sleep(until_s - loop.time())
+        if calm_until_s > loop.time() and not self._urgent.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(calm_until_s):
+                    await self._urgent.wait()

@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+import structlog
+
 from actors.claimed import Claimed
 from actors.clock import Clock
 from actors.core.commands import as_command
@@ -38,6 +40,7 @@ from actors.hand import Hand
 from actors.ports.lending import Taker
 from actors.stats import Stats
 
+log = structlog.get_logger("lending")
 NEVER_CAME = "it never reached a worker"
 # On 3.11 a member of an enum costs ten times a global.
 _RUNNING, _RETRY, _RECORDED = Phase.RUNNING, Unheard.RETRY, int(Said.RECORDED)
@@ -116,13 +119,21 @@ class Lending:
         wishes = [(taker, wish) for taker, wish in self._takers.items() if wish.queues]
         if not wishes:
             return
-        some = self.desk.queues() | self._claimed.keys()
+        some = self._some()
         if not some or not self._may_lend():
             return
         for taker, wish in wishes:
             if new := (wish.queues & some) - wish.told:
                 wish.told.update(new)
-                taker.supply(new)
+                try:
+                    taker.supply(new)
+                except Exception:
+                    log.exception("a taker could not be told of tasks, or not take them")
+                some = self._some()  # one that has waited for it may have taken all
+
+    def _some(self) -> set[int]:
+        """Queues of which there is some."""
+        return self.desk.queues() | self._claimed.keys()
 
     def take(self, taker: Taker, queue: int, limit: int) -> tuple[list[Lent], bool]:
         """See the port."""

@@ -112,7 +112,7 @@ class WorkerLink:
         """When the first of its leases ends that began since it last spoke. One that is silent for longer hangs."""
         self._asked = False
         """Whether it was asked since for a sign of life."""
-        ws.parting = partial(self._crew.stop, self)
+        ws.parting = self._stop
 
     # --- life
 
@@ -159,8 +159,13 @@ class WorkerLink:
 
     async def _end(self, ended: asyncio.Event) -> NoReturn:
         await ended.wait()
-        self._crew.stop(self)
+        self._stop()
         await part(self._request, self._ws.close(code=Close.UNAUTHENTICATED, message=b"the key is no longer in use"))
+
+    def _stop(self) -> None:
+        """It takes nothing any more, and does not hear of what waits for it."""
+        self._crew.stop(self)
+        self._crew.withdraw(self, self._writer.withdraw())
 
     # --- the worker says
 

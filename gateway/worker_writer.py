@@ -146,8 +146,9 @@ class WorkerWriter:
         transport = self._request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError
-        transport.write(self._outbox.take())
-        if self._connection.writing_paused:
+        if not self._connection.writing_paused:
+            transport.write(self._outbox.take())
+        while self._connection.writing_paused:
             await self._drain(transport)
         self._outbox.written()
         if self._outbox.bytes <= OUTBOX_BYTES:

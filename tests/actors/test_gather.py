@@ -75,11 +75,27 @@ async def test_flushes_that_take_long_are_further_apart_up_to_a_limit() -> None:
         flushed = Flushed(3, takes_s=takes_s, interval_s=1.0, longest_s=4.0)
         async with flushed.running():
             for item in range(3):
-                flushed.gather.put([item])
+                flushed.gather.put([item], urgent=False)
                 await asyncio.sleep(takes_s / 2)
             await flushed.gather.idle()
         begin_s, *later_s = flushed.started
         assert later_s[0] == pytest.approx(begin_s + apart_s), takes_s
+
+
+@pytest.mark.parametrize(("waits_s", "items"), [(2.0, [2]), (0.2, [2]), (2.0, [2, 3, 4])])
+async def test_what_is_urgent_or_fills_a_batch_does_not_wait_because_flushes_take_long(
+    waits_s: float, items: list[int]
+) -> None:
+    flushed = Flushed(4, takes_s=1.0, interval_s=1.5, longest_s=5.0)
+    async with flushed.running():
+        flushed.gather.put([0], urgent=False)
+        await asyncio.sleep(0.1)
+        flushed.gather.put([1], urgent=False)
+        await asyncio.sleep(waits_s)
+        flushed.gather.put(items, urgent=len(items) == 1)
+        await flushed.gather.idle()
+    assert flushed.batches == [[0], [1, *items]]
+    assert flushed.started == pytest.approx([0, max(1.5, 0.1 + waits_s)])
 
 
 async def test_idle_means_that_nothing_waits_and_nothing_is_on_its_way() -> None:

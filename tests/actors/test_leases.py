@@ -1,15 +1,18 @@
 """Pulled tasks through whole nodes: they flow to where there are credits, and what workers say finds their owner."""
 
 import asyncio
+from collections.abc import Collection
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from actors.core.errors import Conflict
 from actors.core.events import Command, Verdict
 from actors.core.lease import LAPSED, Kept, Said
 from actors.core.queue import Unheard
 from actors.core.task import Move, State
+from actors.lending import _Nobody
 from tests.support.builders import task_id as id_of
 from tests.support.cluster import Cluster, submit_some
 from tests.support.crew import Crew, Delivery, submit_pulled
@@ -44,6 +47,46 @@ async def test_tasks_go_to_a_worker_and_their_ends_are_recorded(cluster: Cluster
     assert {tuple(each.said) for each in crew.deliveries} == {(Said.RECORDED,)}
     assert all(cluster.row(each.task.id).result == each.fence.encode() for each in crew.deliveries)
     assert {row.rev for row in cluster.database.finished.values()} == {1}, "one write each"
+
+
+class Elsewhere(_Nobody):
+    """Who takes for workers at another node, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[set[int]] = []
+
+    def supply(self, queues: Collection[int]) -> None:
+        self.told.append(set(queues))
+
+
+async def test_nobody_is_told_of_what_workers_that_waited_for_it_have_taken(cluster: Cluster) -> None:
+    a = await cluster.start()
+    crew, elsewhere = Crew(cluster, a), Elsewhere()
+    await crew.take(3)
+    a.node.lending.want(elsewhere, crew.credits)
+    for count in range(3):
+        await submit_pulled(a, 1)
+        await crew.delivered(count + 1)
+    assert elsewhere.told == []
+    await submit_pulled(a, 1)
+    await cluster.until(lambda: bool(elsewhere.told))
+    assert (elsewhere.told, len(crew.deliveries)) == ([set(crew.credits)], 3)
+
+
+async def test_who_fails_to_take_takes_nobody_else_down(cluster: Cluster) -> None:
+    a = await cluster.start()
+    broken, crew = Elsewhere(), Crew(cluster, a)
+    broken.told = None  # type: ignore[assignment]
+    await crew.take(3)
+    a.node.lending.part(a.node.pulling)
+    a.node.lending.want(broken, crew.credits)
+    a.node.lending.want(a.node.pulling, crew.credits)
+    with capture_logs() as logs:
+        await submit_pulled(a, 3)
+        await crew.finish(*await crew.delivered(3))
+    assert [line["event"] for line in logs if line.get("exc_info")] == [
+        "a taker could not be told of tasks, or not take them"
+    ]
 
 
 async def test_workers_and_webhooks_share_a_queue(cluster: Cluster) -> None:

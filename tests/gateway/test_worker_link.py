@@ -206,7 +206,8 @@ async def test_after_stop_no_task_comes_until_the_next_ready() -> None:
 # --- tasks that keep coming
 
 
-async def test_tasks_that_come_soon_after_others_come_together() -> None:
+async def test_tasks_that_come_soon_after_others_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_writer, "FRAME_S", 0.5)
     async with served() as world, working(world) as worker:
         queue = await worker.ready(10)
         assert [task["id"] for task in (await worker.given(queue, [a_lent(0, queue.id)]))["tasks"]] == [task_id(0)]
@@ -489,16 +490,18 @@ async def test_another_first_message_or_none_ends_the_link() -> None:
 
 async def test_a_link_ends_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "GRACE_S", 0.0)
+    monkeypatch.setattr(worker_writer, "FRAME_S", 60.0)
     async with served() as world:
         text = await key(world)
         async with working(world, headers=bearer(text)) as worker:
-            queue = await worker.ready(1)
+            queue = await worker.ready(2)
             await worker.given(queue, [a_lent(1, queue.id)])
+            world.gateway.crew.deliver(queue.id, [a_lent(2, queue.id)])
             await world.stores.keys.revoke(text.split("_")[1])
             await world.gateway.keyring.refresh()
             assert await worker.closed() == 4401
-        await world.node.pulling.until(lambda: world.node.pulling.reported)
-        assert verdicts(world) == [(task_id(1), Verdict.LOST, WENT)]
+        await world.node.pulling.until(lambda: len(world.node.pulling.reported) == 2)
+        assert verdicts(world) == [(task_id(2), Verdict.SNOOZED, UNSENT), (task_id(1), Verdict.LOST, WENT)]
 
 
 # --- the end
@@ -586,6 +589,7 @@ async def crowded(world: Served, worker: Worker) -> tuple[int, int]:
         world.gateway.crew.deliver(queue.id, [a_lent(count, queue.id, payload=LARGE)])
         count += 1
         await asyncio.sleep(0)
+    await asyncio.sleep(worker_writer.FRAME_S)  # what gathers has its place by then
     return queue.id, count
 
 
