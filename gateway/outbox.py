@@ -9,6 +9,7 @@ what lies in the socket. Bound: whoever puts looks at them.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from actors.core.lease import Lent
 from gateway.whole_frame import whole_frame
@@ -22,6 +23,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self._messages: deque[tuple[bytes, Sequence[Lent]]] = deque()
+        self._sealed = 0
+        """So many of the first are said as long as there is anybody to hear them."""
         self._taken_bytes = 0
         self.bytes = 0
         self.news = asyncio.Event()
@@ -42,6 +45,7 @@ class Outbox:
             message, _ = messages.popleft()
             size += len(message)
             frames.append(whole_frame(message))
+        self._sealed = max(self._sealed - len(frames), 0)
         self._taken_bytes += size
         if not messages:
             self.news.clear()
@@ -52,14 +56,17 @@ class Outbox:
         self.bytes -= self._taken_bytes
         self._taken_bytes = 0
 
-    def withdraw(self) -> list[Lent]:
-        """The tasks that wait are not said any more; all else is."""
-        tasks = [task for _, some in self._messages for task in some]
+    def withdraw(self, *, sealed: bool = False) -> list[Lent]:
+        """The tasks that wait are not said any more; all else is. `sealed`: those that are, too."""
+        kept = [] if sealed else list(islice(self._messages, self._sealed))
+        self._sealed = len(kept)
+        others = list(islice(self._messages, len(kept), None))
+        tasks = [task for _, some in others for task in some]
         if tasks:
-            self._messages = deque(said for said in self._messages if not said[1])
+            self._messages = deque([*kept, *(said for said in others if not said[1])])
             self.bytes = self._taken_bytes + sum(len(message) for message, _ in self._messages)
         return tasks
 
     def seal(self) -> None:
-        """What waits now can't be withdrawn any more."""
-        self._messages = deque((message, ()) for message, _ in self._messages)
+        """What waits now is not withdrawn, but for those who end it all."""
+        self._sealed = len(self._messages)

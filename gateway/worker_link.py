@@ -135,7 +135,7 @@ class WorkerLink:
                     self._greeted.cancel()
                 self._pulling.forget(self)
                 silent = self._writer.silent or isinstance(self._ws.exception(), TimeoutError)
-                self._crew.part(self, closed=not silent, unsent=self._writer.withdraw())
+                self._crew.part(self, closed=not silent, unsent=self._writer.withdraw(sealed=True))
 
     async def _attend(self) -> NoReturn:
         while True:
@@ -165,7 +165,7 @@ class WorkerLink:
     def _stop(self) -> None:
         """It takes nothing any more, and does not hear of what waits for it."""
         self._crew.stop(self)
-        self._crew.withdraw(self, self._writer.withdraw())
+        self._crew.withdraw(self, self._writer.withdraw(sealed=True))
 
     # --- the worker says
 

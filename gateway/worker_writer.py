@@ -118,13 +118,13 @@ class WorkerWriter:
         if transport is not None:
             transport.write(_PING)
 
-    def withdraw(self) -> list[Lent]:
-        """The tasks that wait are not said any more."""
+    def withdraw(self, *, sealed: bool = False) -> list[Lent]:
+        """The tasks that wait are not said any more. `sealed`: nor are those, for nobody is there to hear them."""
         self._say_gathered()
-        return self._outbox.withdraw()
+        return self._outbox.withdraw(sealed=sealed)
 
     def seal(self) -> None:
-        """What waits now is said in any case."""
+        """What waits now is said as long as the link lives."""
         self._say_gathered()
         self._outbox.seal()
 

@@ -34,13 +34,21 @@ def test_tasks_that_wait_can_be_had_back_and_all_else_is_said() -> None:
     assert box.take() == whole_frame(b"word")
 
 
-def test_what_is_sealed_is_said_in_any_case() -> None:
+def test_what_is_sealed_is_said_as_long_as_there_is_anybody_to_hear_it() -> None:
     box = Outbox()
-    box.put(b"one", [a_lent(1)])
-    box.seal()
+    box.put(bytes(CHUNK_BYTES), [a_lent(1)])
     box.put(b"two", [a_lent(2)])
-    assert box.withdraw() == [a_lent(2)]
-    assert box.take() == whole_frame(b"one")
+    box.put(b"word")
+    box.seal()
+    box.put(b"three", [a_lent(3)])
+    assert box.withdraw() == [a_lent(3)]
+    box.take()
+    box.put(b"four", [a_lent(4)])
+    assert box.withdraw() == [a_lent(4)], "one of three that were sealed is gone"
+    assert box.withdraw(sealed=True) == [a_lent(2)]
+    assert box.take() == whole_frame(b"word")
+    box.put(b"five", [a_lent(5)])
+    assert box.withdraw() == [a_lent(5)], "none is sealed any more"
 
 
 def test_large_tasks_go_in_messages_of_a_usual_length() -> None:
