@@ -13,7 +13,8 @@ from fake_service import Fake, Held, elsewhere
 from ringwheel import Client, Context, Worker
 from ringwheel.heartbeat import Heartbeat
 
-LEASE_S = 0.3
+LEASE_S = 1.5
+"""A machine that stands still for a second must not end one."""
 T = TypeVar("T")
 
 
@@ -54,7 +55,7 @@ async def test_what_has_ended_keeps_its_lease_until_its_result_is_recorded() -> 
             time.sleep(seconds)  # noqa: ASYNC251 - what must not be done
 
         async def two() -> list[Held]:
-            return [await add(fake, {"seconds": seconds}) for seconds in (0, 3 * LEASE_S)]
+            return [await add(fake, {"seconds": seconds}) for seconds in (0, 1.5 * LEASE_S)]
 
         tasks = await there(fake, two())
         async with at_work(worker):
@@ -77,7 +78,7 @@ async def test_what_lay_unread_until_its_lease_was_over_is_not_begun() -> None:
             time.sleep(seconds)  # noqa: ASYNC251 - what must not be done
 
         async def two() -> tuple[Held, Held]:
-            first = await add(fake, {"seconds": 3 * LEASE_S})
+            first = await add(fake, {"seconds": 1.5 * LEASE_S})
             await asyncio.to_thread(blocked.wait)
             return first, await add(fake, {"seconds": 0})
 
@@ -102,7 +103,7 @@ async def test_a_lease_is_extended_by_itself_and_by_hand(fake: Fake, worker: Wor
 
     short, long = fake.add(lease_s=LEASE_S), fake.add({"by": 600}, lease_s=LEASE_S)
     async with at_work(worker):
-        await fake.until(lambda: short.extended == 4)
+        await fake.until(lambda: short.extended == 3)
         gate.set()
         await fake.ended(short, long)
     assert long.extended == 1, "a long one is not cut short"
