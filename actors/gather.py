@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 REST_TIMES = 5.0
+"""A flush that takes long is a machine with little time to spare: it is let alone for so many times as long."""
 
 
 class Gather(Generic[T]):

@@ -35,9 +35,8 @@ async def life_rate(here: Stage, port: int, count: int) -> float:
     return count / (seen.last_ms - begin_ms) * 1e3
 
 
-def due_batches(url: str | None, size: int, count: int, queue: str, lead_ms: float = LEAD_MS) -> Iterator[bytes]:
-    """Batches whose tasks come due one by one, evenly spread, `lead_ms` after they leave."""
-    begin_ms = time() * 1e3 + lead_ms
+def due_batches(url: str | None, size: int, count: int, queue: str, begin_ms: float) -> Iterator[bytes]:
+    """Batches whose tasks come due one by one, evenly spread, from `begin_ms` on."""
     gap_ms = 1e3 / BATCHES_HZ / size
     for first in range(0, count * size, size):
         numbers = range(first, first + size)
@@ -51,7 +50,7 @@ async def observe(here: Stage, port: int, rate_hz: float, seconds: float, queue:
     await here.sink.reset()
     size = max(1, round(rate_hz / BATCHES_HZ))
     count = round(seconds * BATCHES_HZ)
-    requests = due_batches(here.sink.url, size, count, queue)
+    requests = due_batches(here.sink.url, size, count, queue, time() * 1e3 + LEAD_MS)
     (await open_loop(port, requests, BATCHES_HZ, CONNECTIONS)).expect(200)
     seen = await here.sink.wait(size * count)
     if min(seen.lateness_ms) < 0:

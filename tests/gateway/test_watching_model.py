@@ -245,7 +245,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted(FILTERS)), st.sampled_from([4, 16, 64]), st.lists(STEP, max_size=80))
 def test_a_client_never_sees_a_task_go_back_nor_loses_a_change_in_silence(
     by: str, kept: int, steps: list[tuple[str, int]]

@@ -65,7 +65,7 @@ async def test_a_batch_without_faults_is_one_commit(home: Home, watch: Watch) ->
     assert await watch.value("SELECT count(DISTINCT xmin::text) FROM tasks") == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(bad=st.sets(st.integers(0, 19)))
 def test_bisection_refuses_exactly_the_bad_rows(bad: set[int]) -> None:
     class Table:

@@ -515,5 +515,5 @@ class Days(RuleBasedStateMachine):
         assert not any(task.phase is Phase.OFFERED for task in self.tasks), "an offer was never taken"
 
 
-Days.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+Days.TestCase.settings = settings(max_examples=60, stateful_step_count=50)
 TestDays: Any = Days.TestCase

@@ -221,7 +221,7 @@ class Positions(RuleBasedStateMachine):
         pytest.fail("never comes to rest")
 
 
-Positions.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Positions.TestCase.settings = settings(max_examples=60, stateful_step_count=60)
 TestPositions: Any = Positions.TestCase
 
 # --- by example

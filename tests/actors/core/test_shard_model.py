@@ -552,7 +552,7 @@ class World(RuleBasedStateMachine):
         return any(task.phase is Phase.OFFERED for task in self.desk)
 
 
-World.TestCase.settings = settings(max_examples=40, stateful_step_count=80, deadline=None)
+World.TestCase.settings = settings(max_examples=40, stateful_step_count=80)
 TestWorld: Any = World.TestCase
 
 

@@ -259,7 +259,7 @@ class AgainstSortedList(AgainstList):
         assert held(self.made) <= 2 * len(self.waiting)
 
 
-AgainstSortedList.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+AgainstSortedList.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 test_against_a_sorted_list = AgainstSortedList.TestCase
 
 

@@ -1,6 +1,6 @@
 """Memory and PostgreSQL, taking the same random steps, give the same answers."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from tests.actors.ports.draws import STEPS
 from tests.actors.ports.postgres_world import open_postgres_world
@@ -34,7 +34,7 @@ def told(answer: object) -> object:
 
 
 @given(steps=STEPS)
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, derandomize=True)
 async def test_the_same_steps_give_the_same_answers(contract_dsn: str, steps: list[Step]) -> None:
     twin = MemoryWorld()
     async with open_postgres_world(contract_dsn) as world:
