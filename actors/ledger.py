@@ -27,7 +27,10 @@ LONGEST_S = 0.06
 """The same of ends alone, for which nobody waits but a worker's words, where statements take long: that gave two full
 cores 3 % of their time back (`bench pull`)."""
 RESEND_S = 0.25
-WAITING_RECORDS = 16_384
+WAITING_RECORDS = 2 * FLUSH_RECORDS
+"""What is on its way, and what is next. With more, results wait where all comes at once and the database is slow: with
+four times as many for over 8 s, so that workers were told that nobody knows.
+"""
 WAITING_BYTES = 32 * 1024 * 1024
 _FINISH = Op.FINISH  # on 3.11 a member of an enum costs ten times a global
 log = structlog.get_logger("ledger")

@@ -49,6 +49,26 @@ async def test_tasks_go_to_a_worker_and_their_ends_are_recorded(cluster: Cluster
     assert {row.rev for row in cluster.database.finished.values()} == {1}, "one write each"
 
 
+async def test_a_slow_database_keeps_no_word_back_for_long(cluster: Cluster) -> None:
+    """No more is given out than can be recorded within seconds: 2,000 in each 1.1 s here."""
+    a = await cluster.start()
+    await submit_pulled(a, 20_000)
+    crew = Crew(cluster, a)
+
+    def end(delivery: Delivery) -> None:
+        crew.report(delivery)
+        crew.grant(next(iter(crew.credits)), 1)
+
+    def begin(delivery: Delivery) -> None:
+        asyncio.get_running_loop().call_later(0.01, end, delivery)
+
+    crew.took = begin
+    cluster.way_ms = lambda: 550.0
+    await crew.take(2_000)
+    await cluster.until(lambda: sum(len(each.words) for each in crew.deliveries) >= 20_000, 60)
+    assert {tuple(each.said) for each in crew.deliveries} == {(Said.RECORDED,)}
+
+
 class Elsewhere(_Nobody):
     """Who takes for workers at another node, and keeps what it is told."""
 
