@@ -1,9 +1,10 @@
 """Two workers at one node pull the tasks of all shards of three nodes: no worker gets more than it has credits for, no
 node waits longer than the others, and a task begins soon after it is due.
 
-Full load is the rate at which tasks live through it, accepted by all three nodes. Then all of a crowd come due at the
-same moment, so that credits are scarce: whose tasks begin when shows whether a node is starved. Then comes half load,
-evenly spread. A task begins when a worker handles the frame that it came in.
+Full load is the rate at which tasks live through it, accepted by all three nodes, for as long as half load lasts: a
+short burst leaves what it owes to the database for later. Then all of a crowd come due at the same moment, so that
+credits are scarce: whose tasks begin when shows whether a node is starved. Then comes half load, evenly spread. A task
+begins when a worker handles the frame that it came in.
 """
 
 import asyncio
@@ -137,13 +138,14 @@ def run(options: Options) -> list[Row]:
 
 async def _run(options: Options) -> list[Row]:
     count, seconds, lead_s = options.size(100_000, 2_000), options.size(15, 1), 0.5 + options.size(2, 0)
+    full = options.size(500_000, 2_000)
     async with stage() as here:
         dsn = await here.database("ours")
         ports = [node.port for node in await here.nodes(dsn, NODES)]
         owners = await _owners(dsn)
         async with crew(ports[:1] * WORKERS, QUEUE, CREDITS, "timed") as workers:
             pull = Pull(ports, workers, owners, count, seconds, lead_s, options.rate_hz)
-            parts = {"warm up": partial(pull.full, count // 2), "full load": partial(pull.full, count)}
+            parts = {"warm up": partial(pull.full, count // 2), "full load": partial(pull.full, full)}
             parts |= {f"crowd {turn}": partial(pull.crowd) for turn in range(options.iterations)}
             parts |= {f"half load {turn}": partial(pull.half) for turn in range(options.iterations)}
             with options.steps("pull", len(parts)) as steps:
