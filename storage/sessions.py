@@ -33,8 +33,8 @@ class Session:
     lock_ms: int
     """The server gives waiting for one lock up after this time."""
     fixed_plans: bool = True
-    """Hot statements are planned once, by index only: statistics of a table that is now empty, now full of a million
-    rows, must not talk the planner into scanning it."""
+    """Hot statements are planned once, by index only, and by the one in whose order they ask: statistics of a table
+    that is now empty, now full of a million rows, must not talk the planner into scanning it."""
 
     slow: bool = False
     """What a client asks for may take too long: no sign of trouble."""
@@ -53,7 +53,7 @@ class Session:
         }
         if self.fixed_plans:
             made |= {"plan_cache_mode": "force_generic_plan", "enable_hashjoin": "off", "enable_mergejoin": "off"}
-            made |= {"enable_seqscan": "off"}
+            made |= {"enable_seqscan": "off", "enable_sort": "off"}
         return made
 
 

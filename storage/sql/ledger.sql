@@ -5,6 +5,12 @@
 -- Each row is held against (shard, epoch): a batch may carry records of two epochs of one shard.
 -- Numbers and ids come as text (storage/records.py).
 -- `IN (SELECT ...) IS TRUE` keeps the test a hashed set; as a plain join it may be planned as a product.
+--
+-- A row is found by its key and changed by its place, and no statistics can have that planned otherwise (a plan is kept:
+-- of a table that was empty when it was made, it would go through all tasks for each record, docs/decisions/0012):
+-- LATERAL with LIMIT or OFFSET says what comes first; BETWEEN and ORDER BY leave only the primary key, whose order it
+-- is; a limit that the planner can't know is taken for one row, of which a look at its place is always the cheapest
+-- way. `rev` is asked again: it has changed if the row has, while this statement waited for it.
 
 -- name: write
 -- $1 boot; $2, $3 shards and epochs of the batch.
@@ -17,11 +23,10 @@
 -- Answers the ids of the refused ones.
 WITH mine AS MATERIALIZED (
     SELECT s.shard, s.epoch
-      FROM unnest($2::text::int2[], $3::text::int8[]) AS h (shard, epoch)
-      JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
-     WHERE s.owner_boot = $1
-     ORDER BY s.shard
-       FOR SHARE OF s
+      FROM (SELECT * FROM unnest($2::text::int2[], $3::text::int8[]) AS h (shard, epoch) ORDER BY h.shard) AS h
+     CROSS JOIN LATERAL (SELECT s.shard, s.epoch FROM shards s
+                          WHERE s.shard = h.shard AND s.epoch = h.epoch AND s.owner_boot = $1
+                            FOR SHARE OF s) AS s
 ), ended AS MATERIALIZED (
     SELECT * FROM unnest($4::text::int2[], $5::text::uuid[], $6::text::int4[], $7::text::int8[], $8::text::int2[],
                          $9::text::int8[], $10::text::int4[], $11::text::int4[], $12::text::int8[], $13::text::int8[],
@@ -29,9 +34,15 @@ WITH mine AS MATERIALIZED (
         AS e (shard, id, rev, epoch, state, finish_ms, last_day, attempt, lateness_ms, started_ms, duration_ms, status,
               error, result)
 ), gone AS (
-    DELETE FROM tasks t USING ended e
-     WHERE ((e.shard, e.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
-       AND t.shard = e.shard AND t.id = e.id AND t.rev = e.rev
+    DELETE FROM tasks t
+     USING (SELECT e.*, r.at
+              FROM ended e
+             CROSS JOIN LATERAL (SELECT r.ctid AS at FROM tasks r
+                                  WHERE r.shard = e.shard AND r.id BETWEEN e.id AND e.id AND r.rev = e.rev
+                                  ORDER BY r.id LIMIT 1) AS r
+             WHERE ((e.shard, e.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
+             LIMIT (SELECT count(*) FROM ended)) AS e
+     WHERE t.ctid = e.at AND t.rev = e.rev
            -- A claim of the later kind, or of a held task, has moved due_ms ahead: in lists it ended when it ended.
     RETURNING t.schedule_ms, CASE WHEN t.claim_ms IS NULL THEN t.due_ms ELSE least(t.due_ms, e.finish_ms) END AS due_ms,
               t.accept_us,
@@ -67,9 +78,14 @@ WITH mine AS MATERIALIZED (
            last_duration_ms = CASE WHEN c.started_ms IS NULL THEN t.last_duration_ms ELSE c.duration_ms END,
            last_status = CASE WHEN c.started_ms IS NULL THEN t.last_status ELSE c.status END,
            last_error = CASE WHEN c.started_ms IS NULL THEN t.last_error ELSE c.error END
-      FROM change c
-     WHERE ((c.shard, c.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
-       AND t.shard = c.shard AND t.id = c.id AND t.rev = c.rev
+      FROM (SELECT c.*, r.at
+              FROM change c
+             CROSS JOIN LATERAL (SELECT r.ctid AS at FROM tasks r
+                                  WHERE r.shard = c.shard AND r.id BETWEEN c.id AND c.id AND r.rev = c.rev
+                                  ORDER BY r.id LIMIT 1) AS r
+             WHERE ((c.shard, c.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
+             LIMIT (SELECT count(*) FROM change)) AS c
+     WHERE t.ctid = c.at AND t.rev = c.rev
     RETURNING t.id
 ), done AS MATERIALIZED (
     SELECT id FROM gone UNION ALL SELECT id FROM moved
@@ -89,19 +105,23 @@ SELECT u.id::text FROM (SELECT id FROM ended UNION ALL SELECT id FROM change) AS
 -- and then takes its own row back.
 WITH mine AS MATERIALIZED (
     SELECT s.shard, s.epoch
-      FROM unnest($2::text::int2[], $3::text::int8[]) AS h (shard, epoch)
-      JOIN shards s ON s.shard = h.shard AND s.epoch = h.epoch
-     WHERE s.owner_boot = $1
-     ORDER BY s.shard
-       FOR SHARE OF s
+      FROM (SELECT * FROM unnest($2::text::int2[], $3::text::int8[]) AS h (shard, epoch) ORDER BY h.shard) AS h
+     CROSS JOIN LATERAL (SELECT s.shard, s.epoch FROM shards s
+                          WHERE s.shard = h.shard AND s.epoch = h.epoch AND s.owner_boot = $1
+                            FOR SHARE OF s) AS s
 ), change AS MATERIALIZED (
     SELECT * FROM unnest($4::text::int2[], $5::text::uuid[], $6::text::int4[], $7::text::int8[], $8::text::int8[],
                          $9::text::int8[], $10::text::int4[], $11::text::int4[], $12::text::int8[])
         AS c (shard, id, rev, epoch, schedule_ms, due_ms, attempt, budget, lateness_ms)
 ), gone AS (
-    DELETE FROM finished f USING change c
-     WHERE ((c.shard, c.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
-       AND f.id = c.id AND f.shard = c.shard AND f.rev = c.rev
+    DELETE FROM finished f
+     USING (SELECT c.*, r.part, r.at
+              FROM change c
+             CROSS JOIN LATERAL (SELECT r.tableoid AS part, r.ctid AS at FROM finished r
+                                  WHERE r.id = c.id AND r.shard = c.shard AND r.rev = c.rev OFFSET 0) AS r
+             WHERE ((c.shard, c.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
+             LIMIT (SELECT count(*) FROM change)) AS c
+     WHERE f.tableoid = c.part AND f.ctid = c.at AND f.rev = c.rev
     RETURNING c.schedule_ms, c.due_ms, f.accept_us, c.epoch, f.queue_id, c.rev + 1 AS rev, c.attempt, c.budget, f.shard,
               f.id, f.tenant, f.spec, f.labels, f.key_hash, f.payload, c.lateness_ms, f.last_started_ms,
               f.last_duration_ms, f.last_status, f.last_error, f.trace

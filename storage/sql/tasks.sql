@@ -1,4 +1,4 @@
--- Accepting and loading. Column lists fit storage/rows.py.
+-- Accepting and loading. Column lists fit storage/rows.py. Single rows are looked up as sql/ledger.sql says.
 
 -- name: insert_keyed
 -- $1.. one array a column, in primary key order (no deadlock between two batches). ON CONFLICT waits for another
@@ -17,14 +17,25 @@ RETURNING id::text;
 WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::int2[], $2::uuid[], $3::boolean[]) AS a (shard, id, inserted)
 ), over AS MATERIALIZED (
-    SELECT a.shard, f.id, f.key_hash, f.state, a.inserted FROM asked a JOIN finished f ON f.id = a.id
+    SELECT a.shard, a.id, f.key_hash, f.state, a.inserted
+      FROM asked a
+     CROSS JOIN LATERAL (SELECT f.key_hash, f.state FROM finished f WHERE f.id = a.id OFFSET 0) AS f
 ), taken_back AS (
-    DELETE FROM tasks t USING over o WHERE o.inserted AND t.shard = o.shard AND t.id = o.id
+    DELETE FROM tasks t
+     USING (SELECT r.at
+              FROM over o
+             CROSS JOIN LATERAL (SELECT r.ctid AS at FROM tasks r
+                                  WHERE r.shard = o.shard AND r.id BETWEEN o.id AND o.id ORDER BY r.id LIMIT 1) AS r
+             WHERE o.inserted
+             LIMIT (SELECT count(*) FROM over)) AS o
+     WHERE t.ctid = o.at
 )
 SELECT o.id::text, o.key_hash, o.state FROM over o
 UNION ALL
-SELECT t.id::text, t.key_hash, 0::int2
-  FROM asked a JOIN tasks t ON t.shard = a.shard AND t.id = a.id
+SELECT a.id::text, t.key_hash, 0::int2
+  FROM asked a
+ CROSS JOIN LATERAL (SELECT t.key_hash FROM tasks t
+                      WHERE t.shard = a.shard AND t.id BETWEEN a.id AND a.id ORDER BY t.id LIMIT 1) AS t
  WHERE NOT a.inserted;
 
 -- name: load
@@ -85,7 +96,8 @@ SELECT c.n, c.turns >= c.most OR (c.last_place > c.total AND c.turns > 1) AS mor
 -- $1 shards, $2 ids; answers places in the arrays (from 1) and payloads.
 SELECT a.n::int4, t.payload
   FROM unnest($1::int2[], $2::uuid[]) WITH ORDINALITY AS a (shard, id, n)
-  JOIN tasks t ON t.shard = a.shard AND t.id = a.id
+ CROSS JOIN LATERAL (SELECT t.payload FROM tasks t
+                      WHERE t.shard = a.shard AND t.id BETWEEN a.id AND a.id ORDER BY t.id LIMIT 1) AS t
  WHERE t.payload IS NOT NULL;
 
 -- name: find
@@ -95,12 +107,13 @@ SELECT t.id, t.shard, t.queue_id, t.schedule_ms, t.due_ms, t.accept_us, t.spec,
        t.lateness_ms, t.claim_ms, t.epoch, t.trace, t.claim_boot, t.last_status, t.last_error,
        0::int2 AS state, NULL::bytea AS payload
   FROM unnest($1::int2[], $2::uuid[]) AS a (shard, id)
-  JOIN tasks t ON t.shard = a.shard AND t.id = a.id
+ CROSS JOIN LATERAL (SELECT * FROM tasks t
+                      WHERE t.shard = a.shard AND t.id BETWEEN a.id AND a.id ORDER BY t.id LIMIT 1) AS t
  WHERE $3::text IS NULL OR t.tenant = $3
 UNION ALL
 SELECT f.id, f.shard, f.queue_id, f.schedule_ms, f.due_ms, f.accept_us, f.spec,
        coalesce(octet_length(f.payload), 0), f.labels, f.key_hash, f.budget, f.rev, f.attempt,
        f.lateness_ms, NULL, f.epoch, f.trace, NULL, f.last_status, f.last_error, f.state, f.payload
   FROM unnest($2::uuid[]) AS a (id)
-  JOIN finished f ON f.id = a.id
+ CROSS JOIN LATERAL (SELECT * FROM finished f WHERE f.id = a.id OFFSET 0) AS f
  WHERE $3::text IS NULL OR f.tenant = $3;

@@ -1,4 +1,4 @@
-"""What only Postgres can get wrong: plans, partitions, many queues, bad text, sessions that hang."""
+"""What only Postgres can get wrong: partitions, many queues, bad text, sessions that hang."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -15,45 +15,13 @@ from actors.core.queue import DAY_MS, MAX_RETENTION_MS, Unheard
 from actors.core.retry import DEFAULT
 from actors.core.task import State
 from storage import queues
-from storage.pool import LEDGER, LOADS
 from storage.records import batches_of
-from storage.sessions import prepare
 from storage.statements import statements
 from tests.actors.ports.worlds import kill
 from tests.storage.home import Home, Watch
 from tests.support.builders import T0_DAY, T0_MS, finish, make_outcome, make_page, make_record, make_task, move
 
 SQL = statements("tasks")
-
-
-# --- plans -------------------------------------------------------------------------------------------------------
-
-
-async def plan(session: asyncpg.Connection, statement: str, arguments: list[object]) -> str:
-    rows = await session.fetch("EXPLAIN " + statement, *arguments)
-    return "\n".join(row[0] for row in rows)
-
-
-async def test_hot_statements_never_scan_a_task_table(home: Home, session: asyncpg.Connection) -> None:
-    """Also while statistics say that the tables are empty, which is when a scan looks cheapest."""
-    await session.execute("ANALYZE")
-    queue = await home.queue()
-    task = make_task(1, queue)
-    records = [finish(task), make_record(Op.REDRIVE, make_task(2, queue), 1)]
-    await home.housekeeping.make_partitions(T0_DAY, T0_DAY + 2)
-    await prepare(session, LEDGER, "ringwheel:plans")
-    plans = [await plan(session, *batch) for batch in batches_of("boot-a", records, 1)]
-    await prepare(session, LOADS, "ringwheel:plans")
-    key = (["00000000-0000-0000-0000-000000000000"], [1], [10])
-    plans += [
-        await plan(session, SQL["load"], [[0], [None], [0], *key, [10], ["{}"]]),
-        await plan(session, SQL["payloads"], [[0], [task.id]]),
-        await plan(session, SQL["find"], [[0], [task.id], None]),
-    ]
-    for each in plans:
-        for table in ("tasks", "finished", "shards"):
-            assert f"Seq Scan on {table}" not in each
-        assert "Hash Join" not in each
 
 
 # --- accepting ---------------------------------------------------------------------------------------------------
