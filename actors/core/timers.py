@@ -1,6 +1,6 @@
 """What a shard waits for: a timing wheel, and before it a short sorted list for the shard that waits for little.
 
-A wheel is made for crowds: an entry of its own costs two slots and a visit to move it down. A shard with a handful of
+A wheel is made for crowds: an entry of its own costs two slots and a visit to move it down. A shard with some hundred
 entries keeps them in a list instead, where each costs one insertion and one removal, and the next expiry is exact.
 Once the list is full, what comes goes to the wheel.
 
@@ -14,8 +14,10 @@ from typing import Generic
 
 from actors.core.wheel import EntryT, Wheel
 
-FEW = 64
-"""Entries in the list at most: their insertion still costs less than a slot."""
+FEW = 1_024
+"""Entries in the list at most. Among as many, an insertion and a removal cost 1.4 us where entries come one by one, and
+4 to 5 in the two slots of the wheel; but all of them may be due at once.
+"""
 
 _wake_ms = attrgetter("wake_ms")
 

@@ -1,10 +1,19 @@
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import invariant
 
-from actors.core.timers import FEW, Timers
+from actors.core import timers as module
+from actors.core.timers import Timers
 from tests.support.timer_model import T0, AgainstList, Entry
 
 HOUR = 3_600_000
+FEW = 64
+
+
+@pytest.fixture(autouse=True)
+def short_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few that crowds are small, too."""
+    monkeypatch.setattr(module, "FEW", FEW)
 
 
 def timers_of(*wakes: int) -> tuple[Timers[Entry], list[Entry]]:
