@@ -117,19 +117,16 @@ class Lending:
     def look(self) -> None:
         """Something may have come, or may be lent again: those who want it are told."""
         wishes = [(taker, wish) for taker, wish in self._takers.items() if wish.queues]
-        if not wishes:
-            return
-        some = self._some()
-        if not some or not self._may_lend():
-            return
         for taker, wish in wishes:
+            some = self._some()  # one before that has waited for it may have taken all
+            if not some or not self._may_lend():
+                return
             if new := (wish.queues & some) - wish.told:
                 wish.told.update(new)
                 try:
                     taker.supply(new)
                 except Exception:
                     log.exception("a taker could not be told of tasks, or not take them")
-                some = self._some()  # one that has waited for it may have taken all
 
     def _some(self) -> set[int]:
         """Queues of which there is some."""

@@ -1,9 +1,9 @@
 """Writes to one worker what its link has to say: a chunk at a time, the next one when the worker takes more.
 
-Promises: a task is written in the turn of the loop in which it comes, or FRAME_S after those before it. Of a worker
-that takes nothing for a part (STALLS) of `stall_s` the tasks that wait are withdrawn, since others can do them; one
-that does not take a chunk within `stall_s` is cut off, and `silent` says so. Bound: OUTBOX_BYTES. While as much waits,
-`room_bytes` is 0; while more does, `room` is not set: nothing should be read of it.
+Promises: a task is written in the turn of the loop in which it comes, or FRAME_S after those before it (after many,
+twice that). Of a worker that takes nothing for a part (STALLS) of `stall_s` the tasks that wait are withdrawn, since
+others can do them; one that does not take a chunk within `stall_s` is cut off, and `silent` says so. Bound:
+OUTBOX_BYTES. While as much waits, `room_bytes` is 0; while more does, `room` is not set: nothing should be read of it.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ OUTBOX_BYTES = 4 * 1024 * 1024
 STALLS = 6
 FRAME_S = 0.002
 """Of tasks that keep coming a frame has those of so long: it costs both ends more than each of them."""
+BUSY_TASKS = 10
+"""After a frame of as many, or more, the next one has those of twice as long."""
 _PING = b"\x89\x00"
 """The whole frame (RFC 6455, 5.5.2)."""
 
@@ -75,7 +77,7 @@ class WorkerWriter:
         self._put(message)
 
     def say_tasks(self, bodies: list[bytes], tasks: list[Lent]) -> None:
-        """These tasks: in this turn of the loop, or FRAME_S after the last ones."""
+        """These tasks: in this turn of the loop, or a frame's time after the last ones."""
         self._bodies += bodies
         self._tasks += tasks
         self._gathered_bytes += sum(map(len, bodies))
@@ -87,7 +89,8 @@ class WorkerWriter:
 
     def _send_tasks(self) -> None:
         """What gathered goes out, if the worker takes it; `run` sees to the rest."""
-        self._next_s = asyncio.get_running_loop().time() + FRAME_S
+        frame_s = FRAME_S if len(self._tasks) < BUSY_TASKS else 2 * FRAME_S
+        self._next_s = asyncio.get_running_loop().time() + frame_s
         self._say_gathered()
         transport = self._request.transport
         if not (self._over or transport is None or transport.is_closing() or self._connection.writing_paused):

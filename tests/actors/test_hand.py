@@ -10,7 +10,7 @@ from actors.clock import Clock
 from actors.core.events import Answer, Effect, Ended, Event, Publish, Submitted, Ticked
 from actors.core.queue import Queue
 from actors.core.shard import ShardState
-from actors.hand import HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, TICK, Hand
+from actors.hand import BUSY_EVENTS, BUSY_ROUND_S, HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, TICK, Hand
 from tests.support.builders import T0_MS, make_task
 
 NEVER_MS = 1 << 60
@@ -145,6 +145,17 @@ async def test_under_load_it_comes_round_every_two_milliseconds(world: World) ->
             await asyncio.sleep(0.0001)
     rounds = len({now_ms for _, now_ms in state.seen})
     assert rounds <= 0.1 / ROUND_S + 2
+
+
+async def test_rounds_after_busy_ones_begin_later(world: World) -> None:
+    state = world.add(1)
+    async with world.turning():
+        for _ in range(1_000):
+            for _ in range(1 + BUSY_EVENTS // 20):
+                world.hand.post(1, hint())
+            await asyncio.sleep(0.0001)
+    rounds = len({now_ms for _, now_ms in state.seen})
+    assert 0.1 / BUSY_ROUND_S - 2 <= rounds <= 0.1 / BUSY_ROUND_S + 2
 
 
 async def test_it_sleeps_until_the_next_expiry_exactly(world: World) -> None:

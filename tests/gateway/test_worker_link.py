@@ -216,6 +216,18 @@ async def test_tasks_that_come_soon_after_others_come_together(monkeypatch: pyte
         assert [task["id"] for task in (await worker.hear())["tasks"]] == [task_id(n) for n in range(1, 4)]
 
 
+async def test_after_many_tasks_more_of_them_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_writer, "FRAME_S", 0.5)
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(100)
+        many = worker_writer.BUSY_TASKS
+        began_s = asyncio.get_running_loop().time()
+        await worker.given(queue, [a_lent(number, queue.id) for number in range(many)])
+        world.gateway.crew.deliver(queue.id, [a_lent(many, queue.id)])
+        assert [task["id"] for task in (await worker.hear())["tasks"]] == [task_id(many)]
+        assert asyncio.get_running_loop().time() - began_s >= 1.0
+
+
 @pytest.fixture
 def _rare(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second frame of tasks is further away than the end of a test."""
