@@ -22,7 +22,7 @@ from actors.core.shard import ShardState
 
 ROUND_S = 0.002
 BUSY_ROUND_S = 0.004
-BUSY_EVENTS = 32
+BUSY_EVENTS = 40
 """A round of more is a busy one. What a round costs besides its events, here and wherever its tasks go next, is most of
 all CPU at 15,000 tasks a second: half as many rounds give a twentieth of it back (`bench pull`).
 """

@@ -184,7 +184,7 @@ def _is_taken_back(connection: Connection) -> bool:
 INTAKE = Session("accepting", size=2, statement_ms=10_000, lock_ms=5_000)
 KEYED = Session("accepting by key", size=2, statement_ms=10_000, lock_ms=5_000)
 LEDGER = Session("recording results", size=2, statement_ms=10_000, lock_ms=5_000)
-LEASES = Session("heartbeats", size=2, statement_ms=2_000, lock_ms=500, beats=True)
+LEASES = Session("heartbeats", size=2, statement_ms=2_000, lock_ms=500, beats=True, sorts=True)
 LOADS = Session("loading", size=2, statement_ms=10_000, lock_ms=2_000)
 READS = Session("reading", size=4, statement_ms=10_000, lock_ms=2_000, fixed_plans=False)
 LISTS = Session("listing", size=2, statement_ms=5_000, lock_ms=2_000, fixed_plans=False, slow=True)

@@ -36,6 +36,8 @@ class Session:
     """Hot statements are planned once, by index only, and by the one in whose order they ask: statistics of a table
     that is now empty, now full of a million rows, must not talk the planner into scanning it."""
 
+    sorts: bool = False
+    """Of few rows, and that is meant."""
     slow: bool = False
     """What a client asks for may take too long: no sign of trouble."""
     beats: bool = False
@@ -53,7 +55,7 @@ class Session:
         }
         if self.fixed_plans:
             made |= {"plan_cache_mode": "force_generic_plan", "enable_hashjoin": "off", "enable_mergejoin": "off"}
-            made |= {"enable_seqscan": "off", "enable_sort": "off"}
+            made |= {"enable_seqscan": "off", "enable_sort": "on" if self.sorts else "off"}
         return made
 
 

@@ -9,8 +9,9 @@
 -- A row is found by its key and changed by its place, and no statistics can have that planned otherwise (a plan is kept:
 -- of a table that was empty when it was made, it would go through all tasks for each record, docs/decisions/0012):
 -- LATERAL with LIMIT or OFFSET says what comes first; BETWEEN and ORDER BY leave only the primary key, whose order it
--- is; a limit that the planner can't know is taken for one row, of which a look at its place is always the cheapest
--- way. `rev` is asked again: it has changed if the row has, while this statement waited for it.
+-- is; and with no more than its place to find a row by, there is no index left to go through (a limit that the planner
+-- can't know makes it expect few rows, so that looking at each place is cheap beside a scan of all). `rev` is asked
+-- again: it has changed if the row has, while this statement waited for it.
 
 -- name: write
 -- $1 boot; $2, $3 shards and epochs of the batch.
@@ -115,13 +116,13 @@ WITH mine AS MATERIALIZED (
         AS c (shard, id, rev, epoch, schedule_ms, due_ms, attempt, budget, lateness_ms)
 ), gone AS (
     DELETE FROM finished f
-     USING (SELECT c.*, r.part, r.at
+     USING (SELECT c.*, r.last_day, r.at
               FROM change c
-             CROSS JOIN LATERAL (SELECT r.tableoid AS part, r.ctid AS at FROM finished r
+             CROSS JOIN LATERAL (SELECT r.last_day, r.ctid AS at FROM finished r
                                   WHERE r.id = c.id AND r.shard = c.shard AND r.rev = c.rev OFFSET 0) AS r
              WHERE ((c.shard, c.epoch) IN (SELECT shard, epoch FROM mine)) IS TRUE
              LIMIT (SELECT count(*) FROM change)) AS c
-     WHERE f.tableoid = c.part AND f.ctid = c.at AND f.rev = c.rev
+     WHERE f.last_day = c.last_day AND f.ctid = c.at AND f.rev = c.rev
     RETURNING c.schedule_ms, c.due_ms, f.accept_us, c.epoch, f.queue_id, c.rev + 1 AS rev, c.attempt, c.budget, f.shard,
               f.id, f.tenant, f.spec, f.labels, f.key_hash, f.payload, c.lateness_ms, f.last_started_ms,
               f.last_duration_ms, f.last_status, f.last_error, f.trace
