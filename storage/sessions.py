@@ -37,7 +37,7 @@ class Session:
     that is now empty, now full of a million rows, must not talk the planner into scanning it."""
 
     sorts: bool = False
-    """Of few rows, and that is meant."""
+    """Its statements sort few rows: that costs less than to walk through an index in their order."""
     slow: bool = False
     """What a client asks for may take too long: no sign of trouble."""
     beats: bool = False
