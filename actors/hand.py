@@ -8,7 +8,8 @@ task to get its turn.
 Promises: each shard's events are applied in the order they came, one at a time. What they lead to is gathered over a
 slice (SLICE_EVENTS events) and carried out together before anybody else has a turn; a shard that fails, or is lost,
 changes nothing for those before and after it. Bound: HINTED tasks in the mail; a hint that does not fit is dropped (the
-probe finds its tasks), everything else is bounded by what is under way.
+probe finds its tasks), everything else is bounded by what is under way. While ENDS of attempts wait to be read it is
+`full`: nothing more should be started.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from actors.alarm import NEVER_S, Alarm
 from actors.clock import Clock
-from actors.core.events import Effect, Event, Submitted, Ticked
+from actors.core.events import Effect, Ended, Event, Submitted, Ticked
 from actors.core.shard import ShardState
 
 ROUND_S = 0.002
@@ -30,6 +31,8 @@ SLICE_EVENTS = 256
 """Events applied before the loop gets a turn."""
 HINTED = 100_000
 """Tasks that hints may bring between two rounds: more means that nobody comes round."""
+ENDS = 4_000
+"""As many as may wait for their records (`ledger.py`)."""
 STALE_TIMES = 8
 """Planned visits a shard, on average, beyond which those that were given up are swept out."""
 TIMER_MS = 0.5
@@ -87,6 +90,10 @@ class Hand:
         self._alarm = Alarm(self._visit)
         self._hinted = 0
         """Tasks of hints that came since the last round."""
+        self._ends = 0
+        """Ends of attempts that came since the last round."""
+        self._reading = 0
+        """Those that the round under way began with."""
         self.dropped_hints = 0
         """Tasks of hints that found the mail full."""
 
@@ -113,6 +120,8 @@ class Hand:
                 self.dropped_hints += len(event.tasks)
                 return False
             self._hinted += len(event.tasks)
+        elif type(event) is Ended:
+            self._ends += len(event.outcomes)
         actor.mail.append(event)
         if not self._mailed:
             self._alarm.set(self._round_s)
@@ -129,6 +138,12 @@ class Hand:
         if self._times:
             self._alarm.set(self._next_s(asyncio.get_running_loop()))
 
+    @property
+    def full(self) -> bool:
+        """Ends of attempts come faster than they are read: start nothing more. Over at the end of a round at the latest
+        that finds few."""
+        return self._ends + self._reading >= ENDS
+
     def look(self) -> None:
         """The clock was set forward: what is due by now is visited."""
         self._alarm.set(0)
@@ -143,6 +158,8 @@ class Hand:
             self._round_s = loop.time() + ROUND_S
             self._round = self._go_round()
         more = next(self._round, False)
+        if not more:
+            self._reading = 0
         self._hand_over()
         self._done()
         if more:
@@ -170,6 +187,7 @@ class Hand:
         """What comes up meanwhile waits for the next round, so that nobody keeps the others out."""
         mailed, self._mailed = self._mailed, {}
         self._hinted = 0
+        self._reading, self._ends = self._ends, 0
         for actor in self._due(now_ms):  # first: others wait for nothing but an answer
             yield actor, (TICK,)
         for actor in mailed.values():

@@ -187,10 +187,10 @@ class Lending:
 
     # --- words come in
 
-    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> None:
+    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> bool:
         """See the port."""
         if not self._may_fire():
-            return  # another node may know better by now: it is said again
+            return False  # another node may know better by now
         now_ms, shards, serves = self._clock.now_ms(), self._shards(), self._serves
         ended: dict[int, list[Outcome]] = {}
         words: list[Word] = []
@@ -216,6 +216,7 @@ class Lending:
             self._hand.post(shard, Ended(some))
         if words:
             taker.answer(words)
+        return True
 
     def _ask(self, shard: int, taker: Taker, tenant: str, report: Report, now_ms: int) -> None:
         """Memory does not know the task: the tables may."""

@@ -195,7 +195,7 @@ class Node:
             shards=lambda: self.membership.shards,
             serves=self._serves,
             may_fire=self.may_fire,
-            may_lend=lambda: self.may_fire() and not (self._draining or self.ledger.full),
+            may_lend=lambda: self.may_fire() and not (self._draining or self._full()),
             read=self._read,
         )
         self.pulling = Pulling(
@@ -288,7 +288,7 @@ class Node:
         if not self.may_fire():
             return []
         ready = self._claimed.take(limit)
-        if self._draining or self.ledger.full:
+        if self._draining or self._full():
             return ready
         limit -= len(ready) + len(self.stats.tally.ahead)
         if limit <= 0:
@@ -306,6 +306,13 @@ class Node:
         if len(tasks) == limit:
             self._tell_work()  # there may be more
         return ready + started if ready else started
+
+    def _full(self) -> bool:
+        """What was started ends faster than that is read and written."""
+        if self.hand.full:
+            self._offered = True  # look again after the next visits
+            return True
+        return self.ledger.full
 
     def _tell_work(self) -> None:
         if not self._telling:

@@ -7,14 +7,15 @@ others, and what workers say of them goes to whoever owns the task by then (port
 
 Promises: never takes more than there is room for: what is asked for and has not come is counted; half of it at most is
 kept for takes that stay, so that others can be asked. Every report is answered, with UNSURE when nobody could say
-within SAY_FOR_S; said again, it is recorded once. Bound: what waits for a word is what workers have had under way, and
-REPORTS of others.
+within SAY_FOR_S; said again, it is recorded once. The pauses between grow, or an owner that is behind would be kept
+there. Bound: what waits for a word is what workers have had under way, and REPORTS of others.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from itertools import groupby, takewhile
 from typing import NamedTuple, Protocol
 
 from actors.core.errors import Overloaded, Unavailable
@@ -26,10 +27,11 @@ MOST = 1_000
 """Tasks that are taken at once: others have their turn in between."""
 STAYING = 256
 """Takes that stay at their owners, of all queues."""
-SAY_AGAIN_S = 1.0
-"""So long a word is waited for before a report is said again."""
+PAUSES_S = (1.0, 2.0, 4.0, 1.0)
+"""So long a word is waited for before a report is said again, the first time, the second, ...; then nobody can say. One
+that could not even be sent stays at the first."""
 LOOK_S = 0.1
-SAY_FOR_S = 8.0
+SAY_FOR_S = sum(PAUSES_S)
 REPORTS = 100_000
 """That may wait for their words."""
 _UNSURE = int(Said.UNSURE)  # on 3.11 a member of an enum costs ten times a global
@@ -116,8 +118,8 @@ class Pulling:
         self._looking: set[int] = set()
         self._takes: asyncio.Queue[tuple[str, int, int, int]] = asyncio.Queue()
         """Boot, queue, how many, and how many at most after the first part."""
-        self._open: dict[Key, tuple[Report, _Saying]] = {}
-        """Reports that have no word yet, in the order in which they are said again."""
+        self._open: list[dict[Key, tuple[Report, _Saying]]] = [{} for _ in PAUSES_S]
+        """Reports that have no word yet, by how often they were said again, in the order in which they will be."""
         self._unsure: dict[Key, None] = {}
         """Those of them that are said again sooner, for their owner could not say."""
         self._extending: dict[Key, Speaker] = {}
@@ -235,7 +237,7 @@ class Pulling:
     @property
     def full(self) -> bool:
         """Too many reports wait for their words: take no more of them."""
-        return len(self._open) >= REPORTS
+        return sum(map(len, self._open)) >= REPORTS
 
     def report(self, speaker: Speaker, tenant: str, reports: Sequence[Report]) -> None:
         """Attempts ended; `speaker` hears one word of each, unless it says the same again before that.
@@ -243,12 +245,12 @@ class Pulling:
         If somebody else says the same before that, the word is for that one, and `speaker` is unsure.
         """
         now_s = asyncio.get_running_loop().time()
-        saying = _Saying(speaker, tenant, now_s + SAY_AGAIN_S, now_s + SAY_FOR_S)
-        opened = self._open
+        saying = _Saying(speaker, tenant, now_s + PAUSES_S[0], now_s + SAY_FOR_S)
+        opened = self._open[0]
         left: dict[Speaker, list[Word]] = defaultdict(list)
         for report in reports:
             key = report.id, report.epoch, report.attempt
-            if (before := opened.pop(key, None)) is not None and before[1].speaker is not speaker:
+            if (before := self._close(key)) is not None and before[1].speaker is not speaker:
                 left[before[1].speaker].append(Word(*key, Said.UNSURE))
             opened[key] = report, saying
         self._unanswered.set()
@@ -256,30 +258,42 @@ class Pulling:
         for other, words in left.items():
             other.answer(words)
 
-    def _say(self, tenant: str, reports: Sequence[Report]) -> None:
+    def _close(self, key: Key) -> tuple[Report, _Saying] | None:
+        for opened in self._open:
+            if (found := opened.pop(key, None)) is not None:
+                return found
+        return None
+
+    def _say(self, tenant: str, reports: Sequence[Report]) -> list[Report]:
+        """Answers those that nobody is there to hear."""
         shards, serves = self._shards(), self._serves
         mine: list[Report] = []
         theirs: dict[str, list[Report]] = defaultdict(list)
+        unsaid: list[Report] = []
         for report in reports:
             shard = int(report.id[32:], 16) * shards >> 16  # shard_of, without its call
             if serves(shard):
                 mine.append(report)
             elif (boot := self._holder(shard)) is not None:
                 theirs[boot].append(report)
-        if mine:
-            self._mine.report(self, tenant, mine)
+            else:
+                unsaid.append(report)
+        if mine and not self._mine.report(self, tenant, mine):
+            unsaid += mine
         for boot, some in theirs.items():
-            self._lines.report(boot, tenant, some)
+            if not self._lines.report(boot, tenant, some):
+                unsaid += some
+        return unsaid
 
     def answer(self, words: list[Word]) -> None:
         """See ports.lending.Taker and Borrower."""
         heard: dict[Speaker, list[Word]] = {}
-        opened = self._open
+        opened = self._open[0]
         for word in words:
             key = word.id, word.epoch, word.attempt
             if word.said == _UNSURE:  # whoever owns it by then is told
                 self._unsure[key] = None
-            elif (closed := opened.pop(key, None)) is not None:
+            elif (closed := opened.pop(key, None) or self._close(key)) is not None:
                 speaker = closed[1].speaker
                 if (some := heard.get(speaker)) is None:
                     heard[speaker] = [word]
@@ -293,35 +307,42 @@ class Pulling:
             await self._unanswered.wait()
             await asyncio.sleep(LOOK_S)
             now_s = asyncio.get_running_loop().time()
-            again: dict[str, list[Report]] = defaultdict(list)
-            late: dict[Speaker, list[Word]] = defaultdict(list)
-            for key in self._due(now_s):
-                report, saying = self._open[key]
-                if saying.until_s <= now_s:
-                    del self._open[key]
-                    late[saying.speaker].append(Word(*key, Said.UNSURE))
-                    continue
-                if saying.again_s <= now_s:
-                    del self._open[key]
-                    self._open[key] = report, saying._replace(again_s=saying.again_s + SAY_AGAIN_S)
-                again[saying.tenant].append(report)
-            for tenant, reports in again.items():
-                self._say(tenant, reports)
-            for speaker, words in late.items():
-                speaker.answer(words)
-            if not self._open:
+            self._say_unsure()
+            for times in range(len(PAUSES_S)):
+                self._say_due(times, now_s)
+            if not any(self._open):
                 self._unanswered.clear()
 
-    def _due(self, now_s: float) -> list[Key]:
-        """The reports that are said again now, or given up."""
-        due = [key for key in self._unsure if key in self._open]
+    def _say_unsure(self) -> None:
+        """What an owner could not say, another one may."""
         unsure, self._unsure = self._unsure, {}
-        for key, (_, saying) in self._open.items():
-            if saying.again_s > now_s:
-                break
-            if key not in unsure:
-                due.append(key)
-        return due
+        again: dict[str, list[Report]] = defaultdict(list)
+        for key in unsure:
+            for opened in self._open:
+                if key in opened:
+                    report, saying = opened[key]
+                    again[saying.tenant].append(report)
+        for tenant, reports in again.items():
+            self._say(tenant, reports)
+
+    def _say_due(self, times: int, now_s: float) -> None:
+        """Those that were said again so many times: say them once more, or give them up."""
+        opened = self._open[times]
+        due = list(takewhile(lambda item: item[1][1].again_s <= now_s, opened.items()))
+        for saying, some in groupby(due, lambda item: item[1][1]):
+            said = {key: report for key, (report, _) in some}
+            for key in said:
+                del opened[key]
+            if times + 1 == len(PAUSES_S) or saying.until_s <= now_s:
+                saying.speaker.answer([Word(*key, Said.UNSURE) for key in said])
+                continue
+            later = saying._replace(again_s=saying.again_s + PAUSES_S[times + 1])
+            self._open[times + 1].update((key, (report, later)) for key, report in said.items())
+            soon = saying._replace(again_s=saying.again_s + PAUSES_S[0])
+            for report in self._say(saying.tenant, list(said.values())):
+                key = report.id, report.epoch, report.attempt
+                if self._open[times + 1].pop(key, None) is not None:
+                    self._open[0][key] = report, soon
 
     # --- leases are extended
 

@@ -35,6 +35,18 @@ class Commands:
         else:
             waiting.append(command)
 
+    def recorded(self, records: list[Record], effects: list[Effect]) -> None:
+        """Answer those that say again what these have recorded: where much is late, all of it is said again, and what
+        had to be looked up for that would make it later.
+        """
+        for record in records:
+            waiting = self.waiting.get(record.task.id)
+            if waiting is None or record.outcome is None:
+                continue
+            again = [command for command in waiting if _says(command, record)]
+            effects += [Answer(command.token, changed=False) for command in again]
+            self.waiting[record.task.id] = [command for command in waiting if command not in again]
+
     def decide(
         self, task: Task, command: Command, epoch: int, now_ms: int, records: list[Record], effects: list[Effect]
     ) -> None:
@@ -125,6 +137,14 @@ def _completion(task: Task, state: State, command: Command) -> Outcome:
     outcome.task = task
     outcome.started_ms = started_ms_of(task) or outcome.started_ms
     return outcome
+
+
+def _says(command: Command, record: Record) -> bool:
+    """Whether this report is of the attempt's end that was recorded."""
+    said, outcome = command.outcome, record.outcome
+    if not command.reported or said is None or outcome is None or command.tenant != record.task.queue.tenant:
+        return False
+    return (said.epoch, said.attempt, said.verdict) == (outcome.epoch, outcome.attempt, outcome.verdict)
 
 
 def _was_recorded(task: Task, epoch: int, ended: State | None, command: Command) -> bool:

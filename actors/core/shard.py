@@ -389,6 +389,7 @@ class ShardState:
         if again:
             effects.extend(self._offer_rows(self.holding.admit(again, now_ms), now_ms))
         if self.commands.waiting:
+            self.commands.recorded(event.records, effects)
             self._ask_waiting(event.records, now_ms, effects)
         return effects
 

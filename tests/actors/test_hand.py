@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from actors.clock import Clock
-from actors.core.events import Answer, Effect, Ended, Event, Publish, Submitted, Ticked
+from actors.core.events import Answer, Effect, Ended, Event, Outcome, Publish, Submitted, Ticked, Verdict
 from actors.core.queue import Queue
 from actors.core.shard import ShardState
-from actors.hand import BUSY_EVENTS, BUSY_ROUND_S, HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, TICK, Hand
+from actors.hand import BUSY_EVENTS, BUSY_ROUND_S, ENDS, HINTED, ROUND_S, SLICE_EVENTS, STALE_TIMES, TICK, Hand
 from tests.support.builders import T0_MS, make_task
 
 NEVER_MS = 1 << 60
@@ -264,6 +264,22 @@ async def test_a_full_mailbox_drops_hints_and_nothing_else(world: World) -> None
         assert world.hand.post(1, Submitted(tasks, T0_MS, 1))
         await asyncio.sleep(1)
     assert len(state.seen) == hints + 3
+
+
+async def test_it_is_full_while_many_ends_wait_to_be_read(world: World) -> None:
+    state = world.add(1)
+    outcome = Outcome(make_task(1, Queue(1, "default", "q")), 1, 1, Verdict.SUCCEEDED, T0_MS, T0_MS)
+    for _ in range(2 * SLICE_EVENTS):
+        world.hand.post(1, Ended([outcome] * (ENDS // SLICE_EVENTS // 2)))
+        full = world.hand.full
+    assert not full
+    world.hand.post(1, Ended([outcome] * ENDS))
+    assert world.hand.full
+    seen = []
+    world.hand._done = lambda: seen.append((len(state.seen), world.hand.full))
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert seen == [(SLICE_EVENTS, True), (2 * SLICE_EVENTS, True), (2 * SLICE_EVENTS + 2, False)]
 
 
 async def test_mail_for_a_shard_that_is_not_here_is_refused(world: World) -> None:

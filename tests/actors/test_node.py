@@ -6,14 +6,15 @@ from itertools import pairwise
 
 import pytest
 
-from actors import ledger, node
+from actors import hand, ledger, node
 from actors.core.changes import version
 from actors.core.draft import Receipt
 from actors.core.errors import Invalid, KeyReused, Overloaded, Unavailable
-from actors.core.events import Verdict
+from actors.core.events import Ended, Outcome, Verdict
 from actors.core.retry import RetryPolicy
 from actors.core.spec import Spec
-from actors.core.task import Phase, State
+from actors.core.task import Phase, State, Task
+from actors.hand import SLICE_EVENTS
 from actors.node import HORIZON_MS
 from actors.ports.reader import TaskRow
 from storage.memory import Fault
@@ -496,6 +497,32 @@ async def test_nothing_starts_while_the_ledger_is_full(cluster: Cluster, monkeyp
     gate.open()
     await cluster.ended(ids)
     assert len(cluster.runs) == 9
+
+
+async def test_nothing_starts_while_ends_wait_to_be_read(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand, "ENDS", 1)
+    member = await cluster.start()
+    refused: list[bool] = []
+
+    def take(limit: int) -> list[Task]:
+        full, some = member.node.hand.full, bool(member.node.desk)
+        tasks = take_any(limit)
+        assert not (full and tasks)
+        refused.append(full and some)
+        return tasks
+
+    take_any, member.node.take = member.node.take, take  # type: ignore[method-assign]
+    ids = await submit_some(member, 3, delay_ms=50)
+    await cluster.until(lambda: member.task(ids[0]) is not None)
+    task = member.task(ids[0])
+    assert task is not None
+    stale = Ended([Outcome(task, 0, 1, Verdict.SUCCEEDED, 0, 0)])
+    for _ in range(60):
+        for _ in range(SLICE_EVENTS + 1):
+            member.node.hand.post(task.shard, stale)
+        await asyncio.sleep(0.001)
+    assert any(refused)
+    await cluster.ended(ids)
 
 
 async def test_before_the_first_beat_everything_is_unavailable(cluster: Cluster) -> None:

@@ -152,8 +152,20 @@ def test_a_report_that_is_said_again_while_it_is_written_waits_for_the_commit() 
     assert (stage.records, stage.answers) == ([], [])
     stage.record(record)
     assert stage.acknowledged == [(task.id, 1, "succeeded")]
-    stage.find(over(row(task), State.SUCCEEDED))
     assert (stage.told.token, stage.told.error, stage.records) == (Reply(TAKER, task.id, EPOCH, 1), None, [])
+    assert stage.finds == [], "where much is late, nothing is looked up for it"
+
+
+def test_what_is_said_otherwise_while_an_end_is_written_is_looked_up() -> None:
+    stage = LeaseStage()
+    task = stage.running()
+    stage.report(task)
+    [record] = stage.records
+    stage.report(task, Verdict.NEVER, error="broken")
+    stage.ask_report(task).tenant = "other"
+    stage.record(record)
+    assert stage.answers == []
+    assert [command.tenant for command in stage.finds] == ["default", "other"]
 
 
 def test_a_report_that_was_said_twice_at_once_has_one_record() -> None:
