@@ -522,6 +522,8 @@ async def test_nothing_starts_while_ends_wait_to_be_read(cluster: Cluster, monke
             member.node.hand.post(task.shard, stale)
         await asyncio.sleep(0.001)
     assert any(refused)
+    await asyncio.sleep(0.01)
+    assert len(cluster.runs) == 3, "as soon as they are read, and not with the next heartbeat"
     await cluster.ended(ids)
 
 

@@ -14,7 +14,8 @@ from unittest import mock
 
 from structlog.testing import capture_logs
 
-from actors import probe
+from actors import hand, probe
+from actors.core import timers
 from tests.support.clients import Clients
 from tests.support.cluster import Cluster
 from tests.support.faults import NAMES, Faults
@@ -197,8 +198,11 @@ _begin_group = asyncio.TaskGroup.__init__
 
 @contextmanager
 def _seeded(rng: random.Random, trace: Trace | None) -> Iterator[None]:
-    """Ids and boots come from the seed, too."""
+    """Ids and boots come from the seed, too; and whether bounds that only crowds reach are small."""
+    few, ends = rng.choice([(timers.FEW, hand.ENDS), (2, 3)])
     with (
+        mock.patch.object(timers, "FEW", few),
+        mock.patch.object(hand, "ENDS", ends),
         mock.patch("os.urandom", rng.randbytes),
         mock.patch("secrets.token_hex", lambda count: rng.randbytes(count).hex()),
         mock.patch.object(asyncio.TaskGroup, "__init__", _begin),

@@ -8,12 +8,15 @@ every command must have been answered.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from actors.core import timers
 from actors.core.errors import Elsewhere, Unavailable
 from actors.core.events import (
     Answer,
@@ -550,6 +553,14 @@ class World(RuleBasedStateMachine):
 
     def _startable(self) -> bool:
         return any(task.phase is Phase.OFFERED for task in self.desk)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crowds() -> Iterator[None]:
+    """Two are a crowd here: what waits is in the wheel as well as in the list before it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timers, "FEW", 2)
+        yield
 
 
 World.TestCase.settings = settings(max_examples=40, stateful_step_count=80)
