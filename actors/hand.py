@@ -106,6 +106,7 @@ class Hand:
         """A shard went."""
         self._mailed.pop(shard, None)
         actor = self.actors.pop(shard)
+        self._alarm.set(self._round_s)  # its ends count until the next round
         mail, actor.mail = actor.mail, []
         self._late(mail)
         return actor
@@ -140,8 +141,7 @@ class Hand:
 
     @property
     def full(self) -> bool:
-        """Ends of attempts come faster than they are read: start nothing more. Over at the end of a round at the latest
-        that finds few."""
+        """Ends of attempts come faster than they are read: start nothing more, until a round has read them."""
         return self._ends + self._reading >= ENDS
 
     def look(self) -> None:
@@ -253,10 +253,10 @@ class Hand:
         left over, a round later.
         """
         if not self._times:
-            return self._round_s if self._mailed else NEVER_S
+            return self._round_s if self._mailed or self._ends else NEVER_S
         next_ms = self._times[0][0]
         if next_ms <= self._round_ms:
             return self._round_s
         delay_ms = self._clock.ms_until(next_ms)
         next_s = loop.time() + (delay_ms + TIMER_MS) / 1_000 if delay_ms > 0 else 0
-        return self._round_s if self._mailed else max(next_s, self._round_s)
+        return self._round_s if self._mailed or self._ends else max(next_s, self._round_s)

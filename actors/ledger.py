@@ -49,8 +49,9 @@ class Ledger:
         post: Callable[[int, Event], object],
         refused: Callable[[int], None],
         vacant: Callable[[], None],
+        dropped: Callable[[list[Record]], None],
     ) -> None:
-        """`vacant` is called when it is no longer full."""
+        """`vacant` is called when it is no longer full; `dropped` with what is let go."""
         self._store = store
         self._tasks = tasks
         self._boot = boot
@@ -58,6 +59,7 @@ class Ledger:
         self._post = post
         self._count_refused = refused
         self._vacant = vacant
+        self._dropped = dropped
         self._waiting = 0
         """Records that are not settled, those on their way included."""
         self._waiting_bytes = 0
@@ -95,7 +97,7 @@ class Ledger:
             self._vacant()
 
     async def _flush(self, batch: list[Record]) -> None:
-        while records := [r for r in batch if self._owns(r.task.shard, r.epoch)]:
+        while records := self._mine(batch):
             try:
                 refused = await self._store.write(self._boot(), records)
                 found = await self._tasks.find(None, sorted(refused)) if refused else []
@@ -109,6 +111,13 @@ class Ledger:
                 return
             self._tell(records, {truth.id: truth for truth in found})
             return
+
+    def _mine(self, batch: list[Record]) -> list[Record]:
+        """Those of shards that are still here."""
+        mine = [record for record in batch if self._owns(record.task.shard, record.epoch)]
+        if len(mine) < len(batch):
+            self._dropped([record for record in batch if not self._owns(record.task.shard, record.epoch)])
+        return mine
 
     async def _one_by_one(self, records: list[Record], error: Invalid) -> None:
         """Some record is one that no table takes. Its task rests as it is until its shard changes hands."""

@@ -187,10 +187,11 @@ class Lending:
 
     # --- words come in
 
-    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> bool:
+    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> None:
         """See the port."""
-        if not self._may_fire():
-            return False  # another node may know better by now
+        if not self._may_fire():  # another node may know better by now
+            taker.answer([Word(report.id, report.epoch, report.attempt, Said.UNSURE) for report in reports])
+            return
         now_ms, shards, serves = self._clock.now_ms(), self._shards(), self._serves
         ended: dict[int, list[Outcome]] = {}
         words: list[Word] = []
@@ -216,7 +217,6 @@ class Lending:
             self._hand.post(shard, Ended(some))
         if words:
             taker.answer(words)
-        return True
 
     def _ask(self, shard: int, taker: Taker, tenant: str, report: Report, now_ms: int) -> None:
         """Memory does not know the task: the tables may."""

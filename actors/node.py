@@ -52,7 +52,7 @@ from actors.core.events import (
 )
 from actors.core.live import Live
 from actors.core.reach import Reach
-from actors.core.shard import ShardState
+from actors.core.shard import ShardState, not_known
 from actors.core.task import Phase, Task, by_shard, fence
 from actors.hand import Hand
 from actors.handover import Handover
@@ -187,6 +187,7 @@ class Node:
             post=self.hand.post,
             refused=self.stats.refuse,
             vacant=self._tell_work,
+            dropped=self._dropped,
         )
         self.lending = Lending(
             self.hand,
@@ -354,9 +355,17 @@ class Node:
                     for outcome in outcomes:
                         if outcome.reply is None:
                             self._ended_elsewhere(outcome)
+                        else:
+                            self._tell(not_known(outcome))
                 case Asked(commands):
                     for command in commands:
                         self._tell(Answer(command.token, error=Elsewhere()))
+
+    def _dropped(self, records: list[Record]) -> None:
+        """Their shards have gone: whoever waits for them asks the next owner."""
+        for record in records:
+            if record.outcome is not None and record.outcome.reply is not None:
+                self._tell(not_known(record.outcome))
 
     def _ended_elsewhere(self, outcome: Outcome) -> None:
         if self.handover.is_past(outcome.task.shard, outcome.epoch):
@@ -562,6 +571,8 @@ class Node:
         self._tell_unsent(shard, state)
         for task in state.holding.known.values():
             task.phase = Phase.GONE
+        for command in state.commands.reported():
+            self._tell(Answer(command.token, error=Elsewhere()))
         self.asking.left(shard, why)
         self.asking.moved()
         self.hints.left(shard)

@@ -15,7 +15,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from itertools import groupby, takewhile
+from itertools import takewhile
 from typing import NamedTuple, Protocol
 
 from actors.core.errors import Overloaded, Unavailable
@@ -27,11 +27,11 @@ MOST = 1_000
 """Tasks that are taken at once: others have their turn in between."""
 STAYING = 256
 """Takes that stay at their owners, of all queues."""
-PAUSES_S = (1.0, 2.0, 4.0, 1.0)
-"""So long a word is waited for before a report is said again, the first time, the second, ...; then nobody can say. One
-that could not even be sent stays at the first."""
+SAY_AGAIN_S = 1.0
+"""So long a word is waited for before a report is said again, then twice as long, and so on."""
 LOOK_S = 0.1
-SAY_FOR_S = sum(PAUSES_S)
+"""An owner that is unsure is asked again as soon, then half as often, and so on, but each SAY_AGAIN_S at least."""
+SAY_FOR_S = 8.0
 REPORTS = 100_000
 """That may wait for their words."""
 _UNSURE = int(Said.UNSURE)  # on 3.11 a member of an enum costs ten times a global
@@ -86,6 +86,10 @@ class _Saying(NamedTuple):
     again_s: float
     """When what has no word by then is said again."""
     until_s: float
+    pause_s: float = 2 * SAY_AGAIN_S
+    """How long a word is waited for after that."""
+    doubts: int = 0
+    """How often its owner was unsure."""
 
 
 class Pulling:
@@ -118,10 +122,10 @@ class Pulling:
         self._looking: set[int] = set()
         self._takes: asyncio.Queue[tuple[str, int, int, int]] = asyncio.Queue()
         """Boot, queue, how many, and how many at most after the first part."""
-        self._open: list[dict[Key, tuple[Report, _Saying]]] = [{} for _ in PAUSES_S]
-        """Reports that have no word yet, by how often they were said again, in the order in which they will be."""
-        self._unsure: dict[Key, None] = {}
-        """Those of them that are said again sooner, for their owner could not say."""
+        self._open: dict[Key, tuple[Report, _Saying]] = {}
+        """Reports that have no word yet and were said once, in the order in which they are said again."""
+        self._again: dict[Key, tuple[Report, _Saying]] = {}
+        """Those that are to be said again another time."""
         self._extending: dict[Key, Speaker] = {}
         self._unanswered = asyncio.Event()
 
@@ -237,7 +241,7 @@ class Pulling:
     @property
     def full(self) -> bool:
         """Too many reports wait for their words: take no more of them."""
-        return sum(map(len, self._open)) >= REPORTS
+        return len(self._open) + len(self._again) >= REPORTS
 
     def report(self, speaker: Speaker, tenant: str, reports: Sequence[Report]) -> None:
         """Attempts ended; `speaker` hears one word of each, unless it says the same again before that.
@@ -245,8 +249,8 @@ class Pulling:
         If somebody else says the same before that, the word is for that one, and `speaker` is unsure.
         """
         now_s = asyncio.get_running_loop().time()
-        saying = _Saying(speaker, tenant, now_s + PAUSES_S[0], now_s + SAY_FOR_S)
-        opened = self._open[0]
+        saying = _Saying(speaker, tenant, now_s + SAY_AGAIN_S, now_s + SAY_FOR_S)
+        opened = self._open
         left: dict[Speaker, list[Word]] = defaultdict(list)
         for report in reports:
             key = report.id, report.epoch, report.attempt
@@ -259,10 +263,9 @@ class Pulling:
             other.answer(words)
 
     def _close(self, key: Key) -> tuple[Report, _Saying] | None:
-        for opened in self._open:
-            if (found := opened.pop(key, None)) is not None:
-                return found
-        return None
+        if (found := self._open.pop(key, None)) is None and self._again:
+            return self._again.pop(key, None)
+        return found
 
     def _say(self, tenant: str, reports: Sequence[Report]) -> list[Report]:
         """Answers those that nobody is there to hear."""
@@ -278,8 +281,8 @@ class Pulling:
                 theirs[boot].append(report)
             else:
                 unsaid.append(report)
-        if mine and not self._mine.report(self, tenant, mine):
-            unsaid += mine
+        if mine:
+            self._mine.report(self, tenant, mine)
         for boot, some in theirs.items():
             if not self._lines.report(boot, tenant, some):
                 unsaid += some
@@ -288,12 +291,11 @@ class Pulling:
     def answer(self, words: list[Word]) -> None:
         """See ports.lending.Taker and Borrower."""
         heard: dict[Speaker, list[Word]] = {}
-        opened = self._open[0]
         for word in words:
             key = word.id, word.epoch, word.attempt
-            if word.said == _UNSURE:  # whoever owns it by then is told
-                self._unsure[key] = None
-            elif (closed := opened.pop(key, None) or self._close(key)) is not None:
+            if word.said == _UNSURE:
+                self._doubt(key)
+            elif (closed := self._close(key)) is not None:
                 speaker = closed[1].speaker
                 if (some := heard.get(speaker)) is None:
                     heard[speaker] = [word]
@@ -302,47 +304,47 @@ class Pulling:
         for speaker, some in heard.items():
             speaker.answer(some)
 
+    def _doubt(self, key: Key) -> None:
+        """Its owner could not say: whoever owns it by then is told."""
+        if (closed := self._close(key)) is not None:
+            report, saying = closed
+            pause_s = min(LOOK_S * 2**saying.doubts, SAY_AGAIN_S)
+            again_s = asyncio.get_running_loop().time() + pause_s
+            self._again[key] = report, saying._replace(again_s=again_s, doubts=saying.doubts + 1)
+
     async def _say_again(self) -> None:
         while True:
             await self._unanswered.wait()
             await asyncio.sleep(LOOK_S)
             now_s = asyncio.get_running_loop().time()
-            self._say_unsure()
-            for times in range(len(PAUSES_S)):
-                self._say_due(times, now_s)
-            if not any(self._open):
+            again: dict[str, list[Report]] = defaultdict(list)
+            late: dict[Speaker, list[Word]] = defaultdict(list)
+            for key, (report, saying) in self._due(now_s):
+                self._close(key)
+                if saying.until_s <= now_s:
+                    late[saying.speaker].append(Word(*key, Said.UNSURE))
+                    continue
+                again[saying.tenant].append(report)
+                self._again[key] = report, saying._replace(again_s=now_s + saying.pause_s, pause_s=2 * saying.pause_s)
+            for tenant, reports in again.items():
+                for report in self._say(tenant, reports):
+                    self._keep_trying(report, now_s)
+            for speaker, words in late.items():
+                speaker.answer(words)
+            if not (self._open or self._again):
                 self._unanswered.clear()
 
-    def _say_unsure(self) -> None:
-        """What an owner could not say, another one may."""
-        unsure, self._unsure = self._unsure, {}
-        again: dict[str, list[Report]] = defaultdict(list)
-        for key in unsure:
-            for opened in self._open:
-                if key in opened:
-                    report, saying = opened[key]
-                    again[saying.tenant].append(report)
-        for tenant, reports in again.items():
-            self._say(tenant, reports)
+    def _due(self, now_s: float) -> list[tuple[Key, tuple[Report, _Saying]]]:
+        """The reports that are said again now, or given up."""
+        due = list(takewhile(lambda item: item[1][1].again_s <= now_s, self._open.items()))
+        return due + [item for item in self._again.items() if min(item[1][1].again_s, item[1][1].until_s) <= now_s]
 
-    def _say_due(self, times: int, now_s: float) -> None:
-        """Those that were said again so many times: say them once more, or give them up."""
-        opened = self._open[times]
-        due = list(takewhile(lambda item: item[1][1].again_s <= now_s, opened.items()))
-        for saying, some in groupby(due, lambda item: item[1][1]):
-            said = {key: report for key, (report, _) in some}
-            for key in said:
-                del opened[key]
-            if times + 1 == len(PAUSES_S) or saying.until_s <= now_s:
-                saying.speaker.answer([Word(*key, Said.UNSURE) for key in said])
-                continue
-            later = saying._replace(again_s=saying.again_s + PAUSES_S[times + 1])
-            self._open[times + 1].update((key, (report, later)) for key, report in said.items())
-            soon = saying._replace(again_s=saying.again_s + PAUSES_S[0])
-            for report in self._say(saying.tenant, list(said.values())):
-                key = report.id, report.epoch, report.attempt
-                if self._open[times + 1].pop(key, None) is not None:
-                    self._open[0][key] = report, soon
+    def _keep_trying(self, report: Report, now_s: float) -> None:
+        """Nobody was there to hear it, whom it could have kept from work."""
+        key = report.id, report.epoch, report.attempt
+        if key in self._again:
+            saying = self._again[key][1]
+            self._again[key] = report, saying._replace(again_s=now_s + SAY_AGAIN_S, pause_s=2 * SAY_AGAIN_S)
 
     # --- leases are extended
 

@@ -35,6 +35,10 @@ class Commands:
         else:
             waiting.append(command)
 
+    def reported(self) -> list[Command]:
+        """Reports among those that wait."""
+        return [command for waiting in self.waiting.values() for command in waiting if command.reported]
+
     def recorded(self, records: list[Record], effects: list[Effect]) -> None:
         """Answer those that say again what these have recorded: where much is late, all of it is said again, and what
         had to be looked up for that would make it later.
@@ -144,7 +148,11 @@ def _says(command: Command, record: Record) -> bool:
     said, outcome = command.outcome, record.outcome
     if not command.reported or said is None or outcome is None or command.tenant != record.task.queue.tenant:
         return False
-    return (said.epoch, said.attempt, said.verdict) == (outcome.epoch, outcome.attempt, outcome.verdict)
+    return _gist(said) == _gist(outcome)
+
+
+def _gist(outcome: Outcome) -> tuple[object, ...]:
+    return outcome.epoch, outcome.attempt, outcome.verdict, outcome.error, outcome.retry_after_ms
 
 
 def _was_recorded(task: Task, epoch: int, ended: State | None, command: Command) -> bool:

@@ -443,7 +443,7 @@ class ShardState:
         kept = self.claims.settled(task.id)
         self.ahead.forget(task)
         effects: list[Effect] = self.commands.overruled(record)
-        effects += [_unsure(o) for o in (kept, record.outcome) if o is not None and o.reply is not None]
+        effects += [not_known(o) for o in (kept, record.outcome) if o is not None and o.reply is not None]
         if row is not None and row.rev == record.rev:
             self.lost = True
         if row is None or found.state in TERMINAL:
@@ -529,7 +529,7 @@ class ShardState:
             case Asked(commands) | Looked(commands):
                 return _elsewhere(commands)
             case Ended(outcomes):
-                effects: list[Effect] = [_unsure(outcome) for outcome in outcomes if outcome.reply is not None]
+                effects: list[Effect] = [not_known(outcome) for outcome in outcomes if outcome.reply is not None]
                 others = [outcome for outcome in outcomes if outcome.reply is None]
                 return [*effects, Forward(others)] if others else effects
             case Extended(extensions, reply):
@@ -549,7 +549,7 @@ _BEGINNINGS = (Submitted, Loaded, LoadFailed, Started, HandedOut, Probed)
 _CANCELLED = State.CANCELLED
 
 
-def _unsure(outcome: Outcome) -> Answer:
+def not_known(outcome: Outcome) -> Answer:
     """Whether it was recorded is not known here: its worker says it again."""
     return Answer(_reply(outcome), error=Elsewhere())
 

@@ -49,8 +49,8 @@ class Lender(Protocol):
         """At most `limit` due tasks of a queue, started; and whether there may be more."""
         ...
 
-    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> bool:
-        """Attempts ended. False: this node may not be the owner any more, and says nothing."""
+    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> None:
+        """Attempts ended."""
         ...
 
     def extend(self, taker: Taker, tenant: str, extensions: Sequence[Extension]) -> None:

@@ -282,6 +282,27 @@ async def test_it_is_full_while_many_ends_wait_to_be_read(world: World) -> None:
     assert seen == [(SLICE_EVENTS, True), (2 * SLICE_EVENTS, True), (2 * SLICE_EVENTS + 2, False)]
 
 
+async def test_ends_of_a_shard_that_went_keep_it_full_for_a_round_at_most(world: World) -> None:
+    state = world.add(1)
+    world.add(2)
+    outcome = Outcome(make_task(1, Queue(1, "default", "q")), 1, 1, Verdict.SUCCEEDED, T0_MS, T0_MS)
+    for _ in range(SLICE_EVENTS + 1):
+        world.hand.post(1, Ended([outcome]))
+    full = []
+
+    def amid_a_round() -> None:
+        if len(state.seen) == SLICE_EVENTS:
+            world.hand.post(2, Ended([outcome] * ENDS))
+            world.hand.remove(2)
+            full.append(world.hand.full)
+
+    world.hand._done = amid_a_round
+    async with world.turning():
+        await asyncio.sleep(1)
+    assert full == [True]
+    assert not world.hand.full
+
+
 async def test_mail_for_a_shard_that_is_not_here_is_refused(world: World) -> None:
     assert not world.hand.post(1, hint())
     world.add(1)

@@ -28,6 +28,7 @@ class World:
         self.told: list[tuple[int, Event]] = []
         self.refused = 0
         self.vacancies = 0
+        self.dropped: list[Record] = []
         self.owns: Callable[[int, int], bool] = lambda shard, epoch: epoch == 1
         self.ledger = Ledger(
             self.stores.ledger,
@@ -37,6 +38,7 @@ class World:
             post=lambda shard, event: self.told.append((shard, event)),
             refused=self._refuse,
             vacant=self._have_room,
+            dropped=self.dropped.extend,
         )
         self.queue: Queue
 
@@ -145,6 +147,7 @@ async def test_records_of_a_shard_that_went_are_let_go(world: World) -> None:
     world.link.away = False
     await world.ledger.idle()
     assert [shard for shard, _ in world.told] == [2]
+    assert [record.task.shard for record in world.dropped] == [0, 1, 3, 0, 1, 3]
     assert len(world.database.finished) == 2
     world.owns = lambda shard, epoch: False
     world.ledger.put([finish(make_task(40, world.queue))])

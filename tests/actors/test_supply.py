@@ -60,8 +60,8 @@ class Nothing:
     def take(self, taker: Taker, queue: int, limit: int) -> tuple[list[Lent], bool]:
         return [], False
 
-    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> bool:
-        return True
+    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> None:
+        """Nothing is lent."""
 
     def extend(self, taker: Taker, tenant: str, extensions: Sequence[Extension]) -> None:
         """Nothing is lent."""

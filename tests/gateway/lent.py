@@ -78,10 +78,9 @@ class LendingDouble:
         self.news.set()
         return tasks, bool(self.due[queue])
 
-    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> bool:
+    def report(self, taker: Taker, tenant: str, reports: Sequence[Report]) -> None:
         self.reported.append((taker, tenant, list(reports)))
         self.news.set()
-        return True
 
     def extend(self, taker: Taker, tenant: str, extensions: Sequence[Extension]) -> None:
         self.extended.append((taker, tenant, list(extensions)))

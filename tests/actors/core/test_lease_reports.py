@@ -162,10 +162,11 @@ def test_what_is_said_otherwise_while_an_end_is_written_is_looked_up() -> None:
     stage.report(task)
     [record] = stage.records
     stage.report(task, Verdict.NEVER, error="broken")
+    stage.report(task, error="a success with words")
     stage.ask_report(task).tenant = "other"
     stage.record(record)
     assert stage.answers == []
-    assert [command.tenant for command in stage.finds] == ["default", "other"]
+    assert [command.tenant for command in stage.finds] == ["default", "default", "other"]
 
 
 def test_a_report_that_was_said_twice_at_once_has_one_record() -> None:
