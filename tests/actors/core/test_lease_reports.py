@@ -169,6 +169,16 @@ def test_what_is_said_otherwise_while_an_end_is_written_is_looked_up() -> None:
     assert [command.tenant for command in stage.finds] == ["default", "default", "other"]
 
 
+def test_who_waits_for_a_record_with_a_report_is_known_when_the_shard_goes() -> None:
+    stage = LeaseStage()
+    task = stage.running()
+    stage.report(task)
+    stage.report(task)
+    stage.ask(task, Move.CANCEL)
+    [waiting] = stage.shard.commands.reported()
+    assert waiting.token == Reply(TAKER, task.id, EPOCH, 1)
+
+
 def test_a_report_that_was_said_twice_at_once_has_one_record() -> None:
     stage = LeaseStage()
     task = stage.running()
