@@ -26,7 +26,7 @@ run: install ## start ringwheel on embedded Postgres, with a demo
 	@exec $(BIN)/ringwheel dev
 
 test: install ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: install ## ruff: style, bugs, async bans
 	$(BIN)/ruff check .
@@ -43,7 +43,7 @@ contracts: install ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
 rest: install ## the tests that `coverage` has not run
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/actors/core
+	$(BIN)/python -m pytest -n 4 --dist worksteal --ignore=tests/actors/core
 
 check: lint types contracts coverage rest ## all that a commit must pass
 
