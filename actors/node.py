@@ -352,20 +352,21 @@ class Node:
         for event in mail:
             match event:
                 case Ended(outcomes):
+                    self._tell_not_known(outcomes)
                     for outcome in outcomes:
                         if outcome.reply is None:
                             self._ended_elsewhere(outcome)
-                        else:
-                            self._tell(not_known(outcome))
                 case Asked(commands):
                     for command in commands:
                         self._tell(Answer(command.token, error=Elsewhere()))
 
     def _dropped(self, records: list[Record]) -> None:
         """Their shards have gone: whoever waits for them asks the next owner."""
-        for record in records:
-            if record.outcome is not None and record.outcome.reply is not None:
-                self._tell(not_known(record.outcome))
+        self._tell_not_known(record.outcome for record in records if record.outcome is not None)
+
+    def _tell_not_known(self, outcomes: Iterable[Outcome]) -> None:
+        for answer in not_known(outcomes):
+            self._tell(answer)
 
     def _ended_elsewhere(self, outcome: Outcome) -> None:
         if self.handover.is_past(outcome.task.shard, outcome.epoch):

@@ -44,12 +44,9 @@ class Commands:
         had to be looked up for that would make it later.
         """
         for record in records:
-            waiting = self.waiting.get(record.task.id)
-            if waiting is None or record.outcome is None:
-                continue
-            again = [command for command in waiting if _says(command, record)]
-            effects += [Answer(command.token, changed=False) for command in again]
-            self.waiting[record.task.id] = [command for command in waiting if command not in again]
+            if (waiting := self.waiting.get(record.task.id)) is not None:
+                effects += [Answer(command.token, changed=False) for command in waiting if _says(command, record)]
+                waiting[:] = [command for command in waiting if not _says(command, record)]
 
     def decide(
         self, task: Task, command: Command, epoch: int, now_ms: int, records: list[Record], effects: list[Effect]

@@ -14,7 +14,7 @@ is published after its commit. Refuses: outcomes under another fence than the cu
 were meant for the shard under another epoch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from actors.core import changes
@@ -443,7 +443,7 @@ class ShardState:
         kept = self.claims.settled(task.id)
         self.ahead.forget(task)
         effects: list[Effect] = self.commands.overruled(record)
-        effects += [not_known(o) for o in (kept, record.outcome) if o is not None and o.reply is not None]
+        effects += not_known(outcome for outcome in (kept, record.outcome) if outcome is not None)
         if row is not None and row.rev == record.rev:
             self.lost = True
         if row is None or found.state in TERMINAL:
@@ -529,9 +529,8 @@ class ShardState:
             case Asked(commands) | Looked(commands):
                 return _elsewhere(commands)
             case Ended(outcomes):
-                effects: list[Effect] = [not_known(outcome) for outcome in outcomes if outcome.reply is not None]
                 others = [outcome for outcome in outcomes if outcome.reply is None]
-                return [*effects, Forward(others)] if others else effects
+                return [*not_known(outcomes), *([Forward(others)] if others else [])]
             case Extended(extensions, reply):
                 return [Keep(reply, [unsure(said) for said in extensions])]
         return []
@@ -549,9 +548,9 @@ _BEGINNINGS = (Submitted, Loaded, LoadFailed, Started, HandedOut, Probed)
 _CANCELLED = State.CANCELLED
 
 
-def not_known(outcome: Outcome) -> Answer:
-    """Whether it was recorded is not known here: its worker says it again."""
-    return Answer(_reply(outcome), error=Elsewhere())
+def not_known(outcomes: Iterable[Outcome]) -> list[Answer]:
+    """To the workers that wait for word of these: nobody knows here whether it is recorded. They say it again."""
+    return [Answer(_reply(outcome), error=Elsewhere()) for outcome in outcomes if outcome.reply is not None]
 
 
 def _reply(outcome: Outcome) -> Reply:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.exits import Exit, carry_out
+from gateway.cli.exits import Exit, Refused, carry_out
 from gateway.cli.options import TEXT, client_options, duration_of
 from gateway.cli.streams import say
 
@@ -104,8 +104,20 @@ def set_command(
     body = {key: value for key, value in named.items() if value is not None and value != {}}
     if not body and not replace:
         raise click.UsageError("name a setting")
-    method = "PUT" if replace else "PATCH"
-    carry_out(_call(url, method, name, body=json.dumps(body).encode(), as_json=as_json), as_json)
+    carry_out((_replace if replace else _change)(url, name, json.dumps(body).encode(), as_json), as_json)
+
+
+async def _replace(url: str, name: str, body: bytes, as_json: bool) -> Exit:
+    return await _call(url, "PUT", name, body=body, as_json=as_json)
+
+
+async def _change(url: str, name: str, body: bytes, as_json: bool) -> Exit:
+    try:
+        return await _call(url, "PATCH", name, body=body, as_json=as_json)
+    except Refused as refused:
+        if refused.code is Exit.NOT_FOUND:
+            refused.problem["detail"] = f"{refused.problem.get('detail')}; with --replace it is made"
+        raise
 
 
 def _plain(verb: str, words: str) -> Callable[..., Any]:

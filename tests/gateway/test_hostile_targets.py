@@ -149,7 +149,7 @@ async def test_a_name_that_changes_after_it_was_looked_at_gains_nothing(names: N
     names.known = {f"n{n}.rebinds.test": ["8.8.8.8"] for n in range(500)}
     targets = [f"http://{name}:{bird.port}/" for name in names.known]
     node = FakeNode()
-    async with courier(node, policy=Offline(), callers=64):  # so many questions at once: of more, some are lost
+    async with courier(node, policy=Offline(), callers=16):  # of more questions at once some are lost
         node.offer([webhook(url, n=n, deadline_ms=60_000) for n, url in enumerate(targets)])
         first = list(await node.until(500))
         # Not "at the second question": a resolver asks twice when the first answer is late.

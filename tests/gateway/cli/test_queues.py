@@ -59,6 +59,15 @@ async def test_a_queue_command_asks_and_shows_the_queue(words: tuple[str, ...], 
         assert (orjson.loads(asked.body) if asked.body else b"") == body
 
 
+@pytest.mark.parametrize(("more", "hint"), [((), True), (("--replace",), False)])
+async def test_how_a_queue_is_made_is_said_to_who_changes_none(more: tuple[str, ...], hint: bool) -> None:
+    async with double() as service:
+        service.answer(a_problem(404, "Not found", "no such queue"), 404)
+        done = await service.run("queue", "set", "mail", "--paused", *more)
+        assert done.code == 3
+        assert done.err == f"error: Not found: no such queue{'; with --replace it is made' * hint}\n"
+
+
 async def test_queue_purge_asks_first_and_goes_on_until_it_is_done() -> None:
     async with double() as service:
         assert (await service.run("queue", "purge", "mail", stdin=b"n\n")).code == 1
