@@ -13,7 +13,6 @@ Bound: one continued page a queue and shard; URGENT and CALM of them a step.
 import asyncio
 import itertools
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
 
 import structlog
 
@@ -45,7 +44,6 @@ Owned = Callable[[], Iterable[tuple[int, Callable[[], dict[int, int]]]]]
 tables."""
 
 
-@dataclass(slots=True)
 class Walk(Page):
     """A page of the probe, and the time from which all up to it was looked at."""
 

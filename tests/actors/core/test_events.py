@@ -1,6 +1,7 @@
-import dataclasses
 import typing
 import uuid
+
+import msgspec
 
 from actors.core import events
 from actors.core.events import LAST_ID, NO_ID, Answer, Change, Command, Effect, Event, Outcome, Verdict
@@ -16,10 +17,11 @@ def test_events_and_effects_do_not_overlap() -> None:
     assert not happened & asked
 
 
-def test_all_nouns_are_slotted() -> None:
-    nouns = [noun for noun in vars(events).values() if dataclasses.is_dataclass(noun)]
-    assert len(nouns) >= 20
-    assert all("__slots__" in vars(noun) for noun in nouns)
+def test_no_event_or_effect_has_a_dict() -> None:
+    """A typo in a field's name is an error, and one is made in a tenth of a microsecond."""
+    nouns = {noun for noun in vars(events).values() if isinstance(noun, type) and issubclass(noun, msgspec.Struct)}
+    assert nouns > {*typing.get_args(Event), *typing.get_args(Effect)}
+    assert all(noun.__dictoffset__ == 0 for noun in nouns)
 
 
 def test_every_id_lies_between_the_two_ends() -> None:
