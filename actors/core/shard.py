@@ -158,8 +158,9 @@ class ShardState:
         if self._closed:
             return self._part(event, now_ms)
         effects = self._handlers[type(event)](event, now_ms)
-        if self.holding.spilled or self.holding.next_page_ms <= now_ms:
-            effects.extend(Load(page) for page in self.holding.pages(now_ms))
+        holding = self.holding
+        if holding.spilled or holding.next_page_ms <= now_ms:
+            effects.extend(Load(page) for page in holding.pages(now_ms))
         return effects
 
     def next_ms(self, now_ms: int) -> int:
@@ -355,7 +356,7 @@ class ShardState:
 
     def _recorded(self, event: Recorded, now_ms: int) -> list[Effect]:
         published: list[Change] = []
-        effects: list[Effect] = [Publish(published)]
+        effects: list[Effect] = []
         tally, epoch, let_go = self.tally, self.epoch, self.holding.let_go
         watched, finished = tally.watched(), tally.finished
         again: list[Task] = []
@@ -384,6 +385,8 @@ class ShardState:
                 again.append(task)
             if record.token is not None:
                 effects.append(Answer(record.token, change))
+        if published:
+            effects.insert(0, Publish(published))
         if said:
             effects.append(Acknowledge(said))
         if again:
