@@ -51,10 +51,13 @@ class Child(asyncio.SubprocessProtocol):
             self.ready.set_result(match)
 
     def process_exited(self) -> None:
-        """Whoever waits for readiness waits in vain."""
+        """It is no more; what it said last may not be read yet."""
+        self.ended.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """All that it said is read: whoever waits for readiness waits in vain."""
         if not self.ready.done():
             self.ready.set_exception(Failed(f"ended before it was ready:\n{self._output}"))
-        self.ended.set_result(None)
 
     @property
     def port(self) -> int:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from bench.processes import Failed, process
+from bench.processes import Child, Failed, process
 
 
 async def test_a_process_is_ready_and_then_ended() -> None:
@@ -22,6 +22,15 @@ async def test_a_process_that_dies_says_why() -> None:
     with pytest.raises(Failed, match="no reason at all"):
         async with process("-c", "raise SystemExit('no reason at all')"):
             raise AssertionError("never entered")
+
+
+async def test_what_it_said_last_is_read_first() -> None:
+    child = Child("ready")
+    child.process_exited()
+    child.pipe_data_received(2, b"no room\n")
+    child.connection_lost(None)
+    with pytest.raises(Failed, match="no room"):
+        await child.ready
 
 
 async def test_an_error_in_the_benchmark_ends_the_process_too() -> None:
