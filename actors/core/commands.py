@@ -44,9 +44,9 @@ class Commands:
         had to be looked up for that would make it later.
         """
         for record in records:
-            if (waiting := self.waiting.get(record.task.id)) is not None:
-                effects += [Answer(command.token, changed=False) for command in waiting if _says(command, record)]
-                waiting[:] = [command for command in waiting if not _says(command, record)]
+            waiting = self.waiting.get(record.task.id, [])
+            effects += [Answer(command.token, changed=False) for command in waiting if _says(command, record)]
+            waiting[:] = [command for command in waiting if not _says(command, record)]
 
     def decide(
         self, task: Task, command: Command, epoch: int, now_ms: int, records: list[Record], effects: list[Effect]
