@@ -532,8 +532,10 @@ class ShardState:
             case Asked(commands) | Looked(commands):
                 return _elsewhere(commands)
             case Ended(outcomes):
-                others = [outcome for outcome in outcomes if outcome.reply is None]
-                return [*not_known(outcomes), *([Forward(others)] if others else [])]
+                effects: list[Effect] = [*not_known(outcomes)]
+                if others := [outcome for outcome in outcomes if outcome.reply is None]:
+                    effects.append(Forward(others))
+                return effects
             case Extended(extensions, reply):
                 return [Keep(reply, [unsure(said) for said in extensions])]
         return []

@@ -104,18 +104,14 @@ def set_command(
     body = {key: value for key, value in named.items() if value is not None and value != {}}
     if not body and not replace:
         raise click.UsageError("name a setting")
-    carry_out((_replace if replace else _change)(url, name, json.dumps(body).encode(), as_json), as_json)
+    carry_out(_set(url, name, json.dumps(body).encode(), replace, as_json), as_json)
 
 
-async def _replace(url: str, name: str, body: bytes, as_json: bool) -> Exit:
-    return await _call(url, "PUT", name, body=body, as_json=as_json)
-
-
-async def _change(url: str, name: str, body: bytes, as_json: bool) -> Exit:
+async def _set(url: str, name: str, body: bytes, replace: bool, as_json: bool) -> Exit:
     try:
-        return await _call(url, "PATCH", name, body=body, as_json=as_json)
+        return await _call(url, "PUT" if replace else "PATCH", name, body=body, as_json=as_json)
     except Refused as refused:
-        if refused.code is Exit.NOT_FOUND:
+        if refused.code is Exit.NOT_FOUND and not replace:
             refused.problem["detail"] = f"{refused.problem.get('detail')}; with --replace it is made"
         raise
 

@@ -18,7 +18,7 @@ def test_events_and_effects_do_not_overlap() -> None:
 
 
 def test_no_event_or_effect_has_a_dict() -> None:
-    """A typo in a field's name is an error, and one is made in a tenth of a microsecond."""
+    """A typo in a field's name is an error."""
     nouns = {noun for noun in vars(events).values() if isinstance(noun, type) and issubclass(noun, msgspec.Struct)}
     assert nouns > {*typing.get_args(Event), *typing.get_args(Effect)}
     assert all(noun.__dictoffset__ == 0 for noun in nouns)
