@@ -41,6 +41,7 @@ from gateway.siblings import Siblings, siblings_of
 from gateway.signing import Signer
 from gateway.targets import TargetPolicy
 from gateway.tls import certificate_of, trusting
+from gateway.turn import Turn
 from storage.cluster import PgClusterStore
 from storage.embedded import EmbeddedPostgres
 from storage.housekeeping import PgHousekeeping
@@ -80,7 +81,8 @@ class Service:
         self.signer = Signer(PgSigningStore(database))
         self.certificate = certificate_of(settings)
         trust = trusting(settings.tls_authorities)
-        self.peers = Peers(Wire(book, codec), self.hub, trust)
+        turn = Turn()
+        self.peers = Peers(Wire(book, codec), self.hub, trust, turn)
         self.node = node = Node(
             boot=boot,
             name=settings.name or f"{socket.gethostname()}:{settings.port}",
@@ -118,6 +120,7 @@ class Service:
             admission=admission,
             quota=quota,
             patience=Patience(node.membership.silent_s),
+            turn=turn,
         )
         for name, words, count in (
             ("unreadable_rows", "Rows that this program can't read", lambda: database.unreadable.count),

@@ -30,6 +30,7 @@ from gateway.admission import Admission
 from gateway.patience import Patience
 from gateway.quota import Quota
 from gateway.room import Room
+from gateway.turn import Turn
 
 if TYPE_CHECKING:
     from gateway.crew import Crew
@@ -395,6 +396,8 @@ class Gateway:
     quota: Quota = field(default_factory=Quota)
     patience: Patience = field(default_factory=Patience)
     room: Room = field(default_factory=Room)
+    turn: Turn = field(default_factory=Turn)
+    """Around what one read of another node's link brings."""
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """What `/metrics` shows."""
     movable_clock: bool = False

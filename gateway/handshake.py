@@ -16,9 +16,10 @@ import hmac
 import secrets
 from collections.abc import Mapping
 
-import aiohttp
 import structlog
 from aiohttp import WSMsgType, web
+
+from gateway.link_socket import LinkSocket
 
 HANDSHAKE_S = 3.0
 HANDSHAKE_BYTES = 1_024
@@ -47,18 +48,21 @@ def is_known(headers: Mapping[str, str], secret: bytes) -> bool:
     return known and hmac.compare_digest(proof, _proof(secret, _KNOCK, b"", mine, "").hex())
 
 
-async def introduce(ws: aiohttp.ClientWebSocketResponse, secret: bytes, mine: str, theirs: str) -> None:
-    """The end that connects. Raises Refused, TimeoutError, and what a connection raises."""
-    async with asyncio.timeout(HANDSHAKE_S):
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        challenge = await ws.receive_bytes()
-        if _is_another(challenge, secret, theirs):
-            raise Refused
-        await ws.send_bytes(nonce + _proof(secret, _CLIENT, challenge, mine, theirs) + mine.encode())
-        proof = await ws.receive_bytes()
-        if not hmac.compare_digest(proof, _proof(secret, _SERVER, nonce, theirs, mine)):
-            log.warning("a peer could not prove that it is of this cluster", boot=theirs)
-            raise Refused
+async def introduce(socket: LinkSocket, secret: bytes, mine: str, theirs: str) -> None:
+    """The end that connects. Raises Refused, and TimeoutError."""
+    try:
+        async with asyncio.timeout(HANDSHAKE_S):
+            nonce = secrets.token_bytes(NONCE_BYTES)
+            challenge = await socket.receive()
+            if _is_another(challenge, secret, theirs):
+                raise Refused
+            await socket.send(nonce + _proof(secret, _CLIENT, challenge, mine, theirs) + mine.encode())
+            proof = await socket.receive()
+            if not hmac.compare_digest(proof, _proof(secret, _SERVER, nonce, theirs, mine)):
+                log.warning("a peer could not prove that it is of this cluster", boot=theirs)
+                raise Refused
+    except ConnectionError:  # it left instead
+        raise Refused from None
 
 
 async def examine(ws: web.WebSocketResponse, secret: bytes, mine: str) -> str:

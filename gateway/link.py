@@ -9,14 +9,15 @@ boot end it: they were meant for who was here before. A living node that can't b
 import asyncio
 import os
 import random
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-import aiohttp
 import structlog
-from aiohttp import WSMsgType
+from websockets.exceptions import WebSocketException
+from websockets.typing import BytesLike
 
 from actors.core.errors import Invalid, Overloaded, Unavailable
 from actors.core.wire import (
@@ -34,7 +35,9 @@ from actors.core.wire import (
     decode,
     encode,
 )
-from gateway.handshake import HANDSHAKE_S, Refused, introduce, knock
+from gateway.handshake import Refused, introduce, knock
+from gateway.link_socket import LinkSocket, open_socket
+from gateway.turn import Turn
 
 PATH = "/peer/v1"
 OUTBOX = 10_000
@@ -50,7 +53,6 @@ WATCHED = 500
 """Topics in one message, which has a frame of its own."""
 WATCH_S = 1.0
 """How long a node may take to say that it tells of a topic. One that is slower is not waited for."""
-HEARTBEAT_S = 5.0
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Before a link is opened anew, about."""
 PATIENCE_S = 10.0
@@ -73,6 +75,7 @@ class Link:
         hear: Callable[["Link", Message], None],
         greet: Callable[["Link"], Awaitable[None]],
         lose: Callable[[], None],
+        turn: Turn,
     ) -> None:
         """`hear` is given what comes and answers no question, and each `Watching` that was not waited for any more;
         `greet` is called whenever both ends know each other, `lose` when the boot is found to be gone.
@@ -84,6 +87,7 @@ class Link:
         self._hear_more = hear
         self._greet = greet
         self._lose = lose
+        self._turn = turn
         self.gone = False
         """At the last try nobody listened there, or somebody who is not this boot."""
         self._outbox: deque[Message] = deque()
@@ -104,13 +108,13 @@ class Link:
         self._complain_s: float | None = None
         """When it is said that it does not come up; None: it came up last time."""
         self._complained_s = float("-inf")
-        self._ws: aiohttp.ClientWebSocketResponse | None = None
+        self._socket: LinkSocket | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, group: asyncio.TaskGroup, session: aiohttp.ClientSession) -> None:
+    def start(self, group: asyncio.TaskGroup, trust: ssl.SSLContext) -> None:
         """Open it, once."""
         if self._task is None:
-            self._task = group.create_task(self._run(session), name=f"link-{self.boot}")
+            self._task = group.create_task(self._run(trust), name=f"link-{self.boot}")
 
     def end(self) -> None:
         """The boot is dead, or I am another one now."""
@@ -120,8 +124,8 @@ class Link:
 
     async def cut(self) -> None:
         """End the connection; a new one is opened."""
-        if self._ws is not None:
-            await self._ws.close()
+        if self._socket is not None:
+            await self._socket.close()
 
     def tell(self, message: Message, *, early: bool = False) -> bool:
         """Put a message on its way; False: it is lost. An `early` one waits for the link to be up for once."""
@@ -183,12 +187,12 @@ class Link:
             self._asked.pop(number, None)
             self._parts.pop(number, None)
 
-    async def _run(self, session: aiohttp.ClientSession) -> NoReturn:
+    async def _run(self, trust: ssl.SSLContext) -> NoReturn:
         tries = 0
         while True:
             why = "ended at once"
             try:
-                await self._connect(session)
+                await self._connect(trust)
             except* _ENDS as ends:  # however it ended, it is tried again
                 self._see_gone(ends)
                 why = _why(ends)
@@ -216,41 +220,33 @@ class Link:
             self._complain_s = now_s + SILENCE_S
             log.warning("a living node can't be reached where it says it is", boot=self.boot, url=self._url, reason=why)
 
-    async def _connect(self, session: aiohttp.ClientSession) -> None:
+    async def _connect(self, trust: ssl.SSLContext) -> None:
         """One connection, from its beginning to its end."""
-        async with session.ws_connect(
-            self._url,
-            heartbeat=HEARTBEAT_S,
-            max_msg_size=FRAME_BYTES,
-            headers=knock(self._secret, self._mine),
-            timeout=aiohttp.ClientWSTimeout(ws_close=HANDSHAKE_S),
-        ) as ws:
-            await introduce(ws, self._secret, self._mine, self.boot)
-            await self._serve(ws)
+        url, headers = f"ws{self._url.removeprefix('http')}", knock(self._secret, self._mine)
+        async with open_socket(url, trust, headers, FRAME_BYTES, self._turn) as socket:
+            await introduce(socket, self._secret, self._mine, self.boot)
+            await self._serve(socket)
 
-    async def _serve(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+    async def _serve(self, socket: LinkSocket) -> None:
         """Write what is told, and hear answers, until either fails."""
-        self._ws = ws
+        self._socket = socket
         self.gone = False
         self.up.set()
         async with asyncio.TaskGroup() as group:
-            children = [group.create_task(self._write(ws)), group.create_task(self._say_hello())]
-            async for message in ws:
-                if message.type is not WSMsgType.BINARY:
-                    break
-                self._hear(decode(message.data))
-            for child in children:
+            children = [socket.beat(), self._write(socket), self._say_hello()]
+            running = [group.create_task(child) for child in children]
+            await socket.listen(self._hear)
+            for child in running:
                 child.cancel()
 
     async def _say_hello(self) -> None:
         await self._greet(self)
 
-    async def _write(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+    async def _write(self, socket: LinkSocket) -> None:
         with suppress(ConnectionError):
             while True:
                 await self._news.wait()
-                await ws.send_bytes(encode(Frame(self.boot, self._mine, self._take())))
-        await ws.close()
+                await socket.send(encode(Frame(self.boot, self._mine, self._take())))
 
     def _take(self) -> list[Message]:
         """The next frame's messages."""
@@ -266,7 +262,8 @@ class Link:
             self._news.clear()
         return messages
 
-    def _hear(self, frame: Frame) -> None:
+    def _hear(self, data: BytesLike) -> None:
+        frame = decode(data)
         check(frame, self._mine, self.boot)
         for message in frame.messages:
             if isinstance(message, Watching) and message.number in self._late:
@@ -296,14 +293,12 @@ class Link:
                 asked.set_exception(Unavailable("the link to this task's owner broke: the outcome is not known"))
 
 
-_ENDS = (aiohttp.ClientError, aiohttp.WSMessageTypeError, OSError, TimeoutError, Refused, Invalid)
+_ENDS = (WebSocketException, OSError, TimeoutError, Refused, Invalid)
 
 
 def _says_gone(error: BaseException) -> bool:
     """Nobody listens there, or who does is not the boot that I asked for. One that only hangs says nothing."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return isinstance(error.os_error, ConnectionRefusedError)
-    return isinstance(error, aiohttp.WSMessageTypeError | Refused)
+    return isinstance(error, ConnectionRefusedError | Refused)
 
 
 def check(frame: Frame, mine: str, theirs: str) -> None:
@@ -316,12 +311,17 @@ def _why(error: BaseException) -> str:
     """Its kind, and what the system says to it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    words = ""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        words = f": {getattr(error.certificate_error, 'verify_message', '')}"
-    elif isinstance(error, OSError) and isinstance(error.errno, int):
-        words = f": {os.strerror(error.errno)}"
-    return f"{type(error).__name__}{words}"
+    words: str | None = ""
+    match error:
+        case ssl.SSLCertVerificationError():
+            words = error.verify_message
+        case ssl.SSLError():
+            words = error.reason
+        case OSError(errno=int(number)):
+            words = os.strerror(number) if number > 0 else error.strerror
+        case WebSocketException():
+            words = str(error)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _weight(message: Message) -> int:

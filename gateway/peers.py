@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
-import aiohttp
 from aiohttp import WSCloseCode, web
 
 from actors.core.errors import Invalid, Overloaded, Unavailable
@@ -48,13 +47,15 @@ from actors.core.wire import (
 from actors.ports.leases import Peer
 from actors.ports.links import LinkedNode
 from gateway.guest import Guest
-from gateway.handshake import HANDSHAKE_BYTES, HANDSHAKE_S, Refused, is_known
+from gateway.handshake import HANDSHAKE_BYTES, Refused, is_known
 from gateway.hub import Hub
 from gateway.learner import Learner
-from gateway.link import FRAME_BYTES, HEARTBEAT_S, Link
+from gateway.link import FRAME_BYTES, Link
+from gateway.link_socket import HEARTBEAT_S
 from gateway.relay import wire_topic
 from gateway.strange import Strange
 from gateway.topics import Topic
+from gateway.turn import Turn
 
 HINTED = 500
 """Tasks in one message."""
@@ -67,9 +68,10 @@ _NOT_LINKED = "the owner of these tasks is not linked"
 class Peers:
     """All links of a node, and the other nodes' links to it."""
 
-    def __init__(self, wire: Wire, hub: Hub, trust: ssl.SSLContext) -> None:
-        """`trust`: what the certificates of nodes that speak TLS are held against."""
+    def __init__(self, wire: Wire, hub: Hub, trust: ssl.SSLContext, turn: Turn) -> None:
+        """`trust`: what the certificates of nodes that speak TLS are held against; `turn`: around what one brings."""
         self._trust = trust
+        self._turn = turn
         self.wire = wire
         self.hub = hub
         hub.interest.tell = self._watch
@@ -110,7 +112,14 @@ class Peers:
         for other, address in others.items():
             if other not in self._links:
                 self._links[other] = Link(
-                    boot, other, address, secret, hear=self._hear, greet=self._greet, lose=self._lose
+                    boot,
+                    other,
+                    address,
+                    secret,
+                    hear=self._hear,
+                    greet=self._greet,
+                    lose=self._lose,
+                    turn=self._turn,
                 )
         self.hub.interest.alone = not self._links
         self._changed.set()
@@ -270,17 +279,12 @@ class Peers:
 
     async def run(self) -> None:
         """Keep a link to every node that was seen, until cancelled."""
-        timeout = aiohttp.ClientTimeout(sock_connect=HANDSHAKE_S)
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._trust)
-        async with (
-            aiohttp.ClientSession(connector=connector, trust_env=False, timeout=timeout) as session,
-            asyncio.TaskGroup() as group,
-        ):
+        async with asyncio.TaskGroup() as group:
             group.create_task(self.learner.run())
             group.create_task(self._strange.run())
             while True:
                 for link in self._links.values():
-                    link.start(group, session)
+                    link.start(group, self._trust)
                 self._changed.clear()
                 await self._changed.wait()
 

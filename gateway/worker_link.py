@@ -95,6 +95,7 @@ class WorkerLink:
         self._writer = WorkerWriter(
             request,
             limits.stall_s,
+            self._gateway.turn,
             drained=partial(self._crew.drained, self),
             withdrawn=partial(self._crew.withdraw, self),
         )

@@ -1,9 +1,10 @@
 """Writes to one worker what its link has to say: a chunk at a time, the next one when the worker takes more.
 
 Promises: a task is written in the turn of the loop in which it comes, or FRAME_S after those before it (after many,
-twice that). Of a worker that takes nothing for a part (STALLS) of `stall_s` the tasks that wait are withdrawn, since
-others can do them; one that does not take a chunk within `stall_s` is cut off, and `silent` says so. Bound:
-OUTBOX_BYTES. While as much waits, `room_bytes` is 0; while more does, `room` is not set: nothing should be read of it.
+twice that); those that one read of a link brings, as soon as all of it was heard. Of a worker that takes nothing for a
+part (STALLS) of `stall_s` the tasks that wait are withdrawn, since others can do them; one that does not take a chunk
+within `stall_s` is cut off, and `silent` says so. Bound: OUTBOX_BYTES. While as much waits, `room_bytes` is 0; while
+more does, `room` is not set: nothing should be read of it.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from aiohttp import web
 from actors.core.lease import Lent
 from gateway.outbox import CHUNK_BYTES, Outbox
 from gateway.server import Connection
+from gateway.turn import Turn
 from gateway.watcher import Gone, cut
 
 OUTBOX_BYTES = 4 * 1024 * 1024
@@ -35,6 +37,7 @@ class WorkerWriter:
         self,
         request: web.Request,
         stall_s: float,
+        turn: Turn,
         *,
         drained: Callable[[], None],
         withdrawn: Callable[[list[Lent]], None],
@@ -43,6 +46,7 @@ class WorkerWriter:
         self._request = request
         self._connection = cast(Connection, request.protocol)
         self._stall_s = stall_s
+        self._turn = turn
         self._drained = drained
         self._withdrawn = withdrawn
         self._outbox = Outbox()
@@ -81,6 +85,8 @@ class WorkerWriter:
         self._bodies += bodies
         self._tasks += tasks
         self._gathered_bytes += sum(map(len, bodies))
+        if self._turn.put_off(self._send_tasks):
+            return
         loop = asyncio.get_running_loop()
         if self._gathered_bytes >= CHUNK_BYTES or loop.time() >= self._next_s:
             self._send_tasks()

@@ -313,7 +313,7 @@ def encode(frame: Frame) -> bytes:
     return _encoder.encode(frame)
 
 
-def decode(data: bytes) -> Frame:
+def decode(data: bytes | bytearray | memoryview) -> Frame:
     """The frame, without messages that this program does not know. Raises Invalid."""
     try:
         heard = _heard.decode(data)

@@ -23,6 +23,7 @@ from gateway.peers import PEERS, Peers, peer
 from gateway.problems import answering
 from gateway.tls import trusting
 from gateway.topics import Topic
+from gateway.turn import Turn
 from tests.gateway.lent import BorrowingDouble, LendingDouble
 from tests.gateway.watched import SignalHub
 from tests.support.builders import T0_MS, task_id
@@ -171,7 +172,7 @@ async def end(boot: str) -> AsyncIterator[End]:
     book.put(QUEUE)
     node = NodeDouble(book)
     hub = SignalHub(boot, kept=1_000)
-    made = Peers(Wire(book, SpecCodec()), hub, trusting(None))
+    made = Peers(Wire(book, SpecCodec()), hub, trusting(None), Turn())
     made.node = node
     app = web.Application()
     app[PEERS] = made

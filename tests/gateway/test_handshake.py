@@ -11,6 +11,9 @@ from actors.ports.leases import Peer
 from gateway import handshake, link
 from gateway.handshake import HANDSHAKE_BYTES, KNOCK, NONCE_BYTES, Refused, introduce, is_known, knock
 from gateway.link import PATH
+from gateway.link_socket import open_socket
+from gateway.tls import trusting
+from gateway.turn import Turn
 from tests.gateway.linked import SECRET, end
 
 
@@ -51,10 +54,10 @@ async def test_a_stranger_who_says_another_name_is_a_stranger(warnings: list[str
 
 async def refusal(address: str, theirs: str) -> type[Exception] | None:
     """What a link to this boot ends with, at this address."""
-    async with aiohttp.ClientSession() as session, session.ws_connect(f"http://{address}{PATH}") as ws:
+    async with open_socket(f"ws://{address}{PATH}", trusting(None), {}, HANDSHAKE_BYTES, Turn()) as socket:
         try:
-            await introduce(ws, SECRET, "boot-z", theirs)
-        except (Refused, aiohttp.WSMessageTypeError) as error:
+            await introduce(socket, SECRET, "boot-z", theirs)
+        except Refused as error:
             return type(error)
     return None
 

@@ -184,10 +184,9 @@ async def test_parts_that_a_node_does_not_read_wait_for_it_in_their_order() -> N
 
 def deafen(to: link.Link) -> asyncio.ReadTransport:
     """Its node reads nothing any more, until `resume_reading`."""
-    assert to._ws is not None
-    assert to._ws._conn is not None
-    transport = to._ws._conn.transport
-    assert isinstance(transport, asyncio.ReadTransport)
+    assert to._socket is not None
+    transport = to._socket._transport
+    assert transport is not None
     transport.pause_reading()
     return transport
 

@@ -56,7 +56,7 @@ async def test_a_living_node_that_can_not_be_reached_is_told_of_now_and_then(mon
             assert asyncio.get_running_loop().time() - began_s >= 0.25
             assert said.empty()
             assert (first["boot"], first["url"]) == ("boot-b", f"http://{address}/peer/v1")
-            assert first["reason"] == "ClientConnectorError: Connection refused"
+            assert first["reason"] == "ConnectionRefusedError: Connection refused"
             a.see()
 
 

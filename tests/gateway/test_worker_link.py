@@ -249,6 +249,51 @@ async def test_what_is_said_of_a_task_comes_after_it() -> None:
 
 
 @pytest.mark.usefixtures("_rare")
+async def test_tasks_that_one_read_brings_are_written_once_when_all_of_it_was_heard() -> None:
+    """At once, though others were just written; with them goes what gathered until then."""
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(10)
+        turn, deliver = world.gateway.turn, world.gateway.crew.deliver
+        for first in (0, 3):
+            with turn:
+                for number in range(first, first + 3):
+                    deliver(queue.id, [a_lent(number, queue.id)])
+            assert [task["id"] for task in (await worker.hear())["tasks"]] == [
+                task_id(number) for number in range(first, first + 3)
+            ]
+        deliver(queue.id, [a_lent(6, queue.id)])
+        with turn:
+            deliver(queue.id, [a_lent(7, queue.id)])
+        assert [task["id"] for task in (await worker.hear())["tasks"]] == [task_id(6), task_id(7)]
+
+
+@pytest.mark.usefixtures("_rare")
+async def test_what_is_said_of_a_task_in_the_turn_in_which_it_comes_comes_after_it() -> None:
+    async with served() as world, working(world) as worker:
+        queue = await worker.ready(10)
+        await worker.given(queue, [a_lent(0, queue.id)])
+        with world.gateway.turn:
+            world.gateway.crew.deliver(queue.id, [a_lent(1, queue.id)])
+            world.gateway.crew.revoke([(task_id(1), 1)])
+            world.gateway.crew.deliver(queue.id, [a_lent(2, queue.id)])
+        assert [task["id"] for task in (await worker.hear())["tasks"]] == [task_id(1)]
+        assert await worker.hear() == {"type": "cancel", "ids": [task_id(1)]}
+        assert [task["id"] for task in (await worker.hear())["tasks"]] == [task_id(2)]
+
+
+@pytest.mark.usefixtures("_rare")
+async def test_each_of_several_workers_is_written_to_once_in_a_turn() -> None:
+    async with served() as world, working(world) as one, working(world) as other:
+        queue = await one.ready(1)
+        await other.ready(1)
+        with world.gateway.turn:
+            for number in (1, 2):
+                world.gateway.crew.deliver(queue.id, [a_lent(number, queue.id)])
+        told = [task["id"] for worker in (one, other) for task in (await worker.hear())["tasks"]]
+        assert sorted(told) == [task_id(1), task_id(2)]
+
+
+@pytest.mark.usefixtures("_rare")
 async def test_more_than_a_chunk_does_not_wait() -> None:
     async with served() as world, working(world) as worker:
         queue = await worker.ready(10)

@@ -45,4 +45,4 @@ async def test_a_node_with_a_strange_certificate_is_not_spoken_to(
             assert not up(a, b)
     said = next(line for line in logs if "reached" in line["event"])
     assert said["url"] == f"{b.url}{link.PATH}"
-    assert said["reason"] == "ClientConnectorCertificateError: unable to get local issuer certificate"
+    assert said["reason"] == "SSLCertVerificationError: unable to get local issuer certificate"
