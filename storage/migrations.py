@@ -5,7 +5,8 @@ release later. So the last program and this one run together. A migration that e
 `cluster.needs_program`; a program older than that refuses to start.
 
 Promises: two processes that migrate at once do no harm; a failed migration leaves nothing behind.
-Refuses a server that the service would refuse (`sessions.check_server`) before anything is changed on it.
+Refuses, before anything is changed: a server that the service would refuse (`sessions.check_server`); and another
+number of shards than the cluster has, for it has them for its whole life (a task's shard follows from its id).
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ CREATE TABLE IF NOT EXISTS migrations (
     name text NOT NULL,
     applied timestamptz NOT NULL DEFAULT clock_timestamp()
 )"""
+SHARDS = 256
+"""Of a new cluster, unless it is told otherwise: for 25 nodes (docs/cluster.md)."""
 CONNECT_S = 10.0
 LOCK_WAIT = "60s"
 """How long a second process waits for the first one to migrate."""
@@ -53,18 +56,19 @@ VERSION = known()[-1].version
 """The schema that this program was written for."""
 
 
-async def migrate(dsn: str) -> list[str]:
-    """Bring the schema up to this program's; answers the names of what was applied.
+async def migrate(dsn: str, shards: int | None = None) -> list[str]:
+    """Bring the schema up to this program's; answers the names of what was applied. `shards`: of a new
+    cluster.
 
-    Raises Misconfigured when the server can't keep the service's promises or the schema is newer than this program can
-    work with, Unavailable when the server can't be reached.
+    Raises Misconfigured when the server can't keep the service's promises, the schema is newer than this program can
+    work with, or the cluster has another number of shards; Unavailable when the server can't be reached.
     """
     try:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_S)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise as_refusal(error) from error
     try:
-        return await _apply_missing(connection)
+        return await _apply_missing(connection, shards)
     except asyncpg.InsufficientPrivilegeError as error:
         raise await refused(connection, error) from error
     except Exception as error:
@@ -75,7 +79,7 @@ async def migrate(dsn: str) -> list[str]:
         connection.terminate()
 
 
-async def _apply_missing(connection: Connection) -> list[str]:
+async def _apply_missing(connection: Connection, shards: int | None) -> list[str]:
     await check_server(connection)
     await connection.execute(f"SET lock_timeout = '{LOCK_WAIT}'")
     await _make_ledger(connection)
@@ -84,10 +88,21 @@ async def _apply_missing(connection: Connection) -> list[str]:
         async with connection.transaction():
             await connection.execute("LOCK TABLE migrations IN SHARE ROW EXCLUSIVE MODE")
             if await _is_missing(connection, migration):
-                await _apply(connection, migration)
+                await _apply(connection, migration, shards or SHARDS)
                 applied.append(migration.name)
+            elif migration.version == 1 and shards is not None:
+                await _check_shards(connection, shards)
     await check_version(connection)
     return applied
+
+
+async def _check_shards(connection: Connection, shards: int) -> None:
+    found = await connection.fetchval("SELECT shards FROM cluster")
+    if found not in (None, shards):
+        raise Misconfigured(
+            f"this cluster has {found} shards, and keeps them for its whole life: "
+            f"to have {shards}, begin a new one in a database of its own"
+        )
 
 
 async def _make_ledger(connection: Connection) -> None:
@@ -102,7 +117,8 @@ async def _is_missing(connection: Connection, migration: Migration) -> bool:
     return not await connection.fetchval("SELECT EXISTS (SELECT FROM migrations WHERE version = $1)", migration.version)
 
 
-async def _apply(connection: Connection, migration: Migration) -> None:
+async def _apply(connection: Connection, migration: Migration, shards: int) -> None:
+    await connection.execute("SELECT set_config('ringwheel.shards', $1, true)", str(shards))
     await connection.execute(migration.sql)
     await connection.execute("UPDATE cluster SET schema_version = $1", migration.version)
     await connection.execute(

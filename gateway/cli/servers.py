@@ -15,6 +15,8 @@ from gateway.cli.streams import Unwritable, say
 from gateway.settings import GRACE_S, LOOPBACK, PORT, DevSettings, ServeSettings
 
 MAX_PORT = 65_535
+MOST_SHARDS = 1_024
+"""Each costs its owner a little at every heartbeat, and tasks that come together rarely share one of many."""
 NODES = 5
 """The embedded server has connections for so many, and some to spare."""
 _PORT = click.IntRange(0, MAX_PORT)
@@ -225,12 +227,19 @@ def serve_command(
 
 @click.command()
 @database_option
+@click.option(
+    "--shards",
+    type=click.IntRange(1, MOST_SHARDS),
+    envvar="RINGWHEEL_SHARDS",
+    show_envvar=True,
+    help="Of a new cluster, for its whole life: ten for each node that it may ever have.  [default: 256]",
+)
 @json_option
-def migrate_command(database_url: str, as_json: bool) -> None:
+def migrate_command(database_url: str, shards: int | None, as_json: bool) -> None:
     """Bring the database's schema up to date."""
     from storage.migrations import migrate
 
-    applied: list[str] = answer_of(lambda: migrate(database_url), as_json)
+    applied: list[str] = answer_of(lambda: migrate(database_url, shards), as_json)
     words = [f"applied {name}" for name in applied] or ["up to date"]
     try:
         say(json.dumps({"applied": applied}) if as_json else "\n".join(words))

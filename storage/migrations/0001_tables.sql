@@ -14,7 +14,8 @@ CREATE TABLE cluster (
     settings_version int8    NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10);
 
-INSERT INTO cluster (shards, schema_version, needs_program) VALUES (256, 1, 1);
+-- Who migrates says how many shards there are (migrations.py).
+INSERT INTO cluster (shards, schema_version, needs_program) VALUES (current_setting('ringwheel.shards')::int4, 1, 1);
 
 -- A row for every process start. `hb_seq` is its heartbeat counter; only its changes mean anything.
 -- A low fill factor keeps the updates heap-only (HOT).

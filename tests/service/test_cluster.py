@@ -8,6 +8,7 @@ import pytest
 from actors.core.ids import shard_of
 from actors.ports.links import LinkedNode
 from gateway import cluster_api
+from storage.migrations import migrate
 from tests.service.api import LIMIT_S, Api, tables_of
 from tests.service.keys import client, make_key
 from tests.service.served import serving
@@ -56,6 +57,21 @@ async def test_every_near_task_of_two_nodes_is_armed_but_one(
                 LOST,
             )
         await seen_when(b, entries=100, rows=101, missing=1)
+
+
+@pytest.mark.parametrize("shards", [1, 3, 1_024])
+async def test_two_nodes_serve_however_many_shards_a_cluster_has(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    """With 1 one of them owns nothing, and tasks that it accepts are fired all the same."""
+    monkeypatch.setattr(cluster_api, "SETTLE_MS", 0)
+    await migrate(empty_database_url, shards)
+    async with serving(empty_database_url, name="node-a") as a, serving(empty_database_url, name="node-b") as b:
+        for api in (a, b):
+            await api.submit_many([{"delay": "40s"}] * 20)
+        shown = await seen_when(b, entries=40, rows=40, missing=0)
+        assert [shard["shard"] for shard in shown["shards"]] == list(range(shards))
+        assert sum(node["shards"] for node in shown["nodes"]) == shards
 
 
 async def test_a_node_that_does_not_tell_is_not_waited_for(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,49 @@ async def test_an_operators_key_still_opens_what_is_of_all_and_a_tenants_does_no
     assert scopes == {"a": {"read", "admin", "metrics", "operate"}, "b": {"read", "work"}, "c": {"read", "admin"}}
 
 
+@pytest.mark.parametrize("shards", [1, 32, 1_024])
+async def test_a_new_cluster_has_as_many_shards_as_it_is_told(empty_database_url: str, shards: int) -> None:
+    await migrate(empty_database_url, shards)
+    assert await migrate(empty_database_url) == [], "later nobody need say it"
+    assert await migrate(empty_database_url, shards) == []
+    async with Database(empty_database_url, "boot-c") as db, db.reads.use() as connection:
+        assert db.shards == shards
+        assert await connection.fetchval("SELECT count(*) FROM shards") == shards
+
+
+async def test_a_cluster_keeps_its_shards(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wishes for others is refused before anything else is changed."""
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "known", lambda: known()[:2])
+        before.setattr(migrations, "VERSION", 2)
+        await migrate(empty_database_url, 32)
+    with pytest.raises(Misconfigured, match="has 32 shards, and keeps them"):
+        await migrate(empty_database_url, 64)
+    connection = await asyncpg.connect(empty_database_url)
+    try:
+        assert await connection.fetchval("SELECT array_agg(version ORDER BY version) FROM migrations") == [1, 2]
+    finally:
+        await connection.close()
+    assert len(await migrate(empty_database_url)) == VERSION - 2
+
+
+async def test_of_two_that_begin_a_cluster_at_once_one_has_its_way(empty_database_url: str) -> None:
+    refused: list[Misconfigured] = []
+
+    async def begin(shards: int) -> None:
+        try:
+            await migrate(empty_database_url, shards)
+        except Misconfigured as error:
+            refused.append(error)
+
+    async with asyncio.TaskGroup() as group:
+        for shards in (32, 64):
+            group.create_task(begin(shards))
+    assert len(refused) == 1
+    async with Database(empty_database_url, "boot-c") as db:
+        assert f"has {db.shards} shards" in str(refused[0])
+
+
 async def test_no_server_is_unavailable(tmp_path: object) -> None:
     with pytest.raises(Unavailable):
         await migrate(f"postgresql://nobody@/nowhere?host={tmp_path}")

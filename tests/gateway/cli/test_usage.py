@@ -83,6 +83,8 @@ def test_version() -> None:
         ["fly"],
         ["serve"],
         ["serve", "--database-url", "postgresql://x", "--port", "99999"],
+        ["migrate", "--database-url", "postgresql://x", "--shards", "0"],
+        ["migrate", "--database-url", "postgresql://x", "--shards", "1025"],
         ["serve", "--database-url", "postgresql://x", "--allow-target", "10.0.0.0/99"],
         ["serve", "--database-url", "postgresql://x", "--grace", "nan"],
         ["submit", "--payload", "{"],
@@ -228,9 +230,11 @@ def test_a_server_that_cannot_run_says_why(root: Root, error: Exception, code: i
 
 def test_migrate(monkeypatch: pytest.MonkeyPatch) -> None:
     applied = [["0001_tasks", "0002_more"], []]
+    wished: list[int | None] = []
 
-    async def migrate(dsn: str) -> list[str]:
+    async def migrate(dsn: str, shards: int | None) -> list[str]:
         assert dsn == "postgresql://db"
+        wished.append(shards)
         return applied.pop(0)
 
     monkeypatch.setattr("storage.migrations.migrate", migrate)
@@ -239,6 +243,11 @@ def test_migrate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(*words).output == "up to date\n"
     applied += [["0003_last"], []]
     assert [json.loads(run(*words, "--json").output) for _ in range(2)] == [{"applied": ["0003_last"]}, {"applied": []}]
+    applied += [[], []]
+    run(*words, "--shards", "32")
+    monkeypatch.setenv("RINGWHEEL_SHARDS", "64")
+    run(*words)
+    assert wished == [None, None, None, None, 32, 64]
 
 
 def test_a_service_that_is_not_there_is_5() -> None:
