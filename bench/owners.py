@@ -10,7 +10,6 @@ import asyncpg
 
 from actors.core.ring import Ring
 from bench.postgres import AWAY
-from bench.work import SHARDS
 
 LOOK_S = 0.05
 LIMIT_S = 60.0
@@ -99,9 +98,8 @@ class Owners:
 
     async def placed(self, names: Collection[str]) -> float:
         """Wait until each shard is where a ring of these nodes wants it; when that was. Raises TimeoutError."""
-        ring = Ring(names, SHARDS)
         async with asyncio.timeout(LIMIT_S):
-            while not self._as(ring):  # noqa: ASYNC110 - other processes move them
+            while not self._as(Ring(names, len(self.shards))):  # noqa: ASYNC110 - other processes move them
                 await asyncio.sleep(LOOK_S)
         return time() * 1e3
 

@@ -104,7 +104,7 @@ class Seen:
     cpu_s: float = 0.0
     """What the process has used since it began."""
     lateness_ms: dict[int, list[float]] = field(default_factory=dict)
-    """By shard."""
+    """By part of the ids, of which there are SHARDS."""
 
 
 class Worker:
