@@ -81,6 +81,8 @@ class Verdict:
     twice: int = 0
     """Records of an end beyond the first."""
     lateness_ms: list[float] = field(default_factory=list)
+    latest: str = ""
+    """What happened to the task whose first call came latest."""
     examples: list[str] = field(default_factory=list)
     """What happened to the first EXAMPLES tasks with which something is wrong."""
 
@@ -117,6 +119,7 @@ def judge(
 ) -> Verdict:
     """The verdict. `accepted`: id -> script; `cancelled`: id -> since when a client knew it (ms since 1970)."""
     verdict = Verdict(accepted=len(accepted))
+    latest_ms = 0.0
     ended = {row.task_id: row for row in tables.ended}
     verdict.twice = len(tables.ended) - len(ended)
     verdict.strange = len((ended.keys() | calls.keys()) - accepted.keys())
@@ -127,6 +130,9 @@ def judge(
         else:
             _end(verdict, script, row, cancelled.get(task_id))
             _runs(verdict, row, some, cancelled.get(task_id), tables.recorded)
+        if row is not None and some and (late_ms := some[0].arrived_ms - row.schedule_ms) > latest_ms:
+            latest_ms = late_ms
+            verdict.latest = _story(task_id, script, row, some, cancelled.get(task_id))
         if verdict.broken > before and len(verdict.examples) < EXAMPLES:
             verdict.examples.append(_story(task_id, script, row, some, cancelled.get(task_id)))
     late = overlaps(calls)

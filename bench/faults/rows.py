@@ -66,6 +66,7 @@ async def ending(here: Scene, fault: str, late_s: float, *, patience_s: float = 
         *(told(f"{fault}: wrong: {story}", 1, "task") for story in verdict.examples),
         told(f"{fault}: lateness p99", verdict.late_ms(99) / 1e3, "s"),
         at_most(f"{fault}: C5 lateness, worst", verdict.late_ms(100) / 1e3, late_s),
+        told(f"{fault}: that was {verdict.latest}", 1, "task"),
         *(
             told(f"{fault}: logged: {line[:WORDS]} ... {line[-WORDS:]}", 1, "line")
             for line in here.nodes.complaints[:SHOWN]

@@ -33,6 +33,7 @@ def test_a_task_that_ran_once() -> None:
     assert broken(verdict) == set()
     assert verdict.lateness_ms == [5]
     assert (verdict.accepted, verdict.late_ms(99)) == (1, 5)
+    assert verdict.latest == f"{ID} ok: succeeded 2.1 100; calls 1.0002.0001 5"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tests.service.api import Answer, Api, Tables
 from tests.service.hook import Hook
 from tests.support.raw_target import answers
 
-SAME = 64
+SAME = 32
 
 
 async def keyed(service: Api, key: str, **task: Any) -> Answer:
@@ -67,7 +67,7 @@ async def test_identical_submits_at_once(service: Api, hook: Hook, tables: Table
 
 
 async def test_two_hundred_keys_while_they_finish(service: Api, hook: Hook, tables: Tables) -> None:
-    """Batches: 64 of the same 200 keys at once, then again and again until all tasks have ended."""
+    """Batches: 32 of the same 200 keys at once, then again and again until all tasks have ended."""
     body = [{"http": {"url": hook.url()}, "delay": 0.005 * n, "idempotency_key": f"{n}"} for n in range(200)]
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(submitted(service, body)) for _ in range(SAME)]
