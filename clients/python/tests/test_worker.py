@@ -263,15 +263,20 @@ async def test_a_cancelled_task_has_its_handler_cancelled(fake: Fake, worker: Wo
 
 async def test_a_thread_sees_that_its_task_was_cancelled(fake: Fake, worker: Worker) -> None:
     seen: list[bool] = []
+    began, ended = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     @worker.task
     def work(task: Context) -> None:
+        loop.call_soon_threadsafe(began.set)
         seen.append(task.cancelled.wait(5))
+        loop.call_soon_threadsafe(ended.set)
 
     task = fake.add()
-    async with at_work(worker):
-        await fake.until(lambda: task.state == "running")
+    async with at_work(worker), asyncio.timeout(10):
+        await began.wait()
         await fake.cancel(task)
+        await ended.wait()
     assert seen == [True]
     assert results(fake) == []
 
