@@ -24,7 +24,8 @@ from websockets.uri import parse_uri
 from gateway.turn import Turn
 
 OPEN_S = 3.0
-CLOSE_S = 3.0
+CLOSE_S = 0.2
+"""A node that goes away does not answer any more, and waits for this end to be gone."""
 HEARTBEAT_S = 5.0
 UNSENT_BYTES = 64 * 1024 * 1024
 """A peer that takes nothing, and asks for signs of life until so much waits for it, is cut off."""

@@ -8,10 +8,11 @@ import pytest
 from actors.core.ids import shard_of
 from actors.ports.links import LinkedNode
 from gateway import cluster_api
+from gateway.__main__ import SHUTDOWN_S
 from storage.migrations import migrate
 from tests.service.api import LIMIT_S, Api, tables_of
 from tests.service.keys import client, make_key
-from tests.service.served import serving
+from tests.service.served import serving, until, up
 
 ACCEPTED_US = 1_000
 LOST = "0197ffff-0000-7000-8000-00000000aa80"
@@ -72,6 +73,15 @@ async def test_two_nodes_serve_however_many_shards_a_cluster_has(
         shown = await seen_when(b, entries=40, rows=40, missing=0)
         assert [shard["shard"] for shard in shown["shards"]] == list(range(shards))
         assert sum(node["shards"] for node in shown["nodes"]) == shards
+
+
+async def test_a_node_that_leaves_is_not_held_up_by_the_links_to_it(database_url: str) -> None:
+    """It answers nobody any more, and ends when they are gone."""
+    async with serving(database_url, name="node-a") as a:
+        async with serving(database_url, name="node-b") as b:
+            await until(a, lambda: up(a, b) and up(b, a))
+            began_s = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began_s < SHUTDOWN_S
 
 
 async def test_a_node_that_does_not_tell_is_not_waited_for(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
