@@ -20,6 +20,7 @@ from time import time
 
 import uvloop
 
+from actors.core.ring import Ring
 from bench.crew import Crew, crew
 from bench.faults.rows import at_most, told, zero
 from bench.ingest import CONNECTIONS
@@ -192,8 +193,9 @@ async def _owners(dsn: str) -> list[str]:
         watching = group.create_task(owners.run())
         await owners.placed(NODES)
         watching.cancel()
-    names = [owners.shards[part * len(owners.shards) // SHARDS].name for part in range(SHARDS)]
-    return [name for name in names if name is not None]
+    ring = Ring(NODES, len(owners.shards))
+    names = {shard: name for name in NODES for shard in ring.shards_of(name)}
+    return [names[part * ring.shards // SHARDS] for part in range(SHARDS)]
 
 
 def _late(name: str, late_ms: Mapping[str, Iterable[float]], percent: float, *, goal: bool = True) -> Row:

@@ -130,9 +130,9 @@ def judge(
         else:
             _end(verdict, script, row, cancelled.get(task_id))
             _runs(verdict, row, some, cancelled.get(task_id), tables.recorded)
-        if row is not None and some and (late_ms := some[0].arrived_ms - row.schedule_ms) > latest_ms:
-            latest_ms = late_ms
-            verdict.latest = _story(task_id, script, row, some, cancelled.get(task_id))
+            if some and verdict.lateness_ms[-1] > latest_ms:
+                latest_ms = verdict.lateness_ms[-1]
+                verdict.latest = _story(task_id, script, row, some, cancelled.get(task_id))
         if verdict.broken > before and len(verdict.examples) < EXAMPLES:
             verdict.examples.append(_story(task_id, script, row, some, cancelled.get(task_id)))
     late = overlaps(calls)

@@ -75,6 +75,7 @@ class Link:
         hear: Callable[["Link", Message], None],
         greet: Callable[["Link"], Awaitable[None]],
         lose: Callable[[], None],
+        trust: ssl.SSLContext,
         turn: Turn,
     ) -> None:
         """`hear` is given what comes and answers no question, and each `Watching` that was not waited for any more;
@@ -87,6 +88,7 @@ class Link:
         self._hear_more = hear
         self._greet = greet
         self._lose = lose
+        self._trust = trust
         self._turn = turn
         self.gone = False
         """At the last try nobody listened there, or somebody who is not this boot."""
@@ -111,10 +113,10 @@ class Link:
         self._socket: LinkSocket | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, group: asyncio.TaskGroup, trust: ssl.SSLContext) -> None:
+    def start(self, group: asyncio.TaskGroup) -> None:
         """Open it, once."""
         if self._task is None:
-            self._task = group.create_task(self._run(trust), name=f"link-{self.boot}")
+            self._task = group.create_task(self._run(), name=f"link-{self.boot}")
 
     def end(self) -> None:
         """The boot is dead, or I am another one now."""
@@ -187,12 +189,12 @@ class Link:
             self._asked.pop(number, None)
             self._parts.pop(number, None)
 
-    async def _run(self, trust: ssl.SSLContext) -> NoReturn:
+    async def _run(self) -> NoReturn:
         tries = 0
         while True:
             why = "ended at once"
             try:
-                await self._connect(trust)
+                await self._connect()
             except* _ENDS as ends:  # however it ended, it is tried again
                 self._see_gone(ends)
                 why = _why(ends)
@@ -220,10 +222,10 @@ class Link:
             self._complain_s = now_s + SILENCE_S
             log.warning("a living node can't be reached where it says it is", boot=self.boot, url=self._url, reason=why)
 
-    async def _connect(self, trust: ssl.SSLContext) -> None:
+    async def _connect(self) -> None:
         """One connection, from its beginning to its end."""
         url, headers = f"ws{self._url.removeprefix('http')}", knock(self._secret, self._mine)
-        async with open_socket(url, trust, headers, FRAME_BYTES, self._turn) as socket:
+        async with open_socket(url, self._trust, headers, FRAME_BYTES, self._turn) as socket:
             await introduce(socket, self._secret, self._mine, self.boot)
             await self._serve(socket)
 

@@ -119,6 +119,7 @@ class Peers:
                     hear=self._hear,
                     greet=self._greet,
                     lose=self._lose,
+                    trust=self._trust,
                     turn=self._turn,
                 )
         self.hub.interest.alone = not self._links
@@ -284,7 +285,7 @@ class Peers:
             group.create_task(self._strange.run())
             while True:
                 for link in self._links.values():
-                    link.start(group, self._trust)
+                    link.start(group)
                 self._changed.clear()
                 await self._changed.wait()
 

@@ -57,8 +57,7 @@ VERSION = known()[-1].version
 
 
 async def migrate(dsn: str, shards: int | None = None) -> list[str]:
-    """Bring the schema up to this program's; answers the names of what was applied. `shards`: of a new
-    cluster.
+    """Bring the schema up to this program's; answers the names of what was applied. `shards`: of a new cluster.
 
     Raises Misconfigured when the server can't keep the service's promises, the schema is newer than this program can
     work with, or the cluster has another number of shards; Unavailable when the server can't be reached.

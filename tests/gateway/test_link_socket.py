@@ -872,31 +872,37 @@ def test_who_is_cancelled_leaves_nothing_open(run: Run, calls: str, monkeypatch:
     monkeypatch.setattr(link_socket, "CLOSE_S", 0.05)
 
     async def work() -> None:
-        inside, sockets = asyncio.Event(), list[LinkSocket]()
+        inside: asyncio.Future[LinkSocket] = asyncio.get_running_loop().create_future()
 
-        async def stay(url: str) -> None:
-            async with open_socket(url, NOBODY, {}, LONGEST, Turn()) as socket:
-                sockets.append(socket)
-                inside.set()
-                match calls:
-                    case "receive":
-                        await socket.receive()
-                    case "listen":
-                        await socket.listen(Ear().hear)
-                    case _:
-                        await socket.send(MUCH)
+        async def use(socket: LinkSocket) -> None:
+            match calls:
+                case "receive":
+                    await socket.receive()
+                case "listen":
+                    await socket.listen(Ear().hear)
+                case _:
+                    await socket.send(MUCH)
 
         async with listening() as server, asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
-            staying = group.create_task(stay(server.url))
+            staying = group.create_task(stay(server.url, inside, use))
             peer = await server.peer()
-            await inside.wait()
+            socket = await inside
             staying.cancel()
             await ended(staying)
             assert staying.cancelled()
-            assert sockets[0]._transport is None
+            assert socket._transport is None
             await peer.left()
 
     run(work())
+
+
+async def stay(
+    url: str, inside: asyncio.Future[LinkSocket], use: Callable[[LinkSocket], Coroutine[None, None, object]]
+) -> None:
+    """Open it, say so, and use it."""
+    async with open_socket(url, NOBODY, {}, LONGEST, Turn()) as socket:
+        inside.set_result(socket)
+        await use(socket)
 
 
 async def ended(task: asyncio.Task[None]) -> None:
@@ -907,14 +913,13 @@ async def ended(task: asyncio.Task[None]) -> None:
 @RUN
 def test_who_is_cancelled_while_it_opens_leaves_nothing_open(run: Run) -> None:
     async def work() -> None:
-        async def stay(url: str) -> None:
-            async with open_socket(url, NOBODY, {}, LONGEST, Turn()):
-                raise AssertionError("it was opened")
+        async def never(_: LinkSocket) -> None:
+            raise AssertionError("it was opened")
 
         async with listening(lambda key: b"") as server, asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
             for url in (server.url, f"wss{server.url[2:]}"):
                 server.came.clear()
-                staying = group.create_task(stay(url))
+                staying = group.create_task(stay(url, asyncio.get_running_loop().create_future(), never))
                 await server.came.wait()
                 staying.cancel()
                 await ended(staying)
@@ -930,23 +935,16 @@ def test_who_is_cancelled_again_while_it_closes_leaves_nothing_open(run: Run) ->
     """As a link that was ended, when then all of them are."""
 
     async def work() -> None:
-        inside, sockets = asyncio.Event(), list[LinkSocket]()
-
-        async def stay(url: str) -> None:
-            async with open_socket(url, NOBODY, {}, LONGEST, Turn()) as socket:
-                sockets.append(socket)
-                inside.set()
-                await socket.receive()
-
+        inside: asyncio.Future[LinkSocket] = asyncio.get_running_loop().create_future()
         async with listening() as server, asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
-            staying = group.create_task(stay(server.url))
+            staying = group.create_task(stay(server.url, inside, LinkSocket.receive))
             peer = await server.peer()
-            await inside.wait()
+            socket = await inside
             staying.cancel()
             assert await peer.hear() == (Opcode.CLOSE, b"")
             staying.cancel()
             await ended(staying)
-            left_open = sockets[0]._transport is not None and not sockets[0]._transport.is_closing()
+            left_open = socket._transport is not None and not socket._transport.is_closing()
         assert not left_open
 
     run(work())
