@@ -163,6 +163,12 @@ class Tables:
         )
         return None if state is None else STATES[state]
 
+    async def promised(self, task_id: str) -> None:
+        """Return once it is written that the target completes the task by itself: then nothing is due before."""
+        async with asyncio.timeout(LIMIT_S):
+            while not await self.value("SELECT due_ms = claim_ms FROM tasks WHERE id = $1", task_id):
+                pass
+
     async def empty(self) -> None:
         """Return once no live task is left."""
         async with asyncio.timeout(LIMIT_S):

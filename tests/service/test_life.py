@@ -306,13 +306,13 @@ async def test_not_completed_in_time(service: Api, hook: Hook) -> None:
     assert [a["error"] for a in await service.attempts(task["id"])] == ["not completed in time"]
 
 
-async def test_completed_after_a_restart(database_url: str, hook: Hook) -> None:
+async def test_completed_after_a_restart(database_url: str, hook: Hook, tables: Tables) -> None:
     async with serving(database_url) as service:
         kept = await service.submit(http={"url": hook.url(LATER)})
         late = await service.submit(http={"url": hook.url(LATER, OK)}, dispatch_deadline=2, retry=SOON)
         for task in (kept, late):
             await hook.called(task["id"])
-            await service.wait(task["id"], "running")
+            await tables.promised(task["id"])
     async with serving(database_url) as service:
         assert (await service.get(kept["id"]))["state"] == "running"
         [call] = hook.calls[kept["id"]]
