@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bench.faults import FAULTS
 from bench.report import Options, Row, as_json, progress, show
+from bench.work import SHARDS
 
 NAMES = (
     "wheel",
@@ -29,6 +30,8 @@ NAMES = (
     "spike",
     "scale",
 )
+DIVISORS = [SHARDS >> power for power in range(7)]
+"""Of the parts of the ids by which tasks are told apart: a shard has to be one or several of them."""
 
 
 def runner(name: str) -> Callable[[Options], list[Row]]:
@@ -44,12 +47,22 @@ def runner(name: str) -> Callable[[Options], list[Row]]:
 @click.option("--json", "machine", is_flag=True, help="Print JSON on standard output.")
 @click.option("--only", multiple=True, type=click.Choice(FAULTS), help="Of faults: these; may be repeated.")
 @click.option("--rate", type=click.IntRange(1), help="Of faults, and of what comes evenly in pull: tasks a second.")
-def main(name: str, iterations: int, only: tuple[str, ...], rate: int | None, *, smoke: bool, machine: bool) -> None:
+@click.option("--shards", type=click.Choice(DIVISORS), help="Of pull: how many its cluster has.")
+def main(
+    name: str,
+    iterations: int,
+    only: tuple[str, ...],
+    rate: int | None,
+    shards: int | None,
+    *,
+    smoke: bool,
+    machine: bool,
+) -> None:
     """Measure NAME, each figure beside its floor."""
     console = Console(stderr=True)
     rows: list[Row] = []
     with progress(console) as bars:
-        options = Options(iterations, smoke=smoke, progress=bars, only=only, rate_hz=rate)
+        options = Options(iterations, smoke=smoke, progress=bars, only=only, rate_hz=rate, shards=shards)
         for each in NAMES if name == "all" else (name,):
             rows += runner(each)(options)
     if smoke:

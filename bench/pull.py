@@ -6,13 +6,11 @@ short burst leaves what it owes to the database for later. Then all of a crowd c
 credits are scarce: whose tasks begin when shows whether a node is starved. Then comes half load, evenly spread. A task
 begins when a worker handles the frame that it came in.
 
-The cluster has as many shards as docs/cluster.md advises for three nodes. What half load is like with as many as a new
-cluster has by default, on a second cluster, is told besides.
+The cluster has as many shards as docs/cluster.md advises for three nodes, or as `--shards` says.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -29,7 +27,7 @@ from bench.life import finished, through
 from bench.load import closed_loops, open_loop
 from bench.owners import Owners
 from bench.report import Options, Row, percentile
-from bench.stage import Stage, stage
+from bench.stage import stage
 from bench.webhook import LEAST_RATE
 from bench.work import SHARDS, batches, rfc3339
 from bench.worker import Seen
@@ -146,39 +144,24 @@ async def _run(options: Options) -> list[Row]:
     count, seconds, lead_s = options.size(100_000, 2_000), options.size(15, 1), 0.5 + options.size(2, 0)
     full = options.size(500_000, 2_000)
     async with stage() as here:
-        with options.steps("pull", 3 + 3 * options.iterations) as steps:
-
-            async def measure(parts: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
-                for name, part in parts.items():
+        dsn = await here.database("ours", options.shards or FEW_SHARDS)
+        ports = [node.port for node in await here.nodes(dsn, NODES)]
+        owners = await _owners(dsn)
+        async with crew(ports[:1] * WORKERS, QUEUE, CREDITS, "timed") as workers:
+            pull = Pull(ports, workers, owners, count, seconds, lead_s, options.rate_hz)
+            parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+                ("warm up", partial(pull.full, count // 2)),
+                ("full load", partial(pull.full, full)),
+                *((f"crowd {turn}", pull.crowd) for turn in range(options.iterations)),
+                *((f"half load {turn}", pull.half) for turn in range(options.iterations)),
+            ]
+            with options.steps("pull", len(parts)) as steps:
+                for name, part in parts:
                     steps.begin(name)
                     await here.checkpoint()
                     await part()
                     steps.done()
-
-            async with _cluster(here, "ours", FEW_SHARDS) as (ports, workers, owners, dsn):
-                pull = Pull(ports, workers, owners, count, seconds, lead_s, options.rate_hz)
-                await measure({"warm up": partial(pull.full, count // 2), "full load": partial(pull.full, full)})
-                await measure({f"crowd {turn}": pull.crowd for turn in range(options.iterations)})
-                await measure({f"half load {turn}": pull.half for turn in range(options.iterations)})
-                rows = pull.rows(*await finished(dsn))
-            rate_hz = options.rate_hz or pull.full_hz / 2
-            async with _cluster(here, "default", None) as (ports, workers, owners, _):
-                other = Pull(ports, workers, owners, count, seconds, lead_s, rate_hz)
-                await measure({"warm up, default": partial(other.full, count // 2)})
-                await measure({f"half load {turn}, default": other.half for turn in range(options.iterations)})
-    return rows + [_late(f"the same with {SHARDS} shards", other.half_ms, percent, goal=False) for percent in PERCENTS]
-
-
-@asynccontextmanager
-async def _cluster(
-    here: Stage, name: str, shards: int | None
-) -> AsyncIterator[tuple[list[int], Crew, Sequence[str], str]]:
-    """Three nodes, the workers at one of them, who owns what, and the database."""
-    dsn = await here.database(name, shards)
-    async with AsyncExitStack() as stack:
-        ports = [node.port for node in await here.nodes(dsn, NODES, stack)]
-        owners = await _owners(dsn)
-        yield ports, await stack.enter_async_context(crew(ports[:1] * WORKERS, QUEUE, CREDITS, "timed")), owners, dsn
+        return pull.rows(*await finished(dsn))
 
 
 async def _submit(port: int, begin_s: float, requests: Sequence[bytes]) -> None:
@@ -198,10 +181,10 @@ async def _owners(dsn: str) -> list[str]:
     return [names[part * ring.shards // SHARDS] for part in range(SHARDS)]
 
 
-def _late(name: str, late_ms: Mapping[str, Iterable[float]], percent: float, *, goal: bool = True) -> Row:
+def _late(name: str, late_ms: Mapping[str, Iterable[float]], percent: float) -> Row:
     figure = percentile([late for some in late_ms.values() for late in some], percent)
     words = f"{name}: from due to begun, p{percent:g}"
-    return at_most(words, figure, GOAL_MS, "ms") if goal and percent == 99 else told(words, figure, "ms")
+    return at_most(words, figure, GOAL_MS, "ms") if percent == 99 else told(words, figure, "ms")
 
 
 def _shares(name: str, late_ms: Mapping[str, list[float]], percent: float, goal: float) -> list[Row]:

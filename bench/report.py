@@ -75,12 +75,16 @@ class Options:
         progress: Progress | None = None,
         only: Sequence[str] = (),
         rate_hz: float | None = None,
+        shards: int | None = None,
     ) -> None:
-        """`only`: these parts of it, if not all; `rate_hz`: tasks a second, if it is not to choose by itself."""
+        """`only`: these parts of it, if not all; `rate_hz`: tasks a second, and `shards`: how many the cluster has, if
+        it is not to choose by itself.
+        """
         self.iterations = 1 if smoke else iterations
         self.smoke = smoke
         self.only = only
         self.rate_hz = rate_hz
+        self.shards = shards
         self._progress = progress
 
     def size(self, full: int, smoke: int) -> int:

@@ -68,18 +68,18 @@ class Stage:
         """A running service on a new database, ready for requests."""
         return await self.node(await self.database(name))
 
-    async def node(self, dsn: str, name: str = "a", stack: AsyncExitStack | None = None) -> Child:
-        """A running node on this database, ready for requests; it ends with `stack`, or with the stage."""
-        child = await (stack or self._stack).enter_async_context(
+    async def node(self, dsn: str, name: str = "a") -> Child:
+        """A running node on this database, ready for requests."""
+        child = await self._stack.enter_async_context(
             process(*SERVE, "--database-url", dsn, "--name", name, ready=r"listening.*?127\.0\.0\.1:(\d+)")
         )
         await ready(child)
         return child
 
-    async def nodes(self, dsn: str, names: str, stack: AsyncExitStack | None = None) -> list[Child]:
+    async def nodes(self, dsn: str, names: str) -> list[Child]:
         """The same of several, which start at the same time."""
         async with asyncio.TaskGroup() as group:
-            starting = [group.create_task(self.node(dsn, name, stack)) for name in names]
+            starting = [group.create_task(self.node(dsn, name)) for name in names]
         return [started.result() for started in starting]
 
     @property
