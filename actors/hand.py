@@ -81,6 +81,9 @@ class Hand:
         """Heap of (ms, shard); an entry that is no longer its actor's `next_ms` is passed over."""
         self._effects: list[Effect] = []
         """What was asked for and is not carried out yet."""
+        self._touched: dict[int, ShardActor] = {}
+        """Those to which something happened since their next visit was planned."""
+        self._visiting = False
         self._round: Iterator[bool] | None = None
         """The round under way."""
         self._round_ms = 0
@@ -136,6 +139,9 @@ class Hand:
             if (actor := self.actors.get(shard)) is not None:
                 self._apply(actor, (event,), now_ms)
         self._hand_over()
+        if self._visiting:
+            return  # a visit ends with that
+        self._plan()
         if self._times:
             self._alarm.set(self._next_s(asyncio.get_running_loop()))
 
@@ -157,11 +163,16 @@ class Hand:
         if self._round is None:
             self._round_s = loop.time() + ROUND_S
             self._round = self._go_round()
-        more = next(self._round, False)
-        if not more:
-            self._reading = 0
-        self._hand_over()
-        self._done()
+        self._visiting = True
+        try:
+            more = next(self._round, False)
+            if not more:
+                self._reading = 0
+            self._hand_over()
+            self._done()
+        finally:
+            self._visiting = False
+        self._plan()
         if more:
             return 0
         self._round = None
@@ -220,7 +231,7 @@ class Hand:
             self._lost(state.shard)
             self._late(list(unread))
             return
-        self._plan(actor, now_ms)
+        self._touched[state.shard] = actor
 
     def _hand_over(self) -> None:
         """Have what was gathered carried out, before anybody else has a turn."""
@@ -238,12 +249,17 @@ class Hand:
                 due.append(actor)
         return due
 
-    def _plan(self, actor: ShardActor, now_ms: int) -> None:
-        next_ms = actor.state.next_ms(now_ms)
-        if next_ms == actor.next_ms:
-            return
-        actor.next_ms = next_ms
-        heapq.heappush(self._times, (next_ms, actor.state.shard))
+    def _plan(self) -> None:
+        """When those that were visited want to be visited next."""
+        touched, self._touched = self._touched, {}
+        now_ms = self._clock.now_ms()
+        for shard, actor in touched.items():
+            if self.actors.get(shard) is not actor:
+                continue
+            next_ms = actor.state.next_ms(now_ms)
+            if next_ms != actor.next_ms:
+                actor.next_ms = next_ms
+                heapq.heappush(self._times, (next_ms, shard))
         if len(self._times) > STALE_TIMES * (len(self.actors) + 1):
             self._times = [(other.next_ms, shard) for shard, other in self.actors.items() if other.next_ms]
             heapq.heapify(self._times)

@@ -197,6 +197,29 @@ async def test_times_that_were_given_up_do_not_pile_up(world: World) -> None:
         assert len(world.hand._times) <= 2 * STALE_TIMES
 
 
+async def test_of_all_that_happens_to_a_shard_in_a_visit_the_next_one_is_planned_once(world: World) -> None:
+    state = world.add(1)
+    planned: list[int] = []
+
+    def next_ms(now_ms: int) -> int:
+        planned.append(len(state.seen))
+        return T0_MS + 1_000 + len(state.seen)
+
+    def carry(effects: list[Effect]) -> None:
+        if len(state.seen) < 3:
+            world.hand.apply([(1, hint())])
+
+    state.next_ms = next_ms  # type: ignore[method-assign]
+    state.reply = [Publish([])]
+    world.carry = carry
+    async with world.turning():
+        await asyncio.sleep(0.01)
+        assert len(state.seen) == 3, "a tick, and what it led to, and what that led to"
+        assert planned == [3]
+        world.hand.apply([(1, hint())])
+        assert planned == [3, 4]
+
+
 async def test_a_shard_that_always_has_work_left_does_not_stop_the_others_nor_the_clock(world: World) -> None:
     busy, calm = world.add(1), world.add(2, T0_MS + 1_000)
     async with world.turning():
