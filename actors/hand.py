@@ -81,8 +81,8 @@ class Hand:
         """Heap of (ms, shard); an entry that is no longer its actor's `next_ms` is passed over."""
         self._effects: list[Effect] = []
         """What was asked for and is not carried out yet."""
-        self._touched: dict[int, ShardActor] = {}
-        """Those to which something happened since their next visit was planned."""
+        self._touched: dict[int, tuple[ShardActor, int]] = {}
+        """Those to which something happened since their next visit was planned, and when (ms)."""
         self._visiting = False
         self._round: Iterator[bool] | None = None
         """The round under way."""
@@ -231,7 +231,7 @@ class Hand:
             self._lost(state.shard)
             self._late(list(unread))
             return
-        self._touched[state.shard] = actor
+        self._touched[state.shard] = actor, now_ms
 
     def _hand_over(self) -> None:
         """Have what was gathered carried out, before anybody else has a turn."""
@@ -250,10 +250,9 @@ class Hand:
         return due
 
     def _plan(self) -> None:
-        """When those that were visited want to be visited next."""
+        """When those that were visited want to be visited next: from the time of that visit on."""
         touched, self._touched = self._touched, {}
-        now_ms = self._clock.now_ms()
-        for shard, actor in touched.items():
+        for shard, (actor, now_ms) in touched.items():
             if self.actors.get(shard) is not actor:
                 continue
             next_ms = actor.state.next_ms(now_ms)

@@ -30,7 +30,7 @@ NAMES = (
     "spike",
     "scale",
 )
-DIVISORS = [SHARDS >> power for power in range(7)]
+DIVISORS = [SHARDS >> power for power in range(6)]
 """Of the parts of the ids by which tasks are told apart: a shard has to be one or several of them."""
 
 
