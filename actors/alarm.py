@@ -26,6 +26,11 @@ class Alarm:
         """When it rings next. During a ring, and when nobody runs it: earlier than anybody could ask for."""
         self._handle: asyncio.Handle | None = None
 
+    @property
+    def deaf(self) -> bool:
+        """Whether `set` does nothing now: during a ring, which answers itself, and while nobody runs it."""
+        return self._next_s == _NOT_NOW_S
+
     def set(self, at_s: float) -> None:
         """Ring at `at_s`, or at once when that is past. An earlier ring that was asked for stays."""
         if at_s >= self._next_s or self._loop is None:

@@ -83,7 +83,6 @@ class Hand:
         """What was asked for and is not carried out yet."""
         self._touched: dict[int, tuple[ShardActor, int]] = {}
         """Those to which something happened since their next visit was planned, and when (ms)."""
-        self._visiting = False
         self._round: Iterator[bool] | None = None
         """The round under way."""
         self._round_ms = 0
@@ -139,8 +138,8 @@ class Hand:
             if (actor := self.actors.get(shard)) is not None:
                 self._apply(actor, (event,), now_ms)
         self._hand_over()
-        if self._visiting:
-            return  # a visit ends with that
+        if self._alarm.deaf:
+            return  # the visit that this is a part of ends with a plan, and so does the first one
         self._plan()
         if self._times:
             self._alarm.set(self._next_s(asyncio.get_running_loop()))
@@ -163,15 +162,11 @@ class Hand:
         if self._round is None:
             self._round_s = loop.time() + ROUND_S
             self._round = self._go_round()
-        self._visiting = True
-        try:
-            more = next(self._round, False)
-            if not more:
-                self._reading = 0
-            self._hand_over()
-            self._done()
-        finally:
-            self._visiting = False
+        more = next(self._round, False)
+        if not more:
+            self._reading = 0
+        self._hand_over()
+        self._done()
         self._plan()
         if more:
             return 0

@@ -61,6 +61,7 @@ async def test_a_ring_says_when_the_next_one_is_and_hears_of_nothing_meanwhile()
     answers = iter([2.0, NEVER_S])
 
     def answer() -> float:
+        assert ringing.alarm.deaf
         ringing.alarm.set(0)
         return ringing.start_s + next(answers)
 
@@ -73,11 +74,15 @@ async def test_a_ring_says_when_the_next_one_is_and_hears_of_nothing_meanwhile()
 async def test_after_its_run_and_before_it_nothing_rings() -> None:
     ringing = Ringing()
     ringing.alarm.set(0)
+    deaf = [ringing.alarm.deaf]
     async with ringing.running() as set_at:
+        deaf.append(ringing.alarm.deaf)
         set_at(1)
+    deaf.append(ringing.alarm.deaf)
     set_at(2)
     await asyncio.sleep(10)
     assert ringing.times == [0]
+    assert deaf == [True, False, True]
 
 
 async def test_a_ring_that_fails_is_the_last_one_and_ends_the_run() -> None:
