@@ -122,12 +122,19 @@ class Service:
             patience=Patience(node.membership.silent_s),
             turn=turn,
         )
+        self.policy = TargetPolicy(settings.allow_targets)
+        self.courier = Courier(node, node.clock, self.policy, self.signer)
         for name, words, count in (
             ("unreadable_rows", "Rows that this program can't read", lambda: database.unreadable.count),
             (
                 "lost_hints",
                 "Tasks whose owner could not be told of them: no link, or no room",
                 lambda: self.peers.lost + node.dropped_hints,
+            ),
+            (
+                "turned_away_calls",
+                "Calls put off, unsent, because their host answers too slowly",
+                lambda: self.courier.turned_away,
             ),
             ("refused_submits", "Submits refused as more than can be answered in time", lambda: admission.refused),
             (
@@ -139,8 +146,6 @@ class Service:
             ("refused_keys", "Requests refused for their key", lambda: self.keyring.refused),
         ):
             self.gateway.registry.register(CountCollector(name, words, count))
-        self.policy = TargetPolicy(settings.allow_targets)
-        self.courier = Courier(node, node.clock, self.policy, self.signer)
         self.lag = LoopLag()
         self.runner = Runner(make_app(self.gateway, self.lag, self.peers), access_log=None, shutdown_timeout=SHUTDOWN_S)
         self.url = ""

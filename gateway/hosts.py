@@ -8,7 +8,9 @@ What its host has no caller for waits in a small common room. A host that answer
 time; one that hangs would fill it. So each host may keep no more there than it answered in the last window, and what
 is beyond that is turned away: it goes back to its shard, unsent, for about as long as the host seems to need for those
 before it. One window without an answer does not make a fast host slow: what it seemed to manage fades by a quarter a
-window. A host that nobody has called for a while may use the whole room until its first window ends.
+window. And none stays away for longer than its host has been behind: what looks like the end after two seconds without
+an answer mostly is a pause of two seconds. A host that nobody has called for a while may use the whole room until its
+first window ends.
 
 Promises: the room is bounded; every task that was admitted is started, or handed back by `admit` or `review`.
 """
@@ -27,7 +29,7 @@ Call = TypeVar("Call")
 class Host(Generic[Call]):
     """What one host has under way, waiting and away."""
 
-    __slots__ = ("allowance", "away", "busy", "ended", "rate", "waiting")
+    __slots__ = ("allowance", "away", "behind_ms", "busy", "ended", "rate", "waiting")
 
     def __init__(self, allowance: int) -> None:
         self.busy = 0
@@ -41,6 +43,8 @@ class Host(Generic[Call]):
         """About how many calls it answers in a window."""
         self.away = 0
         """About how many were turned away and not called since."""
+        self.behind_ms = 0
+        """How long there have been such."""
 
 
 class Hosts(Generic[Call]):
@@ -94,6 +98,7 @@ class Hosts(Generic[Call]):
         turned: list[tuple[Call, int]] = []
         for name, host in list(self._hosts.items()):
             host.rate = max(host.ended, host.rate * 3 // 4)
+            host.behind_ms = host.behind_ms + WINDOW_MS if host.away else 0
             host.allowance, host.ended = host.ended, 0
             while len(host.waiting) > host.allowance:
                 self.waiting -= 1
@@ -117,4 +122,5 @@ class Hosts(Generic[Call]):
 
     def _turn_away(self, host: Host[Call]) -> int:
         host.away += 1
-        return min(max(host.away * WINDOW_MS // max(host.rate, 1), MIN_AWAY_MS), MAX_AWAY_MS)
+        needs_ms = min(host.away * WINDOW_MS // max(host.rate, 1), host.behind_ms, MAX_AWAY_MS)
+        return max(needs_ms, MIN_AWAY_MS)

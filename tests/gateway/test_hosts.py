@@ -1,10 +1,11 @@
+from collections import defaultdict
 from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.hosts import MAX_AWAY_MS, MIN_AWAY_MS, Hosts
+from gateway.hosts import MAX_AWAY_MS, MIN_AWAY_MS, WINDOW_MS, Hosts
 
 START, WAIT = (True, 0), (False, 0)
 
@@ -69,12 +70,27 @@ def test_a_host_that_ends_calls_keeps_as_many_waiting() -> None:
     assert hosts.waiting == 2
 
 
-def test_the_more_are_away_the_longer_they_stay_up_to_a_bound() -> None:
+def hanging(windows: int) -> Hosts[int]:
+    """A host that was behind for so many windows, and answered nothing meanwhile; one call was turned away."""
     hosts = filled(2, 4, "a", 1)
     hosts.review()
+    hosts.admit("a", 1)
+    for _ in range(windows):
+        hosts.review()
+    return hosts
+
+
+def test_the_more_are_away_the_longer_they_stay_up_to_a_bound() -> None:
+    hosts = hanging(MAX_AWAY_MS // WINDOW_MS)
     away = [hosts.admit("a", call)[1] for call in range(1_000)]
     assert away == sorted(away)
     assert (away[0], away[-1]) == (MIN_AWAY_MS, MAX_AWAY_MS)
+
+
+@given(st.integers(MIN_AWAY_MS // WINDOW_MS, MAX_AWAY_MS // WINDOW_MS))
+def test_none_stays_away_for_longer_than_its_host_has_been_behind(windows: int) -> None:
+    hosts = hanging(windows)
+    assert max(hosts.admit("a", call)[1] for call in range(1_000)) == windows * WINDOW_MS
 
 
 def test_a_window_without_an_answer_does_not_make_a_fast_host_slow() -> None:
@@ -95,7 +111,34 @@ def test_a_host_that_went_on_without_an_answer_is_slow() -> None:
         hosts.done("a")
     for _ in range(4):
         hosts.review()
+    hosts.admit("a", 5)
+    for _ in range(MAX_AWAY_MS // WINDOW_MS):
+        hosts.review()
     assert [hosts.admit("a", call)[1] for call in range(1_000)][-1] == MAX_AWAY_MS
+
+
+@given(rate=st.integers(1, 80), stalled=st.integers(2, 40))
+def test_calls_away_are_back_soon_after_their_host_answers_again(rate: int, stalled: int) -> None:
+    """In windows: `rate` calls come in each, and the host answers all at once, but in those in which it stalls."""
+    hosts: Hosts[int] = Hosts(64, 32)
+    back: dict[int, list[int]] = defaultdict(list)
+    calling: list[int] = []
+    late = 0
+    for window in range(4 * stalled + 40):
+        answers = not 8 <= window < 8 + stalled
+        for call in [*back.pop(window, []), *[window] * rate]:
+            starts, away_ms = hosts.admit("a", call)
+            if starts:
+                calling.append(call)
+            elif away_ms:
+                back[window - -away_ms // WINDOW_MS].append(call)
+            while answers and calling:
+                late = max(late, window - calling.pop())
+                calling += hosts.done("a")
+        for call, away_ms in hosts.review():
+            back[window - -away_ms // WINDOW_MS].append(call)
+    assert not back
+    assert late <= 2 * stalled + 2 * MIN_AWAY_MS // WINDOW_MS
 
 
 def test_an_idle_host_is_forgotten() -> None:
