@@ -1,8 +1,8 @@
 """A webhook target that behaves as each task's URL says, and remembers every call.
 
-A call arrived when its bytes did, not when the target had time to read them: a loop that is held up for two seconds
-finds calls whose callers have given up and called again, and may read those first. So what is read of a connection that
-its caller has closed came when the kernel got it.
+A call arrived when the kernel got its bytes, not when the target had time to read them: a loop that is held up for two
+seconds finds calls whose callers have given up and called again, or those of a shard's last owner and of its next one,
+and reads them in any order.
 
 Scripts, by path: `ok`; `e500` fails twice, then answers 200; `busy` answers 429 with `Retry-After: 1` once; `hang`
 never answers the first call; `close` closes the connection on the first call; `dead` always answers 500; `slow` answers
@@ -82,7 +82,6 @@ class Target:
         fence = (value(head, b"ringwheel-fence: ") or b"").decode()
         attempt = int(value(head, b"ringwheel-attempt: ") or b"0")
         self.count += 1
-        self.hung_up += waited_ms > 0
         insort(calls, Call(time() * 1e3 - waited_ms, fence, attempt), key=_arrived_ms)
         self.heard()
         if not failed:
@@ -106,7 +105,9 @@ class _Connection(asyncio.Protocol):
             if len(self._buffer) < end + 4 + length:
                 return
             self._buffer = self._buffer[end + 4 + length :]
-            answer, delay_s = self._target.answer(head, self._waited_ms())
+            waited_ms, gone = self._waited()
+            self._target.hung_up += gone
+            answer, delay_s = self._target.answer(head, waited_ms)
             if answer == b"":
                 self._transport.close()
                 return
@@ -115,12 +116,11 @@ class _Connection(asyncio.Protocol):
             elif answer is not None:
                 self._transport.write(answer)
 
-    def _waited_ms(self) -> float:
-        """How long ago the bytes came of a caller that has hung up since, and rather too short; 0: it is there."""
+    def _waited(self) -> tuple[float, bool]:
+        """How many ms ago the bytes came, rather too few; and whether their caller has hung up since."""
         info = self._transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        if info[TCP_STATE] == ESTABLISHED:
-            return 0.0
-        return max(0.0, int.from_bytes(info[LAST_RECEIVED], sys.byteorder) - TICK_MS)
+        waited_ms = int.from_bytes(info[LAST_RECEIVED], sys.byteorder) - TICK_MS
+        return max(0.0, waited_ms), info[TCP_STATE] != ESTABLISHED
 
     def _late(self, answer: bytes) -> None:
         if not self._transport.is_closing():
