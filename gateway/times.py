@@ -33,6 +33,7 @@ _PART = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
 DURATION = re.compile(rf"(?:{_PART.pattern})+(?![\s\S])", re.ASCII)
 _JUST_BELOW = 1 - 2**-51
 """Takes off what two roundings of a float may have added."""
+_FRACTIONS = tuple(f".{ms:03d}Z" for ms in range(1000))
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 
 
@@ -74,8 +75,7 @@ def duration_ms(value: Duration, pointer: str = "", least_ms: int = 0, most_ms: 
 
 def time_text(at_ms: int) -> str:
     """RFC 3339, UTC, milliseconds."""
-    seconds, ms = divmod(at_ms, 1000)
-    return f"{_second_text(seconds)}.{ms:03d}Z"
+    return _second_text(at_ms // 1000) + _FRACTIONS[at_ms % 1000]
 
 
 @lru_cache(maxsize=4096)

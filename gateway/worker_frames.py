@@ -242,24 +242,23 @@ def why_refused(said: Word | Kept) -> RingwheelError:
     return _WHY[said.said](said.id, state, detail)
 
 
-_time_text = lru_cache(maxsize=4096)(time_text)  # tasks that are accepted together are due together
-
-
-@lru_cache(maxsize=4096)  # those of a frame have begun together
-def _lease_text(timeline: int, epoch: int, attempt: int, until_ms: int, period_ms: int) -> str:
+@lru_cache(maxsize=4096)  # a shard has one epoch for as long as it stays, and most attempts are first ones
+def _lease_text(timeline: int, epoch: int, attempt: int, budget: int) -> str:
     lease = fence(timeline, epoch, attempt)
-    return (
-        f'"fence":"{lease}","lease":"{lease}","lease_expire_time":"{time_text(until_ms)}",'
-        f'"lease_seconds":{period_ms / 1000:g}'
-    )
+    return f'"attempt":{attempt},"max_attempts":{budget},"fence":"{lease}","lease":"{lease}","lease_expire_time":"'
+
+
+@lru_cache(maxsize=256)
+def _period_text(period_ms: int) -> str:
+    return f'","lease_seconds":{period_ms / 1000:g},"schedule_time":"'
 
 
 def task_bytes(task: Lent, queue: str, timeline: int) -> bytes:
     """A task as a worker gets it: a JSON object."""
-    lease = _lease_text(timeline, task.epoch, task.attempt, task.until_ms, task.period_ms)
     head = (
-        f'{{"id":"{task.id}","queue":"{queue}","attempt":{task.attempt},"max_attempts":{task.budget},'
-        f'{lease},"schedule_time":"{_time_text(task.schedule_ms)}"'
+        f'{{"id":"{task.id}","queue":"{queue}",'
+        f"{_lease_text(timeline, task.epoch, task.attempt, task.budget)}{time_text(task.until_ms)}"
+        f'{_period_text(task.period_ms)}{time_text(task.schedule_ms)}"'
     )
     if task.labels is not None:
         head += f',"labels":{task.labels}'
