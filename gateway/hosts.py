@@ -9,8 +9,8 @@ time; one that hangs would fill it. So each host may keep no more there than it 
 is beyond that is turned away: it goes back to its shard, unsent, for about as long as the host seems to need for those
 before it. One window without an answer does not make a fast host slow: what it seemed to manage fades by a quarter a
 window. And none stays away for longer than its host has been behind: what looks like the end after two seconds without
-an answer mostly is a pause of two seconds. A host that nobody has called for a while may use the whole room until its
-first window ends.
+an answer mostly is a pause of two seconds. A host that nobody has called for a while, and of which no call is away, may
+use the whole room until its first window ends.
 
 Promises: the room is bounded; every task that was admitted is started, or handed back by `admit` or `review`.
 """
@@ -29,7 +29,7 @@ Call = TypeVar("Call")
 class Host(Generic[Call]):
     """What one host has under way, waiting and away."""
 
-    __slots__ = ("allowance", "away", "behind_ms", "busy", "ended", "rate", "waiting")
+    __slots__ = ("allowance", "away", "back", "behind_ms", "busy", "ended", "rate", "waiting", "window")
 
     def __init__(self, allowance: int) -> None:
         self.busy = 0
@@ -42,9 +42,13 @@ class Host(Generic[Call]):
         self.rate = 0
         """About how many calls it answers in a window."""
         self.away = 0
-        """About how many were turned away and not called since."""
+        """How many were turned away and are not back yet."""
+        self.back: dict[int, int] = {}
+        """Window -> how many of those are back before it begins."""
+        self.window = 0
+        """How many there were."""
         self.behind_ms = 0
-        """How long there have been such."""
+        """How long some have been away."""
 
 
 class Hosts(Generic[Call]):
@@ -98,12 +102,14 @@ class Hosts(Generic[Call]):
         turned: list[tuple[Call, int]] = []
         for name, host in list(self._hosts.items()):
             host.rate = max(host.ended, host.rate * 3 // 4)
+            host.window += 1
+            host.away -= host.back.pop(host.window, 0)
             host.behind_ms = host.behind_ms + WINDOW_MS if host.away else 0
             host.allowance, host.ended = host.ended, 0
             while len(host.waiting) > host.allowance:
                 self.waiting -= 1
                 turned.append((host.waiting.pop(), self._turn_away(host)))
-            if not host.busy:
+            if not host.busy and not host.away:
                 del self._hosts[name]
         return turned
 
@@ -118,9 +124,11 @@ class Hosts(Generic[Call]):
     def _start(self, host: Host[Call]) -> None:
         host.busy += 1
         self.free -= 1
-        host.away -= host.away > 0
 
     def _turn_away(self, host: Host[Call]) -> int:
         host.away += 1
         needs_ms = min(host.away * WINDOW_MS // max(host.rate, 1), host.behind_ms, MAX_AWAY_MS)
-        return max(needs_ms, MIN_AWAY_MS)
+        away_ms = max(needs_ms, MIN_AWAY_MS)
+        back = host.window + 1 - -away_ms // WINDOW_MS
+        host.back[back] = host.back.get(back, 0) + 1
+        return away_ms
