@@ -29,7 +29,7 @@ Call = TypeVar("Call")
 class Host(Generic[Call]):
     """What one host has under way, waiting and away."""
 
-    __slots__ = ("allowance", "away", "back", "behind_ms", "busy", "ended", "rate", "waiting", "window")
+    __slots__ = ("allowance", "away", "back", "behind_ms", "busy", "ended", "rate", "waiting")
 
     def __init__(self, allowance: int) -> None:
         self.busy = 0
@@ -45,8 +45,6 @@ class Host(Generic[Call]):
         """How many were turned away and are not back yet."""
         self.back: dict[int, int] = {}
         """Window -> how many of those are back before it begins."""
-        self.window = 0
-        """How many there were."""
         self.behind_ms = 0
         """How long some have been away."""
 
@@ -61,6 +59,8 @@ class Hosts(Generic[Call]):
         """Callers that call nobody."""
         self.waiting = 0
         """Calls in the room."""
+        self._window = 0
+        """The number of this one."""
 
     def __len__(self) -> int:
         return len(self._hosts)
@@ -100,10 +100,10 @@ class Hosts(Generic[Call]):
     def review(self) -> list[tuple[Call, int]]:
         """A window ended: answers the calls that are turned away, each with its milliseconds."""
         turned: list[tuple[Call, int]] = []
+        self._window += 1
         for name, host in list(self._hosts.items()):
             host.rate = max(host.ended, host.rate * 3 // 4)
-            host.window += 1
-            host.away -= host.back.pop(host.window, 0)
+            host.away -= host.back.pop(self._window, 0)
             host.behind_ms = host.behind_ms + WINDOW_MS if host.away else 0
             host.allowance, host.ended = host.ended, 0
             while len(host.waiting) > host.allowance:
@@ -129,6 +129,6 @@ class Hosts(Generic[Call]):
         host.away += 1
         needs_ms = min(host.away * WINDOW_MS // max(host.rate, 1), host.behind_ms, MAX_AWAY_MS)
         away_ms = max(needs_ms, MIN_AWAY_MS)
-        back = host.window + 1 - -away_ms // WINDOW_MS
+        back = self._window + 1 - -away_ms // WINDOW_MS
         host.back[back] = host.back.get(back, 0) + 1
         return away_ms

@@ -117,56 +117,41 @@ def test_a_host_that_went_on_without_an_answer_is_slow() -> None:
     assert [hosts.admit("a", call)[1] for call in range(1_000)][-1] == MAX_AWAY_MS
 
 
-@given(rate=st.integers(1, 80), stalled=st.integers(2, 40))
-def test_calls_away_are_back_soon_after_their_host_answers_again(rate: int, stalled: int) -> None:
-    """In windows: `rate` calls come in each, and the host answers all at once, but in those in which it stalls."""
-    hosts: Hosts[int] = Hosts(64, 32)
+def outage(hosts: Hosts[int], windows: int, rate: int, hangs: range) -> tuple[int, int]:
+    """`rate` calls come in each window, and the host answers all at once, but in those in which it hangs. In the end
+    none is away; answers by how many windows a call was late at most, and for how many ms it was put off.
+    """
     back: dict[int, list[int]] = defaultdict(list)
     calling: list[int] = []
-    late = 0
-    for window in range(4 * stalled + 40):
-        answers = not 8 <= window < 8 + stalled
+    late = longest_ms = 0
+    for window in range(windows):
+        turned: list[tuple[int, int]] = []
         for call in [*back.pop(window, []), *[window] * rate]:
             starts, away_ms = hosts.admit("a", call)
             if starts:
                 calling.append(call)
             elif away_ms:
-                back[window - -away_ms // WINDOW_MS].append(call)
-            while answers and calling:
+                turned.append((call, away_ms))
+            while window not in hangs and calling:
                 late = max(late, window - calling.pop())
                 calling += hosts.done("a")
-        for call, away_ms in hosts.review():
+        for call, away_ms in turned + hosts.review():
+            longest_ms = max(longest_ms, away_ms)
             back[window - -away_ms // WINDOW_MS].append(call)
     assert not back
+    return late, longest_ms
+
+
+@given(rate=st.integers(1, 80), stalled=st.integers(2, 40))
+def test_calls_away_are_back_soon_after_their_host_answers_again(rate: int, stalled: int) -> None:
+    late, _ = outage(Hosts(64, 32), 4 * stalled + 40, rate, range(8, 8 + stalled))
     assert late <= 2 * stalled + 2 * MIN_AWAY_MS // WINDOW_MS
-
-
-def outage(hosts: Hosts[int], windows: int, rate: int, back: dict[int, list[int]], hangs: range) -> int:
-    """`rate` calls come in each window, and the host answers all at once, but in those in which it hangs; answers for
-    how many ms a call was put off at most.
-    """
-    calling, longest = 0, 0
-    for window in range(windows):
-        for call in [*back.pop(window, []), *[window] * rate]:
-            starts, away_ms = hosts.admit("a", call)
-            calling += starts
-            longest = max(longest, away_ms)
-            if away_ms:
-                back[window - -away_ms // WINDOW_MS].append(call)
-            while window not in hangs and calling:
-                calling += len(hosts.done("a")) - 1
-        for call, away_ms in hosts.review():
-            longest = max(longest, away_ms)
-            back[window - -away_ms // WINDOW_MS].append(call)
-    return longest
 
 
 def test_a_long_outage_is_over_once_all_calls_are_back() -> None:
     hosts = filled(64, 32, "a", 1)  # one is always under way, so that the host is never forgotten
-    back: dict[int, list[int]] = defaultdict(list)
-    assert outage(hosts, 1_200, 20, back, range(8, 808)) == MAX_AWAY_MS
-    assert not back
-    assert outage(hosts, 40, 20, back, range(8, 16)) <= 2_000
+    assert outage(hosts, 1_200, 20, range(8, 808))[1] == MAX_AWAY_MS
+    assert outage(hosts, 40, 20, range(8, 16))[1] <= 2_000
 
 
 def test_a_host_that_hangs_is_not_forgotten_while_calls_are_away() -> None:
